@@ -1,0 +1,171 @@
+"""The operations of an nf_tables transaction, as data; the socket that executes them and the fake beside it take the same.
+
+One table, family ``inet``. A list of operations is one transaction: all of it happens or nothing.
+Names are text; keys, data and rule expressions are the kernel's bytes (linux/netfilter/nf_tables.h), made by ``kernel.nftexpr``.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+
+class NftOp(msgspec.Struct, frozen=True, gc=False, tag=True):
+    """Base of the operations."""
+
+
+class Hook(msgspec.Struct, frozen=True, gc=False):
+    """Makes a chain a base chain."""
+
+    hook: int
+    """NF_INET_*: 0 prerouting, 1 input, 2 forward, 3 output, 4 postrouting."""
+    priority: int
+    type: str = "filter"
+    policy_accept: bool = True
+
+
+class AddTable(NftOp, frozen=True):
+    """The table exists (no error when it does)."""
+
+
+class DeleteTable(NftOp, frozen=True):
+    """The table and all in it is gone. ENOENT when absent."""
+
+
+class AddChain(NftOp, frozen=True):
+    """The chain exists (no error when it does, with the same hook)."""
+
+    name: str
+    hook: Hook | None = None
+
+
+class DeleteChain(NftOp, frozen=True):
+    """ENOENT when absent; EBUSY when rules or elements still lead to it. Its own rules go with it."""
+
+    name: str
+
+
+class FlushChain(NftOp, frozen=True):
+    """The chain has no rules. ENOENT when absent."""
+
+    name: str
+
+
+class AddRule(NftOp, frozen=True):
+    """Appends a rule."""
+
+    chain: str
+    expressions: bytes
+    """Encoded NFTA_RULE_EXPRESSIONS content."""
+    userdata: bytes = b""
+    targets: tuple[str, ...] = ()
+    """Chains that the rule jumps or goes to."""
+    sets: tuple[str, ...] = ()
+    """Sets and maps that it looks up."""
+
+
+class SetSpec(msgspec.Struct, frozen=True, gc=False):
+    """What a set or map is made of."""
+
+    key_type: int
+    """nft's datatype number (for listings), concatenations 6 bits each."""
+    key_length: int
+    """Bytes; each field of a concatenation padded to 4."""
+    fields: tuple[int, ...] = ()
+    """Lengths in bytes of the fields of a concatenation."""
+    interval: bool = False
+    verdict_map: bool = False
+    size: int = 0
+    """Most elements that it can hold; 0 only for interval sets."""
+    userdata: bytes = b""
+    """For listings: key byte order and the like."""
+
+
+class AddSet(NftOp, frozen=True):
+    """The set exists and is empty or as it was. EEXIST when it exists with another spec."""
+
+    name: str
+    spec: SetSpec
+
+
+class DeleteSet(NftOp, frozen=True):
+    """ENOENT when absent; EBUSY while rules look it up."""
+
+    name: str
+
+
+class Element(msgspec.Struct, frozen=True, gc=False, order=True):
+    """One element. For interval sets ``end`` is the inclusive last key of a concatenation, or ``interval_end`` marks an exclusive end (rbtree)."""
+
+    key: bytes
+    end: bytes = b""
+    interval_end: bool = False
+    verdict: int | None = None
+    """For verdict maps: NF_ACCEPT 1, NF_DROP 0, NFT_JUMP -3, NFT_GOTO -4."""
+    chain: str = ""
+    """The chain of a jump or goto verdict."""
+
+
+class AddElements(NftOp, frozen=True):
+    """Adds elements; one that is there with the same data is no error, with other data EEXIST. ENFILE over the size."""
+
+    set_name: str
+    elements: tuple[Element, ...]
+
+
+class DeleteElements(NftOp, frozen=True):
+    """Removes elements. ENOENT when one is absent."""
+
+    set_name: str
+    elements: tuple[Element, ...]
+
+
+class FlushSet(NftOp, frozen=True):
+    """The set is empty."""
+
+    name: str
+
+
+class RuleInfo(msgspec.Struct, frozen=True, gc=False):
+    """A rule as the kernel holds it."""
+
+    chain: str
+    handle: int
+    expressions: bytes
+    userdata: bytes
+
+
+class TableInfo(msgspec.Struct, frozen=True):
+    """What the kernel holds of our table, without elements."""
+
+    chains: dict[str, Hook | None]
+    rules: dict[str, list[RuleInfo]]
+    """By chain, in order."""
+    sets: dict[str, SetSpec]
+
+
+class Nftables(Protocol):
+    """The seam between the nft driver and the kernel: the real socket and the fake implement it."""
+
+    def commit(self, operations: list[NftOp]) -> None:
+        """Executes all operations as one transaction.
+
+        Raises:
+            KernelError: with the errno and the operation at fault; nothing was changed.
+        """
+        ...
+
+    def read_table(self) -> TableInfo | None:
+        """The table without elements; None when it does not exist."""
+        ...
+
+    def read_elements(self, set_name: str) -> list[Element]:
+        """All elements of a set or map."""
+        ...
+
+    def read_counters(self) -> dict[tuple[str, bytes], tuple[int, int]]:
+        """(packets, bytes) of each rule that has a counter, by (chain, userdata)."""
+        ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,1 @@
+"""Domain-free pure structures: prefixes, delta tracker, prefix trie, reference counts, backoff."""
