@@ -1,0 +1,46 @@
+# The two commands to begin with: `make demo` (a whole fabric on this machine) and `make test`.
+SHELL := /bin/bash
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+BIN := .venv/bin
+LAB ?= clos
+
+.PHONY: help setup demo test test-fast check format bench lock clean
+
+help:  ## what can be made here
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup:  ## system packages and .venv (nothing to do: under 3 s)
+	@scripts/setup
+
+demo: setup  ## bring the default lab up, apply policy, check it with packets, break and heal things
+	@$(SUDO) $(BIN)/tabinet demo
+
+test: setup  ## all tests (root: they use real namespaces, nftables, BIRD, etcd)
+	$(SUDO) $(BIN)/python -m pytest -n 2 --dist worksteal tests/unit tests/property tests/golden tests/kernel
+	$(SUDO) $(BIN)/python -m pytest tests/scenario
+
+test-fast: setup  ## unit, property and golden tests only
+	$(BIN)/python -m pytest -n 2 tests/unit tests/property tests/golden
+
+check: setup  ## lint, format, types, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format:  ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup  ## measure; each benchmark brings its baseline
+	$(SUDO) $(BIN)/python -m benchmarks all
+
+lock:  ## compile requirements/*.txt anew
+	@[ -x .cache/uv/bin/uv ] || { python3 -m venv .cache/uv && .cache/uv/bin/pip install -q uv; }
+	.cache/uv/bin/uv pip compile -q --generate-hashes --no-emit-index-url --universal --python-version 3.11 pyproject.toml -o requirements/runtime.txt
+	.cache/uv/bin/uv pip compile -q --generate-hashes --no-emit-index-url --universal --python-version 3.11 --extra dev pyproject.toml -o requirements/dev.txt
+
+clean:  ## remove labs, .venv and caches
+	-@[ -x $(BIN)/tabinet ] && $(SUDO) $(BIN)/tabinet lab down --all
+	rm -rf .venv .cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
