@@ -1,14 +1,22 @@
 """Keys: what a stored value is about, and the etcd path that says so (calico-v3 layout, both ways).
 
 ``ResourceKey`` names a v3 resource; ``AffinityKey``, ``BlockKey`` and ``HandleKey`` name IPAM values;
-everything else under ``/calico/`` is not ours to interpret and parses to ``None``.
+everything else under ``/calico/`` is not ours to interpret and parses to ``None``. ``parse_path(path_of(key)) == key`` for every key whose
+parts can stand in a path. O(length of the path).
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from tabinet.lib.ip import Prefix
+from tabinet.lib.ip import Prefix, parse_prefix
+from tabinet.model.kinds import BY_NAME, BY_PLURAL
+
+ROOT = "/calico/"
+RESOURCES = "/calico/resources/v3/projectcalico.org/"
+AFFINITIES = "/calico/ipam/v2/host/"
+BLOCKS = "/calico/ipam/v2/assignment/"
+HANDLES = "/calico/ipam/v2/handle/"
 
 
 class ResourceKey(msgspec.Struct, frozen=True, order=True, gc=False):
@@ -43,3 +51,99 @@ class HandleKey(msgspec.Struct, frozen=True, order=True, gc=False):
 
 Key = ResourceKey | AffinityKey | BlockKey | HandleKey
 """Everything that ``parse_path`` can return besides ``None``."""
+
+
+def parse_path(path: str) -> Key | None:
+    """The key that a path of the store means; ``None`` for paths that are not ours to interpret, or malformed."""
+    if path.startswith(RESOURCES):
+        return _parse_resource(path[len(RESOURCES) :].split("/"))
+    if path.startswith(AFFINITIES):
+        host, _, rest = path[len(AFFINITIES) :].partition("/")
+        block = _parse_block(rest)
+        return AffinityKey(host, block) if block is not None and host else None
+    if path.startswith(BLOCKS):
+        block = _parse_block(path[len(BLOCKS) :])
+        return None if block is None else BlockKey(block)
+    if path.startswith(HANDLES):
+        handle = path[len(HANDLES) :]
+        return HandleKey(handle) if handle and "/" not in handle else None
+    return None
+
+
+def _parse_resource(parts: list[str]) -> ResourceKey | None:
+    kind = BY_PLURAL.get(parts[0])
+    if kind is None or not all(parts):
+        return None
+    match parts, kind.namespaced:
+        case [_, name], False:
+            return ResourceKey(kind.name, name)
+        case [_, namespace, name], True:
+            return ResourceKey(kind.name, name, namespace)
+        case _:
+            return None
+
+
+def _parse_block(text: str) -> Prefix | None:
+    """``ipv4/block/10.0.0.0-26``."""
+    match text.split("/"):
+        case [("ipv4" | "ipv6") as family, "block", cidr] if "-" in cidr:
+            try:
+                block = parse_prefix(cidr.replace("-", "/", 1), strict=True)
+            except ValueError:
+                return None
+            return block if block.family == int(family[-1]) else None
+        case _:
+            return None
+
+
+def path_of(key: Key) -> str:
+    """The path under which the value of ``key`` is stored.
+
+    Raises:
+        ValueError: an unknown kind, a part that is empty or holds a ``/``, or a namespace where the kind wants none (or none where it
+            wants one).
+    """
+    match key:
+        case ResourceKey(kind, name, namespace):
+            known = BY_NAME.get(kind)
+            if known is None:
+                raise ValueError(f"{kind!r} is not a kind")
+            if known.namespaced != bool(namespace):
+                raise ValueError(f"{key} {'lacks its' if known.namespaced else 'has a'} namespace")
+            middle = f"{_part(namespace)}/" if namespace else ""
+            return f"{RESOURCES}{known.plural}/{middle}{_part(name)}"
+        case AffinityKey(host, block):
+            return f"{AFFINITIES}{_part(host)}/{_block_part(block)}"
+        case BlockKey(block):
+            return f"{BLOCKS}{_block_part(block)}"
+        case HandleKey(handle):
+            return f"{HANDLES}{_part(handle)}"
+
+
+def _part(text: str) -> str:
+    if not text or "/" in text:
+        raise ValueError(f"{text!r} cannot be part of a path")
+    return text
+
+
+def _block_part(block: Prefix) -> str:
+    return f"ipv{block.family}/block/{block.address}-{block.length}"
+
+
+def kind_prefix(kind: str, namespace: str = "") -> str:
+    """The prefix below which all resources of a kind (or those of one namespace) are stored.
+
+    Raises:
+        ValueError: an unknown kind, or a namespace for a kind without.
+    """
+    known = BY_NAME.get(kind)
+    if known is None:
+        raise ValueError(f"{kind!r} is not a kind")
+    if namespace and not known.namespaced:
+        raise ValueError(f"{kind} has no namespaces")
+    return f"{RESOURCES}{known.plural}/" + (f"{_part(namespace)}/" if namespace else "")
+
+
+def affinity_prefix(host: str) -> str:
+    """The prefix below which all block affinities of a host are stored, both families."""
+    return f"{AFFINITIES}{_part(host)}/"

@@ -291,7 +291,6 @@ class BGPPeerSpec(Record, frozen=True, kw_only=True):
     """None or BFDIfDirectlyConnected; absent means the latter for explicit peers."""
 
 
-
 class ClusterInformationSpec(Record, frozen=True, kw_only=True):
     cluster_guid: str = field(default="", name="clusterGUID")
     cluster_type: str = ""
