@@ -11,6 +11,7 @@ TabinetError
 │   ├── NotFound            get, update or delete of a key that does not exist
 │   └── Compacted           the revision asked for is gone; list again
 ├── KernelError         the kernel refused an operation: carries errno and what was asked
+│   └── KernelOverrun       messages from the kernel were lost: read everything again
 ├── BirdError           BIRD refused a configuration or a command, or does not answer
 ├── AddressError        no address could be assigned: carries which pools were tried and why each failed
 ├── SetupError          the machine lacks something (root, a program, a kernel feature): says what to do
@@ -21,6 +22,7 @@ Bugs of our own are not in this tree: they raise Python's own exceptions and end
 
 from __future__ import annotations
 
+import errno
 import os
 
 import msgspec
@@ -108,10 +110,20 @@ class Compacted(StoreError):
 class KernelError(TabinetError):
     """The kernel refused an operation."""
 
-    def __init__(self, errno: int, operation: str) -> None:
+    def __init__(self, errno: int, operation: str, explanation: str = "") -> None:
         self.errno = errno
         self.operation = operation
-        super().__init__(f"{operation}: {os.strerror(errno)} (errno {errno})")
+        self.explanation = explanation
+        """The kernel's own words (extended acknowledgement), where it gave any."""
+        words = f": {explanation}" if explanation else ""
+        super().__init__(f"{operation}: {os.strerror(errno)} (errno {errno}){words}")
+
+
+class KernelOverrun(KernelError):
+    """The kernel had more to say than the socket could hold: what we know is incomplete, so read again."""
+
+    def __init__(self, operation: str) -> None:
+        super().__init__(errno.ENOBUFS, operation)
 
 
 class BirdError(TabinetError):

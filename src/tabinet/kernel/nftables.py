@@ -127,12 +127,39 @@ class FlushSet(NftOp, frozen=True):
     name: str
 
 
+def describe(operation: NftOp) -> str:
+    """What the operation does, in words for an error message."""
+    match operation:
+        case AddTable():
+            return "add table"
+        case DeleteTable():
+            return "delete table"
+        case AddChain(name) | DeleteChain(name) | FlushChain(name):
+            return f"{_verb(operation)} chain {name}"
+        case AddRule(chain=chain):
+            return f"add rule to chain {chain}"
+        case AddSet(name) | DeleteSet(name) | FlushSet(name):
+            return f"{_verb(operation)} set {name}"
+        case AddElements(name, elements):
+            return f"add {len(elements)} elements to set {name}"
+        case DeleteElements(name, elements):
+            return f"delete {len(elements)} elements of set {name}"
+        case _:
+            raise TypeError(f"not an nf_tables operation: {operation!r}")
+
+
+def _verb(operation: NftOp) -> str:
+    name = type(operation).__name__
+    return next(verb for verb in ("add", "delete", "flush") if name.lower().startswith(verb))
+
+
 class RuleInfo(msgspec.Struct, frozen=True, gc=False):
     """A rule as the kernel holds it."""
 
     chain: str
     handle: int
     expressions: bytes
+    """As the kernel gives them back: it adds attributes and live counters, so compare rules by ``userdata``, not by this."""
     userdata: bytes
 
 

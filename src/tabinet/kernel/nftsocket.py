@@ -1,0 +1,365 @@
+"""NftSocket: executes nf_tables transactions and reads our table, over nfnetlink.
+
+In: operations of ``kernel.nftables``. Out: nothing, or a ``KernelError`` that names the operation at fault. Sources: nf_tables.h,
+nfnetlink.h, and nft(8)'s own traffic (``nft --debug=netlink``).
+
+What holds: a commit is one batch, so all of it happens or nothing. Only objects of family inet in our table are read or written.
+The last operation asks for the acknowledgement (BATCH_END is acknowledged only since Linux 6.10); an error with
+the sequence number of BATCH_BEGIN is one of the commit as a whole. Elements are split over messages so that no attribute exceeds
+its 64 KiB; the transaction is still one.
+
+Cost: linear in the bytes of the operations; independent of the size of the ruleset.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+import time
+from collections.abc import Iterator, Sequence
+
+from tabinet.errors import KernelError
+from tabinet.kernel.netlink import (
+    ATTRIBUTE_LIMIT_BYTES,
+    NETLINK_NETFILTER,
+    NLM_F_ACK,
+    NLM_F_APPEND,
+    NLM_F_CREATE,
+    NLMSG_ERROR,
+    Message,
+    NetlinkSocket,
+    Request,
+    attribute,
+    be32,
+    nested,
+    open_netlink,
+    parse_attributes,
+    parse_error,
+    parse_text,
+    read_attributes,
+    text,
+)
+from tabinet.kernel.nftables import (
+    AddChain,
+    AddElements,
+    AddRule,
+    AddSet,
+    AddTable,
+    DeleteChain,
+    DeleteElements,
+    DeleteSet,
+    DeleteTable,
+    Element,
+    FlushChain,
+    FlushSet,
+    Hook,
+    NftOp,
+    RuleInfo,
+    SetSpec,
+    TableInfo,
+    describe,
+)
+from tabinet.kernel.nftexpr import verdict_data
+
+_INET = 1
+_BATCH_BEGIN, _BATCH_END = 0x10, 0x11
+_SUBSYSTEM = 10 << 8
+_NEWTABLE, _GETTABLE, _DELTABLE = _SUBSYSTEM | 0, _SUBSYSTEM | 1, _SUBSYSTEM | 2
+_NEWCHAIN, _GETCHAIN, _DELCHAIN = _SUBSYSTEM | 3, _SUBSYSTEM | 4, _SUBSYSTEM | 5
+_NEWRULE, _GETRULE, _DELRULE = _SUBSYSTEM | 6, _SUBSYSTEM | 7, _SUBSYSTEM | 8
+_NEWSET, _GETSET, _DELSET = _SUBSYSTEM | 9, _SUBSYSTEM | 10, _SUBSYSTEM | 11
+_NEWSETELEM, _GETSETELEM, _DELSETELEM = _SUBSYSTEM | 12, _SUBSYSTEM | 13, _SUBSYSTEM | 14
+
+_SET_INTERVAL, _SET_MAP, _SET_CONCAT = 0x04, 0x08, 0x80
+_DATA_VERDICT = 0xFFFFFF00
+_ELEMENT_INTERVAL_END = 1
+_LIST_ELEMENT = 1
+
+
+def _message(kind: int, flags: int, body: bytes, family: int = _INET, resource: int = 0) -> Request:
+    """A request with its nfgenmsg header."""
+    return Request(kind, flags, struct.pack(">BBH", family, 0, resource) + body)
+
+
+# --- operations to messages -----------------------------------------------------------------------------------------
+
+
+class _Encoder:
+    """Renders operations for one table; numbers the sets of a batch, which the kernel wants to be distinct."""
+
+    __slots__ = ("_set_number", "_table")
+
+    def __init__(self, table: str) -> None:
+        self._table = attribute(1, text(table))
+        self._set_number = 0
+
+    def render(self, operation: NftOp) -> list[Request]:
+        """The messages of one operation: one, but for elements."""
+        match operation:
+            case AddTable():
+                return [_message(_NEWTABLE, NLM_F_CREATE, self._table)]
+            case DeleteTable():
+                return [_message(_DELTABLE, 0, self._table)]
+            case AddChain(name, hook):
+                return [_message(_NEWCHAIN, NLM_F_CREATE, self._table + attribute(3, text(name)) + _hook(hook))]
+            case DeleteChain(name):
+                return [_message(_DELCHAIN, 0, self._table + attribute(3, text(name)))]
+            case FlushChain(name):  # deleting a rule without a handle deletes all of the chain
+                return [_message(_DELRULE, 0, self._table + attribute(2, text(name)))]
+            case AddRule():
+                return [_message(_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, self._rule(operation))]
+            case AddSet(name, spec):
+                self._set_number += 1
+                body = self._table + attribute(2, text(name)) + _set_attributes(spec, self._set_number)
+                return [_message(_NEWSET, NLM_F_CREATE, body)]
+            case DeleteSet(name):
+                return [_message(_DELSET, 0, self._table + attribute(2, text(name)))]
+            case FlushSet(name):  # deleting elements without naming any deletes all
+                return [_message(_DELSETELEM, 0, self._table + attribute(2, text(name)))]
+            case AddElements(name, elements):
+                return self._elements(_NEWSETELEM, NLM_F_CREATE, name, elements, with_data=True)
+            case DeleteElements(name, elements):
+                return self._elements(_DELSETELEM, 0, name, elements, with_data=False)
+            case _:
+                raise TypeError(f"not an nf_tables operation: {operation!r}")
+
+    def _rule(self, operation: AddRule) -> bytes:
+        body = self._table + attribute(2, text(operation.chain)) + nested(4, operation.expressions)
+        if operation.userdata:
+            body += attribute(7, operation.userdata)
+        return body
+
+    def _elements(self, kind: int, flags: int, name: str, elements: Sequence[Element], *, with_data: bool) -> list[Request]:
+        head = self._table + attribute(2, text(name))
+        return [_message(kind, flags, head + nested(3, chunk)) for chunk in _chunks(_render_element(e, with_data) for e in elements)]
+
+
+def _chunks(parts: Iterator[bytes]) -> Iterator[bytes]:
+    """The parts joined to pieces that fit into one attribute."""
+    chunk: list[bytes] = []
+    used = 4
+    for part in parts:
+        if used + len(part) > ATTRIBUTE_LIMIT_BYTES:
+            yield b"".join(chunk)
+            chunk, used = [], 4
+        chunk.append(part)
+        used += len(part)
+    if chunk:
+        yield b"".join(chunk)
+
+
+def _render_element(element: Element, with_data: bool) -> bytes:
+    """NFTA_LIST_ELEM { KEY, DATA, FLAGS, KEY_END }."""
+    content = nested(1, attribute(1, element.key))
+    if element.interval_end:
+        content = attribute(3, be32(_ELEMENT_INTERVAL_END)) + content
+    if element.end:
+        content += nested(10, attribute(1, element.end))
+    if with_data and element.verdict is not None:
+        content += nested(2, verdict_data(element.verdict, element.chain))
+    return nested(_LIST_ELEMENT, content)
+
+
+def _hook(hook: Hook | None) -> bytes:
+    if hook is None:
+        return b""
+    where = nested(4, attribute(1, be32(hook.hook)), attribute(2, be32(hook.priority)))
+    return where + attribute(5, be32(1 if hook.policy_accept else 0)) + attribute(7, text(hook.type))
+
+
+def _set_attributes(spec: SetSpec, number: int) -> bytes:
+    flags = (_SET_INTERVAL if spec.interval else 0) | (_SET_MAP if spec.verdict_map else 0) | (_SET_CONCAT if spec.fields else 0)
+    body = attribute(3, be32(flags)) + attribute(4, be32(spec.key_type)) + attribute(5, be32(spec.key_length)) + attribute(10, be32(number))
+    if spec.verdict_map:
+        body += attribute(6, be32(_DATA_VERDICT)) + attribute(7, be32(0))
+    description = attribute(1, be32(spec.size)) if spec.size else b""
+    if spec.fields:
+        description += nested(2, *[nested(_LIST_ELEMENT, attribute(1, be32(length))) for length in spec.fields])
+    if description:
+        body += nested(9, description)
+    if spec.userdata:
+        body += attribute(13, spec.userdata)
+    return body
+
+
+# --- messages to records --------------------------------------------------------------------------------------------
+
+
+def _be32(attributes: dict[int, bytes], kind: int) -> int:
+    return int.from_bytes(attributes.get(kind, b""), "big")
+
+
+def _parse_chain(attributes: dict[int, bytes]) -> tuple[str, Hook | None]:
+    name = parse_text(attributes[3])
+    if 4 not in attributes:
+        return name, None
+    where = parse_attributes(attributes[4])
+    priority = struct.unpack(">i", where[2])[0]
+    return name, Hook(_be32(where, 1), priority, parse_text(attributes[7]), _be32(attributes, 5) == 1)
+
+
+def _parse_set(attributes: dict[int, bytes]) -> tuple[str, SetSpec]:
+    flags = _be32(attributes, 3)
+    description = parse_attributes(attributes.get(9, b""))
+    fields = tuple(_be32(parse_attributes(field), 1) for _, field in read_attributes(description.get(2, b"")))
+    spec = SetSpec(
+        key_type=_be32(attributes, 4),
+        key_length=_be32(attributes, 5),
+        fields=fields,
+        interval=bool(flags & _SET_INTERVAL),
+        verdict_map=bool(flags & _SET_MAP),
+        size=_be32(description, 1),
+        userdata=attributes.get(13, b""),
+    )
+    return parse_text(attributes[2]), spec
+
+
+def _parse_element(data: bytes) -> Element:
+    attributes = parse_attributes(data)
+    end = parse_attributes(attributes[10])[1] if 10 in attributes else b""
+    code: int | None = None
+    chain = ""
+    if 2 in attributes:
+        verdict = parse_attributes(parse_attributes(attributes[2]).get(2, b""))
+        if 1 in verdict:
+            code = struct.unpack(">i", verdict[1])[0]
+            chain = parse_text(verdict.get(2, b""))
+    return Element(parse_attributes(attributes[1])[1], end, bool(_be32(attributes, 3) & _ELEMENT_INTERVAL_END), code, chain)
+
+
+def _parse_counter(expressions: bytes) -> tuple[int, int] | None:
+    """(packets, bytes) of the first counter among the expressions."""
+    for _, expression in read_attributes(expressions):
+        attributes = parse_attributes(expression)
+        if attributes.get(1, b"").startswith(b"counter\0"):
+            values = parse_attributes(attributes[2])
+            return int.from_bytes(values[2], "big"), int.from_bytes(values[1], "big")
+    return None
+
+
+# --- socket ---------------------------------------------------------------------------------------------------------
+
+
+class NftSocket:
+    """The kernel behind the ``Nftables`` protocol. Make it with ``open_nftables``."""
+
+    __slots__ = ("_netlink", "_table", "_timeout_s")
+
+    def __init__(self, netlink: NetlinkSocket, table: str, timeout_s: float) -> None:
+        self._netlink = netlink
+        self._table = table
+        self._timeout_s = timeout_s
+
+    def close(self) -> None:
+        self._netlink.close()
+
+    def commit(self, operations: Sequence[NftOp]) -> None:
+        """Executes all operations as one transaction.
+
+        Raises:
+            KernelError: the operation at fault; nothing was changed. ETIMEDOUT or KernelOverrun: it is not known, read again.
+        """
+        encoder = _Encoder(self._table)
+        requests = [_message(_BATCH_BEGIN, 0, b"", family=0, resource=_SUBSYSTEM >> 8)]
+        owners: list[int] = []
+        for index, operation in enumerate(operations):
+            rendered = encoder.render(operation)
+            requests += rendered
+            owners += [index] * len(rendered)
+        if not owners:
+            return
+        final = requests[-1]
+        requests[-1] = Request(final.type, final.flags | NLM_F_ACK, final.payload)
+        requests.append(_message(_BATCH_END, 0, b"", family=0, resource=_SUBSYSTEM >> 8))
+        numbers = self._netlink.send(requests)
+        failure = self._await_outcome(numbers)
+        if failure is None:
+            return
+        position, code, explanation = failure
+        if position == 0:
+            what = f"commit nftables transaction of {len(operations)} operations"
+        else:
+            what = f"{describe(operations[owners[position - 1]])} (table {self._table})"
+        raise KernelError(code, what, explanation)
+
+    def _await_outcome(self, numbers: range) -> tuple[int, int, str] | None:
+        """(message at fault, errno, explanation), or None for success; everything that belongs to the batch has been received."""
+        deadline = time.monotonic() + self._timeout_s
+        failure: tuple[int, int, str] | None = None
+        while True:
+            for message in self._netlink.receive("commit nftables transaction", deadline):
+                if message.type != NLMSG_ERROR or message.sequence not in numbers:
+                    continue
+                code, explanation = parse_error(message)
+                position = message.sequence - numbers.start
+                if code and (failure is None or failure[0] == 0):
+                    failure = (position, code, explanation)
+                if position == len(numbers) - 2:
+                    return failure
+
+    def read_table(self) -> TableInfo | None:
+        """The table without elements; None when it does not exist. O(chains + rules + sets), and chains of other tables.
+
+        Raises:
+            KernelError: the kernel did not answer.
+        """
+        name = attribute(1, text(self._table))
+        try:
+            self._netlink.get(_message(_GETTABLE, 0, name), f"read table {self._table}")
+        except KernelError as error:
+            if error.errno == errno.ENOENT:
+                return None
+            raise
+        chains = dict(_parse_chain(a) for a in self._dump(_GETCHAIN, name, "read chains"))
+        sets = dict(_parse_set(a) for a in self._dump(_GETSET, name, "read sets"))
+        rules: dict[str, list[RuleInfo]] = {chain: [] for chain in chains}
+        for a in self._dump(_GETRULE, name, "read rules"):
+            info = RuleInfo(parse_text(a[2]), int.from_bytes(a[3], "big"), a.get(4, b""), a.get(7, b""))
+            rules.setdefault(info.chain, []).append(info)
+        return TableInfo(chains, rules, sets)
+
+    def read_elements(self, set_name: str) -> list[Element]:
+        """All elements of a set or map, in no order (interval sets: from the highest to the lowest).
+
+        Raises:
+            KernelError: ENOENT when there is no such set.
+        """
+        body = attribute(1, text(self._table)) + attribute(2, text(set_name))
+        messages = self._dump(_GETSETELEM, body, f"read elements of set {set_name}")
+        return [_parse_element(element) for a in messages for _, element in read_attributes(a.get(3, b""))]
+
+    def read_counters(self) -> dict[tuple[str, bytes], tuple[int, int]]:
+        """(packets, bytes) of each rule that has a counter, by (chain, userdata); sums where these are equal. Empty without the table.
+
+        Raises:
+            KernelError: the kernel did not answer.
+        """
+        counters: dict[tuple[str, bytes], tuple[int, int]] = {}
+        for a in self._dump(_GETRULE, attribute(1, text(self._table)), "read counters"):
+            counter = _parse_counter(a.get(4, b""))
+            if counter is not None:
+                where = (parse_text(a[2]), a.get(7, b""))
+                packets, octets = counters.get(where, (0, 0))
+                counters[where] = (packets + counter[0], octets + counter[1])
+        return counters
+
+    def _dump(self, kind: int, body: bytes, operation: str) -> list[dict[int, bytes]]:
+        """The attributes of each object of our table: the kernel does not filter all kinds by table."""
+        wanted = text(self._table)
+
+        def parse(message: Message) -> dict[int, bytes] | None:
+            attributes = parse_attributes(message.payload, 4)
+            return attributes if attributes.get(1) == wanted else None
+
+        return self._netlink.dump(_message(kind, 0, body), parse, f"{operation} (table {self._table})")
+
+
+def open_nftables(table: str = "tabinet", *, timeout_s: float = 30.0) -> NftSocket:
+    """A socket for the table of family inet with this name, in the network namespace of the calling thread.
+
+    ``timeout_s`` bounds the wait for the outcome of one transaction.
+
+    Raises:
+        KernelError: the kernel has no nfnetlink.
+    """
+    return NftSocket(open_netlink(NETLINK_NETFILTER, timeout_s=timeout_s), table, timeout_s)
