@@ -34,7 +34,7 @@ class DeleteTable(NftOp, frozen=True):
 
 
 class AddChain(NftOp, frozen=True):
-    """The chain exists (no error when it does, with the same hook)."""
+    """The chain exists (no error when it does, with the same hook; EOPNOTSUPP when with another)."""
 
     name: str
     hook: Hook | None = None
@@ -83,7 +83,11 @@ class SetSpec(msgspec.Struct, frozen=True, gc=False):
 
 
 class AddSet(NftOp, frozen=True):
-    """The set exists and is empty or as it was. EEXIST when it exists with another spec."""
+    """The set exists and is empty or as it was. EEXIST when it exists with another spec; only the size may differ, and changes for
+    the transactions that follow.
+
+    A larger size lets more in, but the kernel keeps the buckets that it made: for real growth make a new set.
+    """
 
     name: str
     spec: SetSpec
@@ -96,7 +100,10 @@ class DeleteSet(NftOp, frozen=True):
 
 
 class Element(msgspec.Struct, frozen=True, gc=False, order=True):
-    """One element. For interval sets ``end`` is the inclusive last key of a concatenation, or ``interval_end`` marks an exclusive end (rbtree)."""
+    """One element.
+
+    For interval sets ``end`` is the inclusive last key of a concatenation, or ``interval_end`` marks an exclusive end (rbtree).
+    """
 
     key: bytes
     end: bytes = b""

@@ -16,7 +16,7 @@ from __future__ import annotations
 import enum
 import struct
 
-from tabinet.kernel.netlink import attribute, be32, be64, nested, text
+from tabinet.kernel.netlink import attribute, be32, be64, nested, parse_attributes, read_attributes, text
 from tabinet.kernel.nftables import SetSpec
 
 VERDICT_REGISTER = 0
@@ -271,7 +271,7 @@ def in_range(register: int, operator: Compare, first: bytes, last: bytes) -> byt
 
 
 def bitwise(source: int, target: int, mask: bytes, xor: bytes) -> bytes:
-    """``target = (source & mask) ^ xor`` over ``len(mask)`` bytes, so bits are set by clearing them in the mask and naming them in ``xor``."""
+    """``target = (source & mask) ^ xor`` over ``len(mask)`` bytes, so bits are set by clearing them in the mask and naming them in xor."""
     return _expression(
         "bitwise",
         attribute(1, be32(source)),
@@ -316,6 +316,20 @@ def verdict(code: Verdict, chain: str = "") -> bytes:
 def counter() -> bytes:
     """Counts packets and bytes that come here, from 0."""
     return _expression("counter", attribute(1, be64(0)), attribute(2, be64(0)))
+
+
+def parse_counter(expressions: bytes) -> tuple[int, int] | None:
+    """(packets, bytes) of the first counter in a rule's content; None when it has none.
+
+    Raises:
+        KernelError: EBADMSG when it is not made of attributes.
+    """
+    for _, expression in read_attributes(expressions):
+        attributes = parse_attributes(expression)
+        if attributes.get(1) == b"counter\0":
+            values = parse_attributes(attributes[2])
+            return int.from_bytes(values[2], "big"), int.from_bytes(values[1], "big")
+    return None
 
 
 def log(prefix: str, level: int = 5) -> bytes:

@@ -59,7 +59,7 @@ from tabinet.kernel.nftables import (
     TableInfo,
     describe,
 )
-from tabinet.kernel.nftexpr import verdict_data
+from tabinet.kernel.nftexpr import parse_counter, verdict_data
 
 _INET = 1
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
@@ -214,27 +214,23 @@ def _parse_set(attributes: dict[int, bytes]) -> tuple[str, SetSpec]:
     return parse_text(attributes[2]), spec
 
 
-def _parse_element(data: bytes) -> Element:
-    attributes = parse_attributes(data)
-    end = parse_attributes(attributes[10])[1] if 10 in attributes else b""
-    code: int | None = None
-    chain = ""
-    if 2 in attributes:
-        verdict = parse_attributes(parse_attributes(attributes[2]).get(2, b""))
-        if 1 in verdict:
-            code = struct.unpack(">i", verdict[1])[0]
-            chain = parse_text(verdict.get(2, b""))
-    return Element(parse_attributes(attributes[1])[1], end, bool(_be32(attributes, 3) & _ELEMENT_INTERVAL_END), code, chain)
-
-
-def _parse_counter(expressions: bytes) -> tuple[int, int] | None:
-    """(packets, bytes) of the first counter among the expressions."""
-    for _, expression in read_attributes(expressions):
-        attributes = parse_attributes(expression)
-        if attributes.get(1, b"").startswith(b"counter\0"):
-            values = parse_attributes(attributes[2])
-            return int.from_bytes(values[2], "big"), int.from_bytes(values[1], "big")
-    return None
+def _parse_elements(data: bytes) -> Iterator[Element]:
+    """The elements in an NFTA_SET_ELEM_LIST_ELEMENTS."""
+    for _, content in read_attributes(data):
+        attributes = parse_attributes(content)
+        key = attributes[1][4:]  # the only attribute inside is NFTA_DATA_VALUE
+        if len(attributes) == 1:
+            yield Element(key)
+            continue
+        end = attributes[10][4:] if 10 in attributes else b""
+        code: int | None = None
+        chain = ""
+        if 2 in attributes:
+            verdict = parse_attributes(parse_attributes(attributes[2]).get(2, b""))
+            if 1 in verdict:
+                code = struct.unpack(">i", verdict[1])[0]
+                chain = parse_text(verdict.get(2, b""))
+        yield Element(key, end, bool(_be32(attributes, 3) & _ELEMENT_INTERVAL_END), code, chain)
 
 
 # --- socket ---------------------------------------------------------------------------------------------------------
@@ -326,7 +322,7 @@ class NftSocket:
         """
         body = attribute(1, text(self._table)) + attribute(2, text(set_name))
         messages = self._dump(_GETSETELEM, body, f"read elements of set {set_name}")
-        return [_parse_element(element) for a in messages for _, element in read_attributes(a.get(3, b""))]
+        return [element for a in messages for element in _parse_elements(a.get(3, b""))]
 
     def read_counters(self) -> dict[tuple[str, bytes], tuple[int, int]]:
         """(packets, bytes) of each rule that has a counter, by (chain, userdata); sums where these are equal. Empty without the table.
@@ -336,7 +332,7 @@ class NftSocket:
         """
         counters: dict[tuple[str, bytes], tuple[int, int]] = {}
         for a in self._dump(_GETRULE, attribute(1, text(self._table)), "read counters"):
-            counter = _parse_counter(a.get(4, b""))
+            counter = parse_counter(a.get(4, b""))
             if counter is not None:
                 where = (parse_text(a[2]), a.get(7, b""))
                 packets, octets = counters.get(where, (0, 0))
