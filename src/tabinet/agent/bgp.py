@@ -1,0 +1,99 @@
+"""Keeps BIRD as the intent says, and watches its sessions.
+
+One loop: an intent or the host's addresses changed -> configure; once a second -> read the sessions (0.5 ms on the control socket). BIRD that is
+away is an error in the report, never a reason to stop: its configuration file is in place for when it starts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tabinet.agent.kernelthread import KernelThread
+from tabinet.agent.log import Logger
+from tabinet.bgp.driver import BgpDriver
+from tabinet.bgp.records import HostFacts, SessionState, SessionStatus
+from tabinet.calc.messages import BgpIntent
+from tabinet.errors import BirdError
+from tabinet.model.report import SessionReport
+
+WATCH_EVERY_S = 1.0
+SETTLE_S = 0.005
+"""Intents that come within this time of each other are configured together."""
+
+
+@dataclass(slots=True)
+class BgpWatcher:
+    """The BGP side of an agent."""
+
+    driver: BgpDriver
+    read_facts: Callable[[], HostFacts]
+    kernel: KernelThread
+    log: Logger
+    sessions: tuple[SessionReport, ...] = ()
+    error: str = "no configuration was asked for yet"
+    _intent: BgpIntent | None = None
+    _known: bool = False
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def set_intent(self, intent: BgpIntent | None) -> None:
+        """BIRD shall do this."""
+        self._intent, self._known = intent, True
+        self._changed.set()
+
+    def on_addresses_changed(self) -> None:
+        """The host's addresses changed, so what the intent means may have."""
+        self._changed.set()
+
+    async def run(self, publish: Callable[[], None]) -> None:
+        """Never returns. ``publish`` is called when sessions or the error changed."""
+        while True:
+            try:
+                async with asyncio.timeout(WATCH_EVERY_S):
+                    await self._changed.wait()
+                await asyncio.sleep(SETTLE_S)
+            except TimeoutError:
+                pass
+            before = (self.sessions, self.error)
+            if self._known and (self._changed.is_set() or self.error):
+                self._changed.clear()
+                await self._configure()
+            if self._known:
+                await self._watch()
+            if (self.sessions, self.error) != before:
+                publish()
+
+    async def _configure(self) -> None:
+        facts = await self.kernel.call(self.read_facts)
+        result = await asyncio.to_thread(self.driver.apply, self._intent, facts)
+        if result.error and result.error != self.error:
+            self.log.error("bird refused", error=result.error)
+        if result.changed:
+            self.log.info("bird configured", peers=len(self._intent.peers) if self._intent else 0)
+        self.error = result.error
+
+    async def _watch(self) -> None:
+        try:
+            sessions = await asyncio.to_thread(self.driver.sessions)
+        except BirdError as error:
+            self.error, self.sessions = str(error), ()
+            return
+        reports = tuple(to_report(session) for session in sessions)
+        for report in reports:
+            if report.name not in {known.name for known in self.sessions if known.state == report.state}:
+                self.log.info("bgp session", session=report.name, peer=report.peer, state=report.state, reason=report.reason or None)
+        self.sessions = reports
+
+
+def to_report(session: SessionStatus) -> SessionReport:
+    """What the host's report says of a session."""
+    return SessionReport(
+        name=session.name,
+        peer=session.peer,
+        state="up" if session.state is SessionState.ESTABLISHED else "down",
+        reason=session.reason,
+        since=session.since,
+        imported=sum(channel.imported for channel in session.channels),
+        exported=sum(channel.exported for channel in session.channels),
+    )

@@ -1,0 +1,86 @@
+"""The agent's HTTP face: ``/metrics`` (Prometheus text), ``/health``, ``/readiness`` and ``/liveness`` (JSON).
+
+Serves GET only, one request a connection, bounded in size and time; on a TCP address or a unix socket. It answers from state that the agent
+holds anyway and never waits for the kernel or the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+
+import msgspec
+
+from tabinet.errors import SetupError
+
+REQUEST_TIMEOUT_S = 5.0
+REQUEST_BYTES = 8192
+
+
+class Response(msgspec.Struct, frozen=True):
+    """What a path answers."""
+
+    status: int
+    content_type: str
+    body: bytes
+
+
+Routes = dict[str, Callable[[], Response]]
+
+_REASONS = {200: "OK", 404: "Not Found", 405: "Method Not Allowed", 400: "Bad Request", 503: "Service Unavailable"}
+
+
+async def serve(address: str, routes: Routes) -> asyncio.Server:
+    """A running server on ``address:port`` or ``unix:/path``.
+
+    Raises:
+        SetupError: the address cannot be used.
+    """
+
+    async def on_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT_S):
+                head = await reader.readuntil(b"\r\n\r\n")
+                writer.write(render_response(respond(head, routes)))
+                await writer.drain()
+        except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
+            pass  # the peer's loss: it gets no answer
+        finally:
+            writer.close()
+
+    try:
+        if address.startswith("unix:"):
+            path = address.removeprefix("unix:")
+            if os.path.exists(path):
+                os.unlink(path)
+            return await asyncio.start_unix_server(on_connection, path, limit=REQUEST_BYTES)
+        host, _, port = address.rpartition(":")
+        return await asyncio.start_server(on_connection, host.strip("[]"), int(port), limit=REQUEST_BYTES)
+    except (OSError, ValueError) as error:
+        raise SetupError(
+            f"cannot serve metrics on {address!r}: {error}; set [agent] http_address to a free address, or to nothing"
+        ) from error
+
+
+def respond(head: bytes, routes: Routes) -> Response:
+    """The response to a request head (RFC 9112). Pure but for what the route itself reads."""
+    parts = head.split(b"\r\n", 1)[0].split(b" ")
+    if len(parts) != 3:
+        return Response(400, "text/plain", b"bad request\n")
+    method, target = parts[0], parts[1].split(b"?", 1)[0].decode("ascii", "replace")
+    if method != b"GET":
+        return Response(405, "text/plain", b"only GET\n")
+    route = routes.get(target)
+    if route is None:
+        return Response(404, "text/plain", ("there are " + " ".join(sorted(routes)) + "\n").encode())
+    return route()
+
+
+def render_response(response: Response) -> bytes:
+    """The bytes of a response."""
+    head = (
+        f"HTTP/1.1 {response.status} {_REASONS.get(response.status, '')}\r\nContent-Type: {response.content_type}\r\n"
+        f"Content-Length: {len(response.body)}\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode() + response.body

@@ -1,0 +1,36 @@
+"""What the agent counts, as Prometheus metrics in a registry of its own (no global one)."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+
+class Metrics:
+    """All metrics of one agent."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.store_in_sync = Gauge("tabinet_store_in_sync", "1 while the agent has seen everything in the store", registry=self.registry)
+        self.revision = Gauge("tabinet_applied_revision", "Store revision that the kernel holds", registry=self.registry)
+        self.endpoints = Gauge("tabinet_endpoints", "Local endpoints by state", ["state"], registry=self.registry)
+        self.policies = Gauge("tabinet_active_policies", "Policies that apply to a local endpoint", registry=self.registry)
+        self.problems = Gauge("tabinet_problems", "Resources in the store that are broken or cannot be followed", registry=self.registry)
+        self.apply_seconds = Histogram(
+            "tabinet_apply_seconds",
+            "Time from a change of the calculation to the kernel holding it",
+            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
+            registry=self.registry,
+        )
+        self.apply_errors = Counter("tabinet_apply_errors_total", "Applies that the kernel or BIRD refused", registry=self.registry)
+        self.operations = Counter("tabinet_kernel_operations_total", "Operations sent to the kernel", ["driver"], registry=self.registry)
+        self.bgp_sessions = Gauge("tabinet_bgp_sessions", "BGP sessions by state", ["state"], registry=self.registry)
+        self.denied_packets = Gauge(
+            "tabinet_denied_packets", "Packets dropped, by reason, since the table was made", ["reason"], registry=self.registry
+        )
+        self.policy_packets = Gauge(
+            "tabinet_policy_packets", "Packets matched, by rule, since the rule was loaded", ["rule"], registry=self.registry
+        )
+
+    def render(self) -> bytes:
+        """The exposition text."""
+        return generate_latest(self.registry)

@@ -1,0 +1,324 @@
+"""The agent's parameters: one table, from which the file, the environment, FelixConfiguration and the docs page are read.
+
+In: the text of a TOML file, an environment mapping, a FelixConfiguration spec. Out: ``Parameters``, a validated mapping. Precedence is
+Calico's: environment, then file, then ``FelixConfiguration`` of the node, then the ``default`` one, then the default here.
+Pure: nothing is read from disk or from the process here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from tabinet.errors import InputError, Problem
+
+Value = str | int | float | bool | tuple[str, ...]
+
+
+class Parameter(msgspec.Struct, frozen=True, gc=False):
+    """One parameter. ``live``: a change in the store takes effect at once; otherwise the agent starts itself anew."""
+
+    section: str
+    name: str
+    kind: str
+    """text, integer, seconds, milliseconds, switch, list, or ``one of: A, B``."""
+    default: Value
+    meaning: str
+    felix: str = ""
+    """Name in FelixConfiguration (lowerCamelCase); also ``FELIX_<NAME>`` in the environment. Empty: not there."""
+    live: bool = False
+
+    @property
+    def variable(self) -> str:
+        """Name in the environment."""
+        return f"TABINET_{self.section}_{self.name}".upper()
+
+
+PARAMETERS: tuple[Parameter, ...] = (
+    Parameter(
+        "agent",
+        "host",
+        "text",
+        "",
+        "Name of this host: its Node resource, and ``spec.node`` of its endpoints. Empty: the host name in lower case.",
+    ),
+    Parameter("agent", "run_dir", "text", "/run/tabinet", "Directory for the agent's sockets and generated files."),
+    Parameter(
+        "agent",
+        "http_address",
+        "text",
+        "127.0.0.1:9091",
+        "Where /metrics and /health are served: ``address:port``, or ``unix:/path``. Empty: nowhere.",
+    ),
+    Parameter("agent", "log_format", "one of: text, json", "text", "Form of the log lines on standard error."),
+    Parameter("agent", "log_level", "one of: debug, info, warning, error", "info", "Least severity that is logged."),
+    Parameter("store", "kind", "one of: etcd, sqlite, memory", "etcd", "Which datastore."),
+    Parameter("store", "endpoints", "list", ("http://127.0.0.1:2379",), "etcd's client URLs: ``http://``, ``https://`` or ``unix:/path``."),
+    Parameter("store", "ca_file", "text", "", "Certificate authorities that may have signed etcd's certificate (PEM)."),
+    Parameter("store", "cert_file", "text", "", "Client certificate (PEM)."),
+    Parameter("store", "key_file", "text", "", "Key of the client certificate (PEM)."),
+    Parameter("store", "username", "text", "", "etcd user."),
+    Parameter("store", "password", "text", "", "Password of the etcd user."),
+    Parameter("store", "path", "text", "/var/lib/tabinet/store.db", "File of a sqlite store."),
+    Parameter("bird", "enabled", "switch", True, "Configure and watch BIRD on this host."),
+    Parameter("bird", "config", "text", "/etc/bird/tabinet.conf", "The configuration file that the agent writes for BIRD."),
+    Parameter("bird", "socket", "text", "/run/bird/bird.ctl", "BIRD's control socket."),
+    Parameter("bird", "bfd_interval_ms", "milliseconds", 100, "BFD: interval between packets."),
+    Parameter("bird", "bfd_multiplier", "integer", 3, "BFD: so many packets missing mean that the path is dead."),
+    Parameter(
+        "felix",
+        "interface_prefix",
+        "list",
+        ("cali", "tap"),
+        "Interfaces whose names begin so are workloads'; nothing passes one without policy.",
+        "interfacePrefix",
+    ),
+    Parameter(
+        "felix",
+        "default_endpoint_to_host_action",
+        "one of: Drop, Return, Accept",
+        "Drop",
+        "What happens to a workload's packets to its own host after its egress policy allowed them.",
+        "defaultEndpointToHostAction",
+    ),
+    Parameter(
+        "felix", "endpoint_reporting_enabled", "switch", True, "Report each endpoint's status to the store.", "endpointReportingEnabled"
+    ),
+    Parameter("felix", "reporting_interval_s", "seconds", 30.0, "How often the host's own status is renewed.", "reportingInterval"),
+    Parameter("felix", "reporting_ttl_s", "seconds", 90.0, "How long the host's status outlives a dead agent.", "reportingTTL"),
+    Parameter("felix", "ipv6_support", "switch", True, "Program IPv6 as well.", "ipv6Support"),
+)
+
+_BY_SECTION: dict[str, dict[str, Parameter]] = {}
+for _parameter in PARAMETERS:
+    _BY_SECTION.setdefault(_parameter.section, {})[_parameter.name] = _parameter
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(h|ms|m|s)")
+_UNIT_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+
+
+class Parameters(msgspec.Struct, frozen=True):
+    """All parameters with their values, and where each comes from."""
+
+    values: dict[tuple[str, str], Value]
+    origins: dict[tuple[str, str], str]
+    """``default``, ``file``, ``environment``, or the FelixConfiguration's name."""
+
+    def text(self, section: str, name: str) -> str:
+        """The value of a text parameter."""
+        return str(self.values[section, name])
+
+    def integer(self, section: str, name: str) -> int:
+        """The value of an integer, milliseconds or switch parameter."""
+        return int(self._number(section, name))
+
+    def seconds(self, section: str, name: str) -> float:
+        """The value of a seconds parameter."""
+        return float(self._number(section, name))
+
+    def switch(self, section: str, name: str) -> bool:
+        """The value of a switch."""
+        return bool(self.values[section, name])
+
+    def items(self, section: str, name: str) -> tuple[str, ...]:
+        """The value of a list parameter."""
+        value = self.values[section, name]
+        return value if isinstance(value, tuple) else (str(value),)
+
+    def _number(self, section: str, name: str) -> float:
+        value = self.values[section, name]
+        if isinstance(value, tuple | str):
+            raise TypeError(f"{section}.{name} is not a number")
+        return value
+
+
+def parse_parameters(
+    toml: str, environment: Mapping[str, str], felix: Mapping[str, object] | None = None, *, source: str = "configuration"
+) -> Parameters:
+    """All parameters, each from the most specific place that gives it.
+
+    Args:
+        toml: text of the configuration file; empty when there is none.
+        environment: the process's environment.
+        felix: the host's effective FelixConfiguration spec, once it is known. Names in it that we do not have are Calico's: ignored.
+        source: name of the file, for errors.
+
+    Raises:
+        InputError: the file or the environment is wrong, with every problem. What is wrong in ``felix`` is left at its default: a bad
+            value in the store must not stop hosts (``felix_problems`` reports it).
+    """
+    problems: list[Problem] = []
+    values: dict[tuple[str, str], Value] = {}
+    origins: dict[tuple[str, str], str] = {}
+    file_values = _read_toml(toml, source, problems)
+    for parameter in PARAMETERS:
+        key = (parameter.section, parameter.name)
+        values[key], origins[key] = parameter.default, "default"
+        if felix is not None and parameter.felix in felix and not _problem(parameter, felix[parameter.felix], "", ""):
+            values[key], origins[key] = _convert(parameter, felix[parameter.felix]), "FelixConfiguration"
+        if key in file_values:
+            problem = _problem(parameter, file_values[key], source, f"{parameter.section}.{parameter.name}")
+            if problem:
+                problems.append(problem)
+            else:
+                values[key], origins[key] = _convert(parameter, file_values[key]), "file"
+        for variable in (f"FELIX_{parameter.felix.upper()}" if parameter.felix else "", parameter.variable):
+            if variable and variable in environment:
+                problem = _problem(parameter, environment[variable], "environment", variable)
+                if problem:
+                    problems.append(problem)
+                else:
+                    values[key], origins[key] = _convert(parameter, environment[variable]), "environment"
+    if problems:
+        raise InputError(problems)
+    return Parameters(values, origins)
+
+
+def felix_problems(felix: Mapping[str, object], source: str) -> list[Problem]:
+    """What is wrong with the parameters of ours in a FelixConfiguration spec."""
+    found = (_problem(p, felix[p.felix], source, f"spec.{p.felix}") for p in PARAMETERS if p.felix and p.felix in felix)
+    return [problem for problem in found if problem]
+
+
+def restart_needed(old: Parameters, new: Parameters) -> list[str]:
+    """Names of the parameters that differ and take effect only in a new process."""
+    return [f"{p.section}.{p.name}" for p in PARAMETERS if not p.live and old.values[p.section, p.name] != new.values[p.section, p.name]]
+
+
+def render_parameters_page() -> str:
+    """The reference page of all parameters, as Markdown."""
+    lines = [
+        "# The agent's parameters",
+        "",
+        "<!-- Made by `python -m tabinet.agent.parameters`; edit src/tabinet/agent/parameters.py instead. -->",
+        "",
+        "Each can be set in the environment, in the file (`tabinet agent --config FILE`, TOML), or, where a name is given, in a",
+        "FelixConfiguration resource (`node.<host>`, then `default`). The first of these that gives a value wins.",
+    ]
+    for section, parameters in _BY_SECTION.items():
+        lines += [
+            "",
+            f"## [{section}]",
+            "",
+            "| name | environment | FelixConfiguration | kind | default | meaning |",
+            "|---|---|---|---|---|---|",
+        ]
+        for p in parameters.values():
+            default = ", ".join(p.default) if isinstance(p.default, tuple) else str(p.default)
+            felix = f"`{p.felix}`" if p.felix else ""
+            lines.append(f"| `{p.name}` | `{p.variable}` | {felix} | {p.kind} | `{default}` | {p.meaning.replace('``', '`')} |")
+    return "\n".join(lines) + "\n"
+
+
+def _read_toml(text: str, source: str, problems: list[Problem]) -> dict[tuple[str, str], object]:
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        problems.append(Problem(path="", value="text that is not TOML", allowed=str(error), source=source))
+        return {}
+    found: dict[tuple[str, str], object] = {}
+    for section, content in data.items():
+        known = _BY_SECTION.get(section)
+        if known is None or not isinstance(content, dict):
+            problems.append(
+                Problem(path=section, value=repr(section), allowed=_nearest(section, list(_BY_SECTION), "a section"), source=source)
+            )
+            continue
+        for name, value in content.items():
+            if name in known:
+                found[section, name] = value
+            else:
+                allowed = _nearest(name, list(known), "a parameter")
+                problems.append(Problem(path=f"{section}.{name}", value=repr(name), allowed=allowed, source=source))
+    return found
+
+
+def _nearest(name: str, known: list[str], what: str) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    return f"not {what}" + (f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}")
+
+
+def _problem(parameter: Parameter, value: object, source: str, path: str) -> Problem | None:
+    try:
+        _convert(parameter, value)
+    except ValueError as error:
+        return Problem(path=path, value=repr(value), allowed=str(error), source=source)
+    return None
+
+
+def _convert(parameter: Parameter, value: object) -> Value:
+    kind = parameter.kind
+    if kind.startswith("one of: "):
+        choices = kind.removeprefix("one of: ").split(", ")
+        for choice in choices:
+            if str(value).lower() == choice.lower():
+                return choice
+        raise ValueError(f"must be {kind}")
+    return _CONVERTERS[kind](value)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    raise ValueError("must be a text")
+
+
+def _integer(value: object) -> int:
+    try:
+        number = int(value) if isinstance(value, str | int) and not isinstance(value, bool) else -1
+    except ValueError:
+        number = -1
+    if number < 0:
+        raise ValueError("must be a whole number, 0 or more")
+    return number
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0:
+        return float(value)
+    if isinstance(value, str):
+        parts = _DURATION.findall(value)
+        if parts and "".join(number + unit for number, unit in parts) == value:
+            return sum(float(number) * _UNIT_S[unit] for number, unit in parts)
+        if re.fullmatch(r"\d+(\.\d+)?", value):
+            return float(value)
+    raise ValueError("must be a number of seconds, or a duration such as 30s or 1m30s")
+
+
+def _switch(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    text = str(value).lower()
+    if text in ("true", "1", "yes", "y", "t"):
+        return True
+    if text in ("false", "0", "no", "n", "f"):
+        return False
+    raise ValueError("must be true or false")
+
+
+def _list(value: object) -> tuple[str, ...]:
+    items = value.split(",") if isinstance(value, str) else value
+    if isinstance(items, list | tuple):
+        texts = [str(item).strip() for item in items]
+        if texts and all(texts):
+            return tuple(texts)
+    raise ValueError("must be a list of texts, or one text with commas; not empty")
+
+
+_CONVERTERS: dict[str, Callable[[object], Value]] = {
+    "text": _text,
+    "integer": _integer,
+    "milliseconds": _integer,
+    "seconds": _seconds,
+    "switch": _switch,
+    "list": _list,
+}
+
+
+if __name__ == "__main__":
+    print(render_parameters_page(), end="")  # noqa: T201  # the page is this module's output when run

@@ -1,0 +1,126 @@
+"""Keeps the agent's state in the store: endpoint statuses, the host's heartbeat, the host's report.
+
+Endpoint statuses and the heartbeat are Calico's (``model.status``), so that Neutron's driver and other readers understand them; the
+report is ours. Heartbeat and report hang on a lease: they go when the agent is dead. Writes are what differs only, in transactions of
+up to 100 keys; a store that is away is retried, with the newest state. A restarted agent reads what it left behind and deletes what is stale.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from tabinet.errors import NotFound, StoreError
+from tabinet.lib.delta import DeltaTracker
+from tabinet.store.api import Datastore, DeleteOp, Op, PutOp
+
+BATCH = 100
+RETRY_S = 1.0
+SETTLE_S = 0.02
+"""Changes that come within this time of each other are written together."""
+
+
+@dataclass(slots=True)
+class Reporter:
+    """Desired and actual reports of one host; ``run`` makes them equal, forever."""
+
+    store: Datastore
+    endpoint_prefix: str
+    """Where this host's endpoint statuses are."""
+    heartbeat_path: str
+    last_heartbeat_path: str
+    report_path: str
+    interval_s: float
+    ttl_s: float
+    heartbeat: Callable[[], bytes]
+    endpoints: DeltaTracker[str, bytes] = field(default_factory=DeltaTracker)
+    report: bytes = b""
+    _written_report: bytes = b""
+    _lease: int = 0
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _known: bool = False
+
+    def set_endpoint(self, path: str, status: bytes) -> None:
+        """The endpoint's status shall be this."""
+        if self.endpoints.desired.get(path) != status:
+            self.endpoints.set_desired(path, status)
+            self._changed.set()
+
+    def drop_endpoint(self, path: str) -> None:
+        """The endpoint shall have no status."""
+        self.endpoints.drop_desired(path)
+        self._changed.set()
+
+    def set_report(self, report: msgspec.Struct) -> None:
+        """The host's report shall be this."""
+        encoded = msgspec.json.encode(report)
+        if encoded != self.report:
+            self.report = encoded
+            self._changed.set()
+
+    async def run(self) -> None:
+        """Never returns. Waits have no limit but the interval: what is written next depends on what happens next."""
+        while True:
+            try:
+                await self._run_leased()
+            except StoreError:
+                self._lease = 0
+                self._known = False
+                await asyncio.sleep(RETRY_S)
+
+    async def close(self) -> None:
+        """The heartbeat ends with this agent's lease unless a successor takes over: nothing is withdrawn here."""
+
+    async def _run_leased(self) -> None:
+        loop = asyncio.get_running_loop()
+        if not self._known:
+            await self._read_endpoints()
+        if not self._lease:
+            self._lease = await self.store.grant(max(2, int(self.ttl_s)))
+            self._written_report = b""
+            await self._beat()
+        next_beat = loop.time() + self.interval_s
+        while True:
+            await self._write()
+            try:
+                async with asyncio.timeout(max(0.0, next_beat - loop.time())):
+                    await self._changed.wait()
+                await asyncio.sleep(SETTLE_S)
+            except TimeoutError:
+                next_beat = loop.time() + self.interval_s
+                try:
+                    await self.store.keep_alive(self._lease)
+                    await self._beat()
+                except NotFound:
+                    self._lease = 0
+                    return
+            self._changed.clear()
+
+    async def _read_endpoints(self) -> None:
+        actual: dict[str, bytes] = {}
+        async for page in self.store.list(self.endpoint_prefix):
+            actual.update((item.key, item.value) for item in page.items)
+        self.endpoints.replace_actual(actual)
+        self._known = True
+
+    async def _beat(self) -> None:
+        now = self.heartbeat()
+        await self.store.txn((), (PutOp(self.heartbeat_path, now, self._lease), PutOp(self.last_heartbeat_path, now)))
+
+    async def _write(self) -> None:
+        puts = list(self.endpoints.to_set())
+        deletes = [path for path, _ in self.endpoints.to_delete()]
+        operations: list[Op] = [PutOp(path, value) for path, value in puts] + [DeleteOp(path) for path in deletes]
+        for start in range(0, len(operations), BATCH):
+            await self.store.txn((), operations[start : start + BATCH])
+        for path, value in puts:
+            self.endpoints.set_actual(path, value)
+        for path in deletes:
+            self.endpoints.drop_actual(path)
+        report = self.report
+        if report and report != self._written_report:
+            await self.store.txn((), (PutOp(self.report_path, report, self._lease),))
+            self._written_report = report

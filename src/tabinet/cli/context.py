@@ -1,0 +1,60 @@
+"""Where the commands find the store: a configuration file, the environment, or the one lab that runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tabinet.agent.parameters import Parameters, parse_parameters
+from tabinet.cli.output import note
+from tabinet.errors import SetupError
+from tabinet.store.api import Datastore
+from tabinet.store.open import StoreConfig, open_store
+
+DEFAULT_CONFIG = Path("/etc/tabinet/tabinet.toml")
+LABS = Path("/run/tabinet/labs")
+
+
+def read_parameters(config: str | None) -> Parameters:
+    """The parameters of this machine: ``config``, else /etc/tabinet/tabinet.toml, else those of the only running lab.
+
+    Raises:
+        SetupError: the file named cannot be read.
+        InputError: it has errors.
+    """
+    path = Path(config) if config else DEFAULT_CONFIG
+    if config is None and not path.exists() and not any(name.startswith("TABINET_STORE_") for name in os.environ):
+        labs = sorted(LABS.glob("*/tabinet.toml"))
+        if len(labs) == 1:
+            path = labs[0]
+            note(f"(no {DEFAULT_CONFIG}: using the lab {path.parent.name!r})")
+        elif len(labs) > 1:
+            names = ", ".join(lab.parent.name for lab in labs)
+            raise SetupError(f"several labs run ({names}): choose one, as in --config {labs[0]}")
+    if not path.exists():
+        if config:
+            raise SetupError(f"{config}: no such file; --config and TABINET_CONFIG name a TOML file (docs/parameters.md)")
+        return parse_parameters("", os.environ)
+    try:
+        return parse_parameters(path.read_text(), os.environ, source=str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SetupError(f"{path}: cannot be read: {error}") from error
+
+
+def store_config(parameters: Parameters) -> StoreConfig:
+    """The part of the parameters that says where the store is."""
+    return StoreConfig(
+        kind=parameters.text("store", "kind"),
+        endpoints=parameters.items("store", "endpoints"),
+        ca_file=parameters.text("store", "ca_file"),
+        cert_file=parameters.text("store", "cert_file"),
+        key_file=parameters.text("store", "key_file"),
+        username=parameters.text("store", "username"),
+        password=parameters.text("store", "password"),
+        path=parameters.text("store", "path"),
+    )
+
+
+async def open_configured_store(config: str | None) -> Datastore:
+    """A connection to the store that ``read_parameters`` names."""
+    return await open_store(store_config(read_parameters(config)))

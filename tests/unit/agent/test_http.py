@@ -1,0 +1,47 @@
+"""The agent's HTTP face: what it answers, on TCP and on a unix socket."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tabinet.agent.http import Response, Routes, respond, serve
+from tabinet.errors import SetupError
+
+ROUTES: Routes = {"/health": lambda: Response(503, "application/json", b"{}")}
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"GET /health HTTP/1.1\r\n\r\n", 503),
+        (b"GET /health?verbose HTTP/1.1\r\n\r\n", 503),
+        (b"GET /nothing HTTP/1.1\r\n\r\n", 404),
+        (b"POST /health HTTP/1.1\r\n\r\n", 405),
+        (b"\xff\xfe", 400),
+        (b"", 400),
+    ],
+)
+def test_every_request_gets_an_answer(head: bytes, status: int) -> None:
+    assert respond(head, ROUTES).status == status
+
+
+async def test_serves_on_a_unix_socket_and_replaces_a_dead_one(tmp_path: Path) -> None:
+    path = tmp_path / "http"
+    for _ in range(2):
+        server = await serve(f"unix:{path}", ROUTES)
+        reader, writer = await asyncio.open_unix_connection(str(path))
+        writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+        writer.close()
+        server.close()
+
+
+async def test_address_in_use_is_told() -> None:
+    server = await serve("127.0.0.1:0", ROUTES)
+    port = server.sockets[0].getsockname()[1]
+    with pytest.raises(SetupError, match="http_address"):
+        await serve(f"127.0.0.1:{port}", ROUTES)
+    server.close()

@@ -1,0 +1,78 @@
+"""The table of parameters: precedence, kinds, and errors that name path, value and what is allowed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tabinet.agent.parameters import PARAMETERS, felix_problems, parse_parameters, render_parameters_page, restart_needed
+from tabinet.errors import InputError
+
+
+def test_defaults_when_nothing_is_given() -> None:
+    parameters = parse_parameters("", {})
+    assert parameters.items("felix", "interface_prefix") == ("cali", "tap")
+    assert parameters.seconds("felix", "reporting_ttl_s") == 90.0
+    assert set(parameters.origins.values()) == {"default"}
+
+
+def test_environment_beats_file_beats_felix_configuration() -> None:
+    toml = '[felix]\ninterface_prefix = ["file"]\nreporting_interval_s = 20'
+    felix: dict[str, object] = {"interfacePrefix": "store", "reportingInterval": "10s", "reportingTTL": "1m30s", "bpfEnabled": True}
+    parameters = parse_parameters(toml, {"FELIX_INTERFACEPREFIX": "env,tap"}, felix)
+    assert parameters.items("felix", "interface_prefix") == ("env", "tap")
+    assert parameters.seconds("felix", "reporting_interval_s") == 20.0
+    assert parameters.seconds("felix", "reporting_ttl_s") == 90.0
+    assert parameters.origins["felix", "reporting_ttl_s"] == "FelixConfiguration"
+
+
+def test_own_variable_beats_calicos() -> None:
+    parameters = parse_parameters("", {"FELIX_INTERFACEPREFIX": "theirs", "TABINET_FELIX_INTERFACE_PREFIX": "ours"})
+    assert parameters.items("felix", "interface_prefix") == ("ours",)
+
+
+@pytest.mark.parametrize(
+    ("toml", "environment", "path", "words"),
+    [
+        ("[store]\nendpoint = 'x'", {}, "store.endpoint", "did you mean 'endpoints'"),
+        ("[sture]\nkind = 'x'", {}, "sture", "did you mean 'store'"),
+        ("[store]\nkind = 'mysql'", {}, "store.kind", "one of: etcd, sqlite, memory"),
+        ("[bird]\nbfd_interval_ms = -1", {}, "bird.bfd_interval_ms", "whole number"),
+        ("[bird]\nenabled = 'perhaps'", {}, "bird.enabled", "true or false"),
+        ("", {"TABINET_FELIX_REPORTING_TTL_S": "soon"}, "TABINET_FELIX_REPORTING_TTL_S", "duration such as 30s"),
+        ("[felix]\ninterface_prefix = []", {}, "felix.interface_prefix", "not empty"),
+        ("[felix", {}, "", "at end of document"),
+    ],
+)
+def test_errors_say_where_what_and_what_is_allowed(toml: str, environment: dict[str, str], path: str, words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_parameters(toml, environment, source="t.toml")
+    (problem,) = caught.value.problems
+    assert problem.path == path
+    assert words in problem.allowed
+
+
+def test_every_error_is_reported_at_once() -> None:
+    with pytest.raises(InputError) as caught:
+        parse_parameters("[store]\nkind='x'\nfoo=1\n[bird]\nenabled=3", {"FELIX_IPV6SUPPORT": "maybe"})
+    assert len(caught.value.problems) == 4
+
+
+def test_bad_value_in_the_store_stays_at_the_default_and_is_reported() -> None:
+    felix: dict[str, object] = {"reportingInterval": "often", "interfacePrefix": "cali"}
+    assert parse_parameters("", {}, felix).seconds("felix", "reporting_interval_s") == 30.0
+    (problem,) = felix_problems(felix, "FelixConfiguration/default")
+    assert problem.path == "spec.reportingInterval"
+
+
+def test_restart_is_needed_for_what_is_not_live() -> None:
+    old = parse_parameters("", {})
+    assert restart_needed(old, parse_parameters("", {}, {"interfacePrefix": "tap"})) == ["felix.interface_prefix"]
+    assert restart_needed(old, old) == []
+
+
+def test_docs_page_is_what_the_table_says() -> None:
+    page = Path(__file__).parents[3] / "docs" / "parameters.md"
+    assert page.read_text() == render_parameters_page(), "run: python -m tabinet.agent.parameters > docs/parameters.md"
+    assert all(p.variable in render_parameters_page() for p in PARAMETERS)
