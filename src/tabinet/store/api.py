@@ -106,20 +106,31 @@ class Datastore(Protocol):
         ...
 
     async def txn(self, compares: Sequence[Compare], then: Sequence[Op], otherwise: Sequence[Op] = ()) -> TxnResult:
-        """Runs ``then`` when all compares hold, else ``otherwise``; all or nothing. A key may be written once."""
+        """Runs ``then`` when all compares hold, else ``otherwise``; all or nothing, in order: a GetOp sees the writes before it.
+
+        A key may be written once, and each of the three lists holds at most ``semantics.MAX_TXN_OPS`` entries (etcd's limit).
+        A put without lease detaches the key from the lease that it had.
+
+        Raises:
+            NotFound: a put names a lease that has ended.
+        """
         ...
 
     def watch(self, prefix: str, after_revision: int) -> AsyncIterator[WatchBatch]:
         """Every change below ``prefix`` after ``after_revision``, forever. Closing the iterator ends the watch.
 
+        The first batch is empty and comes as soon as the watch stands, so that a reader knows that it is connected. The changes of
+        one transaction are never split over two batches.
+
         Raises:
-            Compacted: changes after ``after_revision`` are gone; list again.
-            StoreUnavailable: the connection broke; watch again from the last batch's revision.
+            Compacted: changes after ``after_revision`` are gone, or the store is not even there yet because it was restored or made
+                anew; list again.
+            StoreUnavailable: the connection broke, or the store was closed; watch again from the last batch's revision.
         """
         ...
 
     async def grant(self, ttl_s: int) -> int:
-        """A new lease that ends after ``ttl_s`` seconds unless kept alive; its keys are deleted when it ends."""
+        """A new lease that ends after ``ttl_s`` seconds (etcd: 2 at least) unless kept alive; its keys are deleted when it ends."""
         ...
 
     async def keep_alive(self, lease: int) -> None:
