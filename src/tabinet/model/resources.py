@@ -4,13 +4,54 @@ These are the *typed views* that the calculation and the commands work with. A w
 view: it edits the plain document (a ``dict``), so that fields which we do not know survive (see ``codec``). Attribute
 names are the JSON names in snake_case. Absent lists are empty tuples; absent numbers and texts are ``None`` where absence
 means something. Everything here is data: no defaults that depend on other fields (see ``defaults``), no validation
-beyond types (see ``validate``).
+beyond types when decoded. The annotations (``Net``, ``SelectorText``, ...) name formats of ``formats``: to a type checker they are plain
+texts and numbers; ``validate`` and ``semantics`` judge by them.
 """
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 from msgspec import field
+
+from tabinet.model import felix
+from tabinet.model.formats import (
+    Action,
+    Address,
+    Address4,
+    Address6,
+    AsNumber,
+    Cidr,
+    Cidr4,
+    Cidr6,
+    ClusterId,
+    CommunityValue,
+    Duration,
+    HostPrefix,
+    IcmpCode,
+    IcmpType,
+    Interface,
+    InterfacePattern,
+    IpVersion,
+    LogLevel,
+    Mac,
+    NamespaceSelectorText,
+    Net,
+    NodeName,
+    ObjectName,
+    Peer,
+    PolicyType,
+    Port,
+    PortName,
+    PortNumber,
+    PortOrNone,
+    Protocol,
+    SelectorText,
+    TierAction,
+    one_of,
+    within,
+)
 
 API_VERSION = "projectcalico.org/v3"
 
@@ -35,8 +76,8 @@ class Metadata(Record, frozen=True, kw_only=True):
 
 
 class ServiceAccountMatch(Record, frozen=True, kw_only=True):
-    names: tuple[str, ...] = ()
-    selector: str = ""
+    names: tuple[ObjectName, ...] = ()
+    selector: SelectorText = ""
 
 
 class ServiceMatch(Record, frozen=True, kw_only=True):
@@ -47,21 +88,21 @@ class ServiceMatch(Record, frozen=True, kw_only=True):
 class EntityRule(Record, frozen=True, kw_only=True):
     """One side (source or destination) of a rule."""
 
-    nets: tuple[str, ...] = ()
-    not_nets: tuple[str, ...] = ()
-    selector: str = ""
-    not_selector: str = ""
-    namespace_selector: str = ""
+    nets: tuple[Net, ...] = ()
+    not_nets: tuple[Net, ...] = ()
+    selector: SelectorText = ""
+    not_selector: SelectorText = ""
+    namespace_selector: NamespaceSelectorText = ""
     services: ServiceMatch | None = None
-    ports: tuple[int | str, ...] = ()
+    ports: tuple[Port, ...] = ()
     """A number, ``"a:b"``, or the name of an endpoint's port."""
-    not_ports: tuple[int | str, ...] = ()
+    not_ports: tuple[Port, ...] = ()
     service_accounts: ServiceAccountMatch | None = None
 
 
 class IcmpMatch(Record, frozen=True, kw_only=True):
-    type: int | None = None
-    code: int | None = None
+    type: IcmpType | None = None
+    code: IcmpCode | None = None
 
 
 class HttpPath(Record, frozen=True, kw_only=True):
@@ -81,11 +122,11 @@ class RuleMetadata(Record, frozen=True, kw_only=True):
 class Rule(Record, frozen=True, kw_only=True):
     """One policy rule; everything that is given must match."""
 
-    action: str
+    action: Action
     """Allow, Deny, Log or Pass."""
-    ip_version: int | None = None
-    protocol: int | str | None = None
-    not_protocol: int | str | None = None
+    ip_version: IpVersion | None = None
+    protocol: Protocol | None = None
+    not_protocol: Protocol | None = None
     icmp: IcmpMatch | None = None
     not_icmp: IcmpMatch | None = field(default=None, name="notICMP")
     source: EntityRule = EntityRule()
@@ -95,18 +136,18 @@ class Rule(Record, frozen=True, kw_only=True):
 
 
 class NetworkPolicySpec(Record, frozen=True, kw_only=True):
-    tier: str = "default"
+    tier: ObjectName = "default"
     order: float | None = None
-    selector: str = ""
-    types: tuple[str, ...] = ()
+    selector: SelectorText = ""
+    types: tuple[PolicyType, ...] = ()
     ingress: tuple[Rule, ...] = ()
     egress: tuple[Rule, ...] = ()
-    service_account_selector: str = ""
-    performance_hints: tuple[str, ...] = ()
+    service_account_selector: SelectorText = ""
+    performance_hints: tuple[Annotated[str, one_of("AssumeNeededOnEveryNode")], ...] = ()
 
 
 class GlobalNetworkPolicySpec(NetworkPolicySpec, frozen=True, kw_only=True):
-    namespace_selector: str = ""
+    namespace_selector: SelectorText = ""
     do_not_track: bool = False
     pre_dnat: bool = field(default=False, name="preDNAT")
     apply_on_forward: bool = False
@@ -114,7 +155,7 @@ class GlobalNetworkPolicySpec(NetworkPolicySpec, frozen=True, kw_only=True):
 
 class TierSpec(Record, frozen=True, kw_only=True):
     order: float | None = None
-    default_action: str = "Deny"
+    default_action: TierAction = "Deny"
 
 
 class ProfileSpec(Record, frozen=True, kw_only=True):
@@ -124,23 +165,25 @@ class ProfileSpec(Record, frozen=True, kw_only=True):
 
 
 class NetworkSetSpec(Record, frozen=True, kw_only=True):
-    nets: tuple[str, ...] = ()
+    nets: tuple[Cidr, ...] = ()
 
 
 # --- endpoints ------------------------------------------------------------------------------------------------------
 
 
 class EndpointPort(Record, frozen=True, kw_only=True):
-    name: str
-    protocol: int | str
-    port: int
-    host_port: int = 0
-    host_ip: str = field(default="", name="hostIP")
+    name: PortName = ""
+    protocol: Protocol
+    port: PortNumber
+    host_port: PortOrNone = 0
+    host_ip: Address = field(default="", name="hostIP")
 
 
 class IpNat(Record, frozen=True, kw_only=True):
-    internal_ip: str = field(name="internalIP")
-    external_ip: str = field(name="externalIP")
+    internal_ip: HostPrefix = field(name="internalIP")
+    external_ip: HostPrefix = field(name="externalIP")
+    source: str = ""
+    """``openstack`` for a floating IP."""
 
 
 class QosControls(Record, frozen=True, kw_only=True):
@@ -166,19 +209,19 @@ class QosControls(Record, frozen=True, kw_only=True):
 class WorkloadEndpointSpec(Record, frozen=True, kw_only=True):
     orchestrator: str = ""
     workload: str = ""
-    node: str = ""
+    node: NodeName = ""
     container_id: str = field(default="", name="containerID")
     pod: str = ""
     endpoint: str = ""
-    ip_networks: tuple[str, ...] = ()
+    ip_networks: tuple[HostPrefix, ...] = ()
     ip_nats: tuple[IpNat, ...] = field(default=(), name="ipNATs")
-    ipv4_gateway: str = ""
-    ipv6_gateway: str = ""
-    profiles: tuple[str, ...] = ()
-    interface_name: str = ""
-    mac: str = ""
+    ipv4_gateway: Address4 = ""
+    ipv6_gateway: Address6 = ""
+    profiles: tuple[ObjectName, ...] = ()
+    interface_name: Interface = ""
+    mac: Mac = ""
     ports: tuple[EndpointPort, ...] = ()
-    allow_spoofed_source_prefixes: tuple[str, ...] = ()
+    allow_spoofed_source_prefixes: tuple[Cidr, ...] = ()
     service_account_name: str = ""
     qos_controls: QosControls | None = None
 
@@ -187,26 +230,26 @@ class WorkloadEndpointSpec(Record, frozen=True, kw_only=True):
 
 
 class IPPoolSpec(Record, frozen=True, kw_only=True):
-    cidr: str
-    block_size: int | None = None
-    ipip_mode: str = ""
-    vxlan_mode: str = ""
+    cidr: Net
+    block_size: Annotated[int, within(0, 128, stored=True)] | None = None
+    ipip_mode: Annotated[str, one_of("Never", "Always", "CrossSubnet")] = ""
+    vxlan_mode: Annotated[str, one_of("Never", "Always", "CrossSubnet")] = ""
     nat_outgoing: bool = False
-    node_selector: str = ""
-    namespace_selector: str = ""
-    allowed_uses: tuple[str, ...] = ()
-    assignment_mode: str = ""
+    node_selector: SelectorText = ""
+    namespace_selector: SelectorText = ""
+    allowed_uses: tuple[Annotated[str, one_of("Workload", "Tunnel", "LoadBalancer")], ...] = ()
+    assignment_mode: Annotated[str, one_of("Automatic", "Manual")] = ""
     disabled: bool = False
     disable_bgp_export: bool = field(default=False, name="disableBGPExport")
 
 
 class NodeBgp(Record, frozen=True, kw_only=True):
-    ipv4_address: str = ""
+    ipv4_address: Cidr4 = ""
     """With the length of the subnet, as in ``172.18.0.2/24``."""
-    ipv6_address: str = ""
-    as_number: int | str | None = None
-    route_reflector_cluster_id: str = field(default="", name="routeReflectorClusterID")
-    ipv4_ipip_tunnel_addr: str = field(default="", name="ipv4IPIPTunnelAddr")
+    ipv6_address: Cidr6 = ""
+    as_number: AsNumber | None = None
+    route_reflector_cluster_id: ClusterId = field(default="", name="routeReflectorClusterID")
+    ipv4_ipip_tunnel_addr: Address4 = field(default="", name="ipv4IPIPTunnelAddr")
 
 
 class OrchRef(Record, frozen=True, kw_only=True):
@@ -215,30 +258,49 @@ class OrchRef(Record, frozen=True, kw_only=True):
 
 
 class NodeAddress(Record, frozen=True, kw_only=True):
-    address: str
-    type: str = ""
+    address: Cidr
+    type: Annotated[str, one_of("CalicoNodeIP", "InternalIP", "ExternalIP")] = ""
+
+
+class NodeWireguard(Record, frozen=True, kw_only=True):
+    interface_ipv4_address: Address4 = field(default="", name="interfaceIPv4Address")
+    interface_ipv6_address: Address6 = field(default="", name="interfaceIPv6Address")
+
+
+class NodeInterface(Record, frozen=True, kw_only=True):
+    name: str = ""
+    addresses: tuple[Cidr, ...] = ()
+
+
+class NodeStatus(Record, frozen=True, kw_only=True):
+    wireguard_public_key: str = ""
+    wireguard_public_key_v6: str = field(default="", name="wireguardPublicKeyV6")
+    pod_cidrs: tuple[Cidr, ...] = field(default=(), name="podCIDRs")
 
 
 class NodeSpec(Record, frozen=True, kw_only=True):
     bgp: NodeBgp | None = None
-    ipv4_vxlan_tunnel_addr: str = field(default="", name="ipv4VXLANTunnelAddr")
-    ipv6_vxlan_tunnel_addr: str = field(default="", name="ipv6VXLANTunnelAddr")
-    vxlan_tunnel_mac_addr: str = field(default="", name="vxlanTunnelMACAddr")
+    ipv4_vxlan_tunnel_addr: Address4 = field(default="", name="ipv4VXLANTunnelAddr")
+    ipv6_vxlan_tunnel_addr: Address6 = field(default="", name="ipv6VXLANTunnelAddr")
+    vxlan_tunnel_mac_addr: Mac = field(default="", name="vxlanTunnelMACAddr")
+    vxlan_tunnel_mac_addr_v6: Mac = field(default="", name="vxlanTunnelMACAddrV6")
     orch_refs: tuple[OrchRef, ...] = ()
+    wireguard: NodeWireguard | None = None
     addresses: tuple[NodeAddress, ...] = ()
+    interfaces: tuple[NodeInterface, ...] = ()
 
 
 class ServiceBlock(Record, frozen=True, kw_only=True):
-    cidr: str
+    cidr: Net
 
 
 class Community(Record, frozen=True, kw_only=True):
     name: str = ""
-    value: str = ""
+    value: CommunityValue = ""
 
 
 class PrefixAdvertisement(Record, frozen=True, kw_only=True):
-    cidr: str = ""
+    cidr: Net = ""
     communities: tuple[str, ...] = ()
 
 
@@ -252,42 +314,47 @@ class BgpPassword(Record, frozen=True, kw_only=True):
 
 
 class BGPConfigurationSpec(Record, frozen=True, kw_only=True):
-    log_severity_screen: str = ""
+    log_severity_screen: LogLevel = ""
     node_to_node_mesh_enabled: bool | None = None
-    as_number: int | str | None = None
-    listen_port: int = 0
-    bind_mode: str = ""
-    ignored_interfaces: tuple[str, ...] = ()
+    as_number: AsNumber | None = None
+    listen_port: PortOrNone = 0
+    bind_mode: Annotated[str, one_of("None", "NodeIP")] = ""
+    ignored_interfaces: tuple[InterfacePattern, ...] = ()
     node_mesh_password: BgpPassword | None = None
-    node_mesh_max_restart_time: str = ""
+    node_mesh_max_restart_time: Duration = ""
     communities: tuple[Community, ...] = ()
     prefix_advertisements: tuple[PrefixAdvertisement, ...] = ()
     service_cluster_ips: tuple[ServiceBlock, ...] = field(default=(), name="serviceClusterIPs")
     service_external_ips: tuple[ServiceBlock, ...] = field(default=(), name="serviceExternalIPs")
     service_load_balancer_ips: tuple[ServiceBlock, ...] = field(default=(), name="serviceLoadBalancerIPs")
+    local_workload_peering_ip_v4: Address4 = field(default="", name="localWorkloadPeeringIPV4")
+    local_workload_peering_ip_v6: Address6 = field(default="", name="localWorkloadPeeringIPV6")
+    ipv4_normal_route_priority: int | None = None
+    ipv6_normal_route_priority: int | None = None
+    program_cluster_routes: str = ""
 
 
 class BGPPeerSpec(Record, frozen=True, kw_only=True):
-    node: str = ""
-    node_selector: str = ""
-    peer_ip: str = field(default="", name="peerIP")
+    node: NodeName = ""
+    node_selector: SelectorText = ""
+    peer_ip: Peer = field(default="", name="peerIP")
     """An address, or address and port: ``10.0.0.1:1179``, ``[fd00::1]:1179``."""
-    as_number: int | str | None = None
-    peer_selector: str = ""
-    local_workload_selector: str = ""
-    local_as_number: int | str | None = field(default=None, name="localASNumber")
-    num_allowed_local_as_numbers: int = field(default=0, name="numAllowedLocalASNumbers")
-    next_hop_mode: str = ""
+    as_number: AsNumber | None = None
+    peer_selector: SelectorText = ""
+    local_workload_selector: SelectorText = ""
+    local_as_number: AsNumber | None = field(default=None, name="localASNumber")
+    num_allowed_local_as_numbers: Annotated[int, within(0, 255)] = field(default=0, name="numAllowedLocalASNumbers")
+    next_hop_mode: Annotated[str, one_of("Auto", "Self", "Keep")] = ""
     keep_original_next_hop: bool = False
-    source_address: str = ""
+    source_address: Annotated[str, one_of("UseNodeIP", "None")] = ""
     password: BgpPassword | None = None
-    max_restart_time: str = ""
-    keepalive_time: str = ""
-    ttl_security: int | None = None
-    reachable_by: str = ""
-    filters: tuple[str, ...] = ()
-    reverse_peering: str = ""
-    failure_detection_mode: str = ""
+    max_restart_time: Duration = ""
+    keepalive_time: Duration = ""
+    ttl_security: Annotated[int, within(0, 255, stored=True)] | None = None
+    reachable_by: Address = ""
+    filters: tuple[ObjectName, ...] = ()
+    reverse_peering: Annotated[str, one_of("Auto", "Manual")] = ""
+    failure_detection_mode: Annotated[str, one_of("None", "BFDIfDirectlyConnected")] = ""
     """None or BFDIfDirectlyConnected; absent means the latter for explicit peers."""
 
 
@@ -344,6 +411,7 @@ class IPPool(Resource, frozen=True, kw_only=True):
 
 class Node(Resource, frozen=True, kw_only=True):
     spec: NodeSpec = NodeSpec()
+    status: NodeStatus | None = None
 
 
 class BGPConfiguration(Resource, frozen=True, kw_only=True):
@@ -355,7 +423,7 @@ class BGPPeer(Resource, frozen=True, kw_only=True):
 
 
 class FelixConfiguration(Resource, frozen=True, kw_only=True):
-    spec: dict[str, object] = {}
+    spec: Annotated[dict[str, object], msgspec.Meta(extra={"fields": felix.FIELDS})] = {}
 
 
 class ClusterInformation(Resource, frozen=True, kw_only=True):
