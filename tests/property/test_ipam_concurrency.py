@@ -1,0 +1,156 @@
+"""Hosts that assign at the same time, and callers that die anywhere: no address twice, nothing leaks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from ipam_stores import Killed, YieldingStore, put_pool
+
+from tabinet.errors import AddressError
+from tabinet.ipam.client import IpamClient
+from tabinet.ipam.plan import AssignRequest
+from tabinet.lib.ip import Prefix
+from tabinet.store.memory import MemoryStore
+
+
+async def test_ten_hosts_at_once_never_share_an_address() -> None:
+    inner = MemoryStore()
+    await put_pool(inner, "four", "10.0.0.0/24", blockSize=28)
+    await put_pool(inner, "six", "fd00::/120", blockSize=124)
+    clients = {f"h{number}": IpamClient(YieldingStore(inner)) for number in range(10)}
+    got: dict[str, tuple[Prefix, ...]] = {}
+
+    async def one(host: str, number: int) -> None:
+        handle = f"{host}.{number}"
+        request = AssignRequest(host=host, handle=handle, count4=1, count6=1)
+        got[handle] = (await clients[host].assign(request)).addresses
+
+    async with asyncio.TaskGroup() as group:
+        for host in clients:
+            for number in range(20):
+                group.create_task(one(host, number))
+
+    addresses = [address for handle in got for address in got[handle]]
+    assert len(addresses) == len(set(addresses)) == 400
+    assert await IpamClient(inner).check() == ()
+
+
+async def test_two_processes_of_one_host_never_share_an_address() -> None:
+    inner = MemoryStore()
+    await put_pool(inner, "four", "10.0.0.0/26", blockSize=28)
+    clients = [IpamClient(YieldingStore(inner)) for _ in range(4)]
+    async with asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(client.assign(AssignRequest(host="h", handle=f"{number}.{turn}", count4=1)))
+            for turn in range(16)
+            for number, client in enumerate(clients)
+        ]
+    addresses = [address for task in tasks for address in task.result().addresses]
+    assert len(set(addresses)) == 64
+    assert await IpamClient(inner).check() == ()
+
+
+async def test_the_last_addresses_of_a_full_pool_go_to_whoever_is_first() -> None:
+    inner = MemoryStore()
+    await put_pool(inner, "four", "10.0.0.0/29", blockSize=30)
+    outcomes = await asyncio.gather(
+        *(IpamClient(YieldingStore(inner)).assign(AssignRequest(host=f"h{n}", handle=f"w{n}", count4=1)) for n in range(12)),
+        return_exceptions=True,
+    )
+    assert sum(isinstance(outcome, AddressError) for outcome in outcomes) == 4
+    assert len({outcome.addresses for outcome in outcomes if not isinstance(outcome, BaseException)}) == 8
+    assert await IpamClient(inner).check() == ()
+
+
+async def _prepared() -> MemoryStore:
+    inner = MemoryStore()
+    await put_pool(inner, "four", "10.0.0.0/27", blockSize=29)
+    await put_pool(inner, "six", "fd00::/123", blockSize=125)
+    await IpamClient(inner).assign(AssignRequest(host="other", handle="before", count4=3, count6=1))
+    return inner
+
+
+async def test_a_caller_that_dies_at_any_point_of_an_assignment_leaves_all_or_nothing() -> None:
+    request = AssignRequest(host="h", handle="w", count4=2, count6=1)
+    kill_at = 0
+    seen: set[int] = set()
+    while True:
+        kill_at += 1
+        inner = await _prepared()
+        store = YieldingStore(inner, kill_at=kill_at)
+        with contextlib.suppress(Killed):
+            await IpamClient(store).assign(request)
+            break
+        client = IpamClient(inner)
+        assert await client.check() == ()
+        # A new process repeats the request, and gets what the dead one had, if that was recorded.
+        again = await client.assign(request)
+        assert len(again.addresses) == 3
+        seen.add(len(again.assigned))
+        assert await client.check() == ()
+        assert set(await client.release_handle("w")) == set(again.addresses)
+        assert await client.check() == ()
+        assert sum(usage.assigned for usage in await client.usage()) == 4
+    assert seen == {0, 3}
+    assert kill_at > 10
+
+
+async def test_a_caller_that_dies_at_any_point_of_a_release_leaves_all_or_nothing() -> None:
+    kill_at = 0
+    seen: set[int] = set()
+    while True:
+        kill_at += 1
+        inner = await _prepared()
+        client = IpamClient(inner)
+        addresses = (await client.assign(AssignRequest(host="h", handle="w", count4=2, count6=1))).addresses
+        store = YieldingStore(inner, kill_at=kill_at)
+        with contextlib.suppress(Killed):
+            assert set(await IpamClient(store).release_handle("w")) == set(addresses)
+            break
+        assert await client.check() == ()
+        left = await client.release_handle("w")
+        assert set(left) in (set(), set(addresses))
+        seen.add(len(left))
+    assert seen == {0, 3}
+
+
+async def test_cancelled_tasks_leave_all_or_nothing() -> None:
+    inner = await _prepared()
+    store = YieldingStore(inner)
+    client = IpamClient(store)
+    for turns in range(40):
+        task = asyncio.create_task(client.assign(AssignRequest(host="h", handle="w", count4=2)))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        assert await IpamClient(inner).check() == ()
+        await client.release_handle("w")
+        assert await IpamClient(inner).check() == ()
+    assert [usage.assigned for usage in await client.usage()] == [3, 1]
+
+
+async def test_releases_and_assignments_at_once_stay_consistent() -> None:
+    inner = MemoryStore()
+    await put_pool(inner, "four", "10.0.0.0/26", blockSize=28)
+    clients = [IpamClient(YieldingStore(inner)) for _ in range(4)]
+
+    async def churn(number: int) -> None:
+        client = clients[number]
+        for turn in range(12):
+            handle = f"{number}.{turn % 3}"
+            addresses = (await client.assign(AssignRequest(host=f"h{number % 2}", handle=handle, count4=2))).addresses
+            assert len(addresses) == 2
+            if turn % 2:
+                assert set(await client.release_handle(handle)) == set(addresses)
+            else:
+                assert await client.release_addresses(addresses[:1]) == addresses[:1]
+                await client.release_addresses(addresses)
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(4):
+            group.create_task(churn(number))
+    assert await IpamClient(inner).check() == ()
+    assert sum(usage.assigned for usage in await clients[0].usage()) == 0

@@ -1,0 +1,103 @@
+"""Which pools may serve, and in which order blocks are looked for."""
+
+from __future__ import annotations
+
+import itertools
+
+import msgspec
+import pytest
+
+from tabinet.errors import DataError
+from tabinet.ipam.pools import Pool, candidate_blocks, containing_block, containing_pool, parse_pool, select_pools
+from tabinet.lib.ip import parse_address, parse_prefix
+
+
+def pool(name: str, cidr: str, **spec: object) -> Pool:
+    return parse_pool(name, f"/{name}", 7, msgspec.json.encode({"metadata": {"name": name}, "spec": {"cidr": cidr, **spec}}))
+
+
+def selected(pools: list[Pool], family: int = 4, named: tuple[str, ...] = (), **labels: str) -> tuple[list[str], list[str]]:
+    usable, refusals = select_pools(pools, family, [parse_prefix(cidr) for cidr in named], labels, {})
+    return [one.name for one in usable], [str(refusal) for refusal in refusals]
+
+
+def test_defaults() -> None:
+    four = pool("a", "10.0.0.0/16")
+    assert (four.block_length, four.uses, four.automatic, four.all_nodes) == (26, ("Workload", "Tunnel"), True, True)
+    assert pool("b", "fd00::/64").block_length == 122
+
+
+def test_pools_of_the_family_in_order_of_name() -> None:
+    assert selected([pool("b", "10.1.0.0/16"), pool("a", "10.0.0.0/16"), pool("six", "fd00::/64")]) == (["a", "b"], [])
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        ({"disabled": True}, "a: disabled"),
+        ({"allowedUses": ["Tunnel"]}, "a: allowedUses is Tunnel"),
+        ({"assignmentMode": "Manual"}, "a: assignmentMode is Manual, and the request does not name the pool"),
+        ({"nodeSelector": "rack == 'r2'"}, "a: nodeSelector rack == 'r2' does not select the host"),
+        ({"namespaceSelector": "has(x)"}, "a: namespaceSelector has(x) does not select the namespace"),
+    ],
+)
+def test_refusals_say_why(spec: dict[str, object], reason: str) -> None:
+    assert selected([pool("a", "10.0.0.0/16", **spec)], rack="r1") == ([], [reason])
+
+
+def test_a_node_selector_is_over_the_labels_of_the_host() -> None:
+    assert selected([pool("a", "10.0.0.0/16", nodeSelector="rack == 'r1'")], rack="r1") == (["a"], [])
+
+
+def test_a_named_pool_is_used_whatever_its_selectors_say() -> None:
+    pools = [pool("a", "10.0.0.0/16"), pool("b", "10.1.0.0/16", nodeSelector="has(x)", assignmentMode="Manual")]
+    assert selected(pools, named=("10.1.0.0/16", "10.0.0.0/16")) == (["b", "a"], [])
+
+
+def test_a_named_pool_that_cannot_serve_is_refused() -> None:
+    pools = [pool("a", "10.0.0.0/16", disabled=True), pool("six", "fd00::/64")]
+    usable, refusals = selected(pools, named=("10.0.0.0/16", "10.9.0.0/16", "fd00::/64"))
+    assert usable == []
+    assert refusals == ["a: disabled", "10.9.0.0/16: there is no such pool", "six: not an IPv4 pool"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "path"),
+    [
+        ({"cidr": "10.0.0.0/33"}, "spec.cidr"),
+        ({"cidr": "10.0.0.0/16", "blockSize": 12}, "spec.blockSize"),
+        ({"cidr": "10.0.0.0/28", "blockSize": 26}, "spec.blockSize"),
+        ({"cidr": "10.0.0.0/16", "nodeSelector": "=="}, "spec.nodeSelector"),
+        ({}, ""),
+    ],
+)
+def test_a_pool_with_errors_is_refused(spec: dict[str, object], path: str) -> None:
+    with pytest.raises(DataError) as caught:
+        parse_pool("a", "/a", 1, msgspec.json.encode({"spec": spec}))
+    assert [problem.path for problem in caught.value.problems] == [path]
+
+
+def test_candidates_are_every_block_once() -> None:
+    one = pool("a", "10.0.0.0/22")
+    found = list(candidate_blocks(one, "h"))
+    assert sorted(found) == [parse_prefix(f"10.0.{i // 4}.{i % 4 * 64}/26") for i in range(16)]
+    assert found == list(candidate_blocks(one, "h"))
+
+
+def test_hosts_begin_at_different_places() -> None:
+    one = pool("a", "10.0.0.0/16")
+    assert len({next(candidate_blocks(one, f"h{number}")) for number in range(20)}) > 15
+
+
+def test_candidates_of_a_huge_pool_are_lazy() -> None:
+    one = pool("a", "fd00::/48")
+    found = list(itertools.islice(candidate_blocks(one, "h"), 3))
+    assert len(set(found)) == 3
+    assert all(one.cidr.contains(block) and block.length == 122 for block in found)
+
+
+def test_where_an_address_belongs() -> None:
+    wide, narrow = pool("a", "10.0.0.0/8"), pool("b", "10.1.0.0/16", blockSize=28)
+    assert containing_pool([wide, narrow], parse_address("10.1.0.17")) is narrow
+    assert containing_block(narrow, parse_address("10.1.0.17")) == parse_prefix("10.1.0.16/28")
+    assert containing_pool([wide, narrow], parse_address("11.0.0.1")) is None
