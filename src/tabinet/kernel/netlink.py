@@ -12,6 +12,7 @@ Costs are linear in the bytes that cross. It knows no family: ``rtnetlink`` and 
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import socket
 import struct
@@ -48,6 +49,8 @@ _SOL_NETLINK = 270
 _NETLINK_CAP_ACK = 10
 _NETLINK_EXT_ACK = 11
 _NETLINK_GET_STRICT_CHK = 12
+_NETLINK_ADD_MEMBERSHIP = 1
+_SO_ATTACH_FILTER = 26
 _SO_SNDBUFFORCE = 32
 _SO_RCVBUFFORCE = 33
 _BUFFER_BYTES = 64 << 20
@@ -235,6 +238,23 @@ class NetlinkSocket:
             raise KernelError(error.errno or errno.EIO, operation) from error
         return list(parse_messages(data))
 
+    def poll(self, operation: str) -> list[Message]:
+        """The messages of a datagram that waits; empty when none does.
+
+        Raises:
+            KernelOverrun: messages were lost.
+            KernelError: what the socket reports.
+        """
+        self._socket.setblocking(False)
+        try:
+            return list(parse_messages(self._socket.recv(_RECEIVE_BYTES)))
+        except BlockingIOError:
+            return []
+        except OSError as error:
+            if error.errno == errno.ENOBUFS:
+                raise KernelOverrun(operation) from error
+            raise KernelError(error.errno or errno.EIO, operation) from error
+
     def execute(self, requests: Sequence[Request], describe: Callable[[int], str]) -> list[KernelError | None]:
         """Each request was executed, in order, whatever became of those before it; gives the outcome of each.
 
@@ -322,10 +342,11 @@ class NetlinkSocket:
                 raise KernelError(code, operation)
 
 
-def open_netlink(protocol: int, *, groups: Sequence[int] = (), timeout_s: float = 10.0) -> NetlinkSocket:
+def open_netlink(protocol: int, *, groups: Sequence[int] = (), packet_filter: bytes = b"", timeout_s: float = 10.0) -> NetlinkSocket:
     """A bound socket with large buffers, in the network namespace of the calling thread, member of the multicast ``groups``.
 
-    ``timeout_s`` bounds the wait for one answer. The buffers go beyond the system's limit where we may (CAP_NET_ADMIN).
+    ``packet_filter`` is an array of struct sock_filter that says what arrives at all (socket(7), SO_ATTACH_FILTER). ``timeout_s`` bounds
+    the wait for one answer. The buffers go beyond the system's limit where we may (CAP_NET_ADMIN).
 
     Raises:
         KernelError: no such protocol or group in this kernel.
@@ -342,10 +363,19 @@ def open_netlink(protocol: int, *, groups: Sequence[int] = (), timeout_s: float 
                 sock.setsockopt(socket.SOL_SOCKET, plain, _BUFFER_BYTES)
         for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
             sock.setsockopt(_SOL_NETLINK, option, 1)
+        if packet_filter:
+            _attach_filter(sock, packet_filter)
         sock.bind((0, 0))
         for group in groups:
-            sock.setsockopt(_SOL_NETLINK, 1, group)  # NETLINK_ADD_MEMBERSHIP
+            sock.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
     except OSError as error:
         sock.close()
         raise KernelError(error.errno or errno.EIO, f"set up netlink socket of protocol {protocol}") from error
     return NetlinkSocket(sock, timeout_s)
+
+
+def _attach_filter(sock: socket.socket, program: bytes) -> None:
+    """What arrives at the socket passes the program first."""
+    # struct sock_fprog holds a pointer: the buffer has to live until the call is over
+    buffer = ctypes.create_string_buffer(program, len(program))
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(program) // 8, ctypes.addressof(buffer)))

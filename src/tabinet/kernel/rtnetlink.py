@@ -1,0 +1,333 @@
+"""Links, addresses, neighbours and routes as records; operations on them as data; what happens to them as events.
+
+``Rtnetlink`` is the seam between the drivers and the kernel: ``rtsocket.RtSocket`` and ``rtfake.FakeRtnetlink`` implement it and pass
+one contract suite. An operation is about one object; a list of them is sent at once and each has its own outcome: unlike with
+nf_tables there is no transaction. Sources: rtnetlink(7), linux/rtnetlink.h, ip-route(8).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from tabinet.errors import KernelError
+from tabinet.lib.ip import IPV4, Prefix
+
+TABINET_PROTOCOL = 84
+"""The routing protocol number that marks routes as ours (rtm_protocol); BIRD's are 12, Calico's 80, the kernel's own 2."""
+MAIN_TABLE = 254
+
+SCOPE_UNIVERSE, SCOPE_LINK, SCOPE_HOST = 0, 253, 254
+"""How far away an IPv4 destination is (RT_SCOPE_*); IPv6 routes are all SCOPE_UNIVERSE."""
+
+
+class RouteKind(enum.IntEnum):
+    """What happens to packets (RTN_*)."""
+
+    UNICAST = 1
+    LOCAL = 2
+    BROADCAST = 3
+    ANYCAST = 4
+    MULTICAST = 5
+    BLACKHOLE = 6
+    UNREACHABLE = 7
+    PROHIBIT = 8
+    THROW = 9
+
+
+# --- records --------------------------------------------------------------------------------------------------------
+
+
+class Link(msgspec.Struct, frozen=True, gc=False):
+    """A network interface."""
+
+    index: int
+    """Unique in its namespace; a name can come back with another index."""
+    name: str
+    mac: str = ""
+    """``aa:bb:cc:dd:ee:ff``; empty where there is none."""
+    mtu: int = 1500
+    up: bool = False
+    """Administratively up (IFF_UP): set by whoever runs the machine."""
+    carrier: bool = False
+    """Something is at the other end (IFF_LOWER_UP)."""
+    kind: str = ""
+    """``veth``, ``tun``, ``bridge``...; empty for hardware and loopback."""
+    peer_index: int = 0
+    """For veth: the index of the other end, in its own namespace; 0 when unknown."""
+
+
+class InterfaceAddress(msgspec.Struct, frozen=True, order=True, gc=False):
+    """An address of an interface."""
+
+    index: int
+    address: Prefix
+    """A host prefix."""
+    length: int
+    """Of the subnet: 0 to 32 or 128."""
+
+
+class Neighbour(msgspec.Struct, frozen=True, order=True, gc=False):
+    """A link-layer address that the kernel knows for an address behind an interface."""
+
+    index: int
+    address: Prefix
+    mac: str
+    permanent: bool = True
+    """Set by someone, never asked for or forgotten (NUD_PERMANENT)."""
+
+
+class Hop(msgspec.Struct, frozen=True, order=True, gc=False):
+    """Where packets go next."""
+
+    index: int
+    """The interface; 0 lets the kernel find it from the gateway (writing only)."""
+    gateway: Prefix | None = None
+    """A host prefix; None: the destination is on the link."""
+    weight: int = 1
+    """Share among several hops, 1 to 256."""
+
+
+class Route(msgspec.Struct, frozen=True, gc=False):
+    """A route. The kernel tells routes apart by table, destination and metric."""
+
+    destination: Prefix
+    hops: tuple[Hop, ...] = ()
+    """In order; none for BLACKHOLE and the like."""
+    kind: RouteKind = RouteKind.UNICAST
+    protocol: int = TABINET_PROTOCOL
+    table: int = MAIN_TABLE
+    metric: int = 0
+    """Least wins. IPv6 has no 0: the kernel makes it 1024."""
+    scope: int = SCOPE_UNIVERSE
+    source: Prefix | None = None
+    """The source address that the host itself prefers on this route."""
+
+
+def device_route(destination: Prefix, index: int, *, metric: int = 0, protocol: int = TABINET_PROTOCOL) -> Route:
+    """The destination is on the link of this interface."""
+    scope = SCOPE_LINK if destination.family == IPV4 else SCOPE_UNIVERSE
+    return Route(destination, (Hop(index),), protocol=protocol, metric=metric, scope=scope)
+
+
+def gateway_route(destination: Prefix, gateway: Prefix, index: int = 0, *, metric: int = 0, protocol: int = TABINET_PROTOCOL) -> Route:
+    """The destination is behind the gateway."""
+    return Route(destination, (Hop(index, gateway),), protocol=protocol, metric=metric)
+
+
+def blackhole_route(destination: Prefix, *, metric: int = 0, protocol: int = TABINET_PROTOCOL) -> Route:
+    """Packets for the destination are dropped, unless a longer prefix says otherwise."""
+    return Route(destination, (), RouteKind.BLACKHOLE, protocol=protocol, metric=metric)
+
+
+# --- operations -----------------------------------------------------------------------------------------------------
+
+
+class RtOp(msgspec.Struct, frozen=True, gc=False, tag=True):
+    """Base of the operations."""
+
+
+class AddVeth(RtOp, frozen=True):
+    """A pair of interfaces exists, both down. EEXIST when a name is taken."""
+
+    name: str
+    peer_name: str
+    peer_namespace: int | None = None
+    """File descriptor of the namespace of the other end; None: this one."""
+    mac: str = ""
+    """Empty: a random one."""
+    peer_mac: str = ""
+    mtu: int = 0
+    """Of both; 0: the kernel's default of 1500."""
+
+
+class DeleteLink(RtOp, frozen=True):
+    """The interface, and a veth's other end, is gone with its addresses, routes and neighbours. ENODEV when absent."""
+
+    name: str
+
+
+class SetLink(RtOp, frozen=True):
+    """What is given is set. ENODEV when there is no such interface."""
+
+    index: int
+    up: bool | None = None
+    name: str = ""
+    """EEXIST when it is taken."""
+    mac: str = ""
+    mtu: int = 0
+    namespace: int | None = None
+    """File descriptor of the namespace that it moves to; it arrives down, without addresses."""
+
+
+class AddAddress(RtOp, frozen=True):
+    """The interface has the address, at once usable (no duplicate address detection). No error when it has it already."""
+
+    address: InterfaceAddress
+
+
+class DeleteAddress(RtOp, frozen=True):
+    """EADDRNOTAVAIL when absent."""
+
+    address: InterfaceAddress
+
+
+class SetNeighbour(RtOp, frozen=True):
+    """The permanent entry exists, instead of whatever the kernel had learned."""
+
+    neighbour: Neighbour
+
+
+class DeleteNeighbour(RtOp, frozen=True):
+    """ENOENT when absent."""
+
+    neighbour: Neighbour
+
+
+class AddRoute(RtOp, frozen=True):
+    """EEXIST when there is a route with the same table, destination and metric, whoever made it. ENETDOWN while the interface is down."""
+
+    route: Route
+
+
+class ReplaceRoute(RtOp, frozen=True):
+    """The route takes the place of the one with the same table, destination and metric, whoever made that; no packet meets a gap."""
+
+    route: Route
+
+
+class DeleteRoute(RtOp, frozen=True):
+    """Table, destination, metric, protocol and kind say which. ESRCH when absent."""
+
+    route: Route
+
+
+def describe(operation: RtOp) -> str:
+    """What the operation does, in words for an error message."""
+    match operation:
+        case AddVeth(name, peer):
+            return f"add veth {name} with peer {peer}"
+        case DeleteLink(name):
+            return f"delete interface {name}"
+        case SetLink(index):
+            return f"set interface {index}"
+        case AddAddress(a) | DeleteAddress(a):
+            verb = "add" if isinstance(operation, AddAddress) else "delete"
+            return f"{verb} address {a.address.address}/{a.length} of interface {a.index}"
+        case SetNeighbour(n) | DeleteNeighbour(n):
+            verb = "set" if isinstance(operation, SetNeighbour) else "delete"
+            return f"{verb} neighbour {n.address.address} of interface {n.index}"
+        case AddRoute(route) | ReplaceRoute(route) | DeleteRoute(route):
+            return f"{type(operation).__name__.removesuffix('Route').lower()} route {route.destination}"
+        case _:
+            raise TypeError(f"not an rtnetlink operation: {operation!r}")
+
+
+# --- events ---------------------------------------------------------------------------------------------------------
+
+
+class Event(msgspec.Struct, frozen=True, gc=False):
+    """Base of what happened. Objects come as they were when it happened; later events may say otherwise."""
+
+
+class LinkEvent(Event, frozen=True):
+    """The interface is as given, or gone (deleted, or moved to another namespace)."""
+
+    link: Link
+    gone: bool
+
+
+class AddressEvent(Event, frozen=True):
+    address: InterfaceAddress
+    gone: bool
+
+
+class RouteEvent(Event, frozen=True):
+    """The kernel does not announce IPv4 routes that go because their interface goes down or away: the LinkEvent implies it."""
+
+    route: Route
+    gone: bool
+    sender: int
+    """``Rtnetlink.port`` of who asked for it; 0 when the kernel did it by itself."""
+
+
+class NeighbourEvent(Event, frozen=True):
+    neighbour: Neighbour
+    gone: bool
+
+
+class Overrun(Event, frozen=True):
+    """Events were lost: read everything again."""
+
+
+class Watch(enum.Flag):
+    """What an event source tells about."""
+
+    LINKS = enum.auto()
+    ADDRESSES = enum.auto()
+    ROUTES = enum.auto()
+    NEIGHBOURS = enum.auto()
+
+
+# --- protocols ------------------------------------------------------------------------------------------------------
+
+
+class RtEvents(Protocol):
+    """A stream of events that a loop can wait for."""
+
+    def fileno(self) -> int:
+        """Readable when ``read`` would give something."""
+        ...
+
+    def read(self) -> list[Event]:
+        """What has happened since, oldest first; empty when nothing has. Never waits."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Rtnetlink(Protocol):
+    """The kernel's links, addresses, neighbours and routes in one network namespace."""
+
+    @property
+    def port(self) -> int:
+        """What events caused through this object carry as their ``sender``."""
+        ...
+
+    def execute(self, operations: Sequence[RtOp]) -> list[KernelError | None]:
+        """Each operation was tried, in order, whatever became of those before it; gives the outcome of each.
+
+        Raises:
+            KernelError: no outcome is known (timeout, overrun): read again.
+        """
+        ...
+
+    def links(self) -> list[Link]: ...
+
+    def addresses(self) -> list[InterfaceAddress]: ...
+
+    def neighbours(self) -> list[Neighbour]: ...
+
+    def routes(self, *, protocol: int = 0, table: int = MAIN_TABLE) -> list[Route]:
+        """Routes of both families with this protocol number (0: any) in this table."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def execute_all(rtnetlink: Rtnetlink, operations: Sequence[RtOp]) -> None:
+    """Every operation was tried and succeeded.
+
+    Raises:
+        KernelError: the first failure.
+    """
+    for failure in failures(rtnetlink.execute(operations)):
+        raise failure
+
+
+def failures(outcomes: Iterable[KernelError | None]) -> list[KernelError]:
+    """The errors among the outcomes."""
+    return [outcome for outcome in outcomes if outcome is not None]
