@@ -2,7 +2,8 @@
 
 Both stay in the network namespace of the thread that opened them. Costs: an operation takes some microseconds, a bulk of routes goes
 at more than a hundred thousand a second; dumps are linear in what the kernel selects: routes are filtered by table and protocol in the
-kernel, so that reading ours costs little on a host with a full table. Sources: rtnetlink(7), netlink(7), Documentation/networking/filter.rst.
+kernel, so that reading ours costs little on a host with a full table.
+Sources: rtnetlink(7), netlink(7), Documentation/networking/filter.rst.
 """
 
 from __future__ import annotations
