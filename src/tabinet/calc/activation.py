@@ -1,0 +1,102 @@
+"""``Activation``: the policies and profiles that local endpoints use, and through their rules the sets that are needed.
+
+In: the rules of a policy or profile that came into use, changed, or went out of use. Out: what the ``Outbox`` shall tell, and which sets
+are active in the ``MemberIndex``. Sets are counted by the policies and profiles that name them. They are activated and deactivated
+late, by ``settle_sets``, so that a set which changes hands in between stays as it is. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from tabinet.calc.members import MemberIndex
+from tabinet.calc.outbox import Outbox
+from tabinet.calc.specs import SetSpec
+from tabinet.calc.translate import Translation
+from tabinet.errors import Problem
+from tabinet.model.keys import ResourceKey
+
+
+@dataclass(slots=True)
+class _Demand:
+    spec: SetSpec
+    uses: int = 0
+    active: bool = False
+
+
+@dataclass(slots=True)
+class Activation:
+    """The rules in use."""
+
+    members: MemberIndex
+    outbox: Outbox
+    _in_use: dict[ResourceKey, Translation] = field(default_factory=dict)
+    _demands: dict[str, _Demand] = field(default_factory=dict)
+    _unsettled: dict[str, None] = field(default_factory=dict)
+    """Sets that may have to be activated or deactivated."""
+
+    @property
+    def settled(self) -> bool:
+        """True when exactly the sets in use are active."""
+        return not self._unsettled
+
+    def use(self, key: ResourceKey, translation: Translation) -> None:
+        """The policy or profile is in use with these rules."""
+        old = self._in_use.get(key)
+        for set_id, spec in translation.specs.items():
+            demand = self._demands.get(set_id)
+            if demand is None:
+                demand = self._demands[set_id] = _Demand(spec)
+            demand.uses += 1
+            if not demand.active:
+                self._unsettled[set_id] = None
+        if old is not None:
+            self._release(old.specs)
+        self._in_use[key] = translation
+        if key.kind == "Profile":
+            self.outbox.profiles.set_desired(key.name, translation.policy)
+        else:
+            self.outbox.policies.set_desired(key, translation.policy)
+
+    def disuse(self, key: ResourceKey) -> None:
+        """The policy or profile is not in use; nothing happens when it was not."""
+        old = self._in_use.pop(key, None)
+        if old is None:
+            return
+        self._release(old.specs)
+        if key.kind == "Profile":
+            self.outbox.profiles.drop_desired(key.name)
+        else:
+            self.outbox.policies.drop_desired(key)
+
+    def _release(self, set_ids: Iterable[str]) -> None:
+        for set_id in set_ids:
+            demand = self._demands[set_id]
+            demand.uses -= 1
+            if not demand.uses:
+                self._unsettled[set_id] = None
+
+    def settle_sets(self, limit: int) -> int:
+        """Activates and deactivates up to ``limit`` sets; gives how many were looked at."""
+        chosen = list(self._unsettled)[:limit]
+        wanted = []
+        for set_id in chosen:
+            del self._unsettled[set_id]
+            demand = self._demands[set_id]
+            if demand.uses and not demand.active:
+                demand.active = True
+                wanted.append(demand.spec)
+            elif not demand.uses:
+                del self._demands[set_id]
+                if demand.active:
+                    self.members.deactivate(set_id)
+                    self.outbox.on_set_deactivated(set_id)
+        if wanted:
+            for activated in self.members.activate(wanted):
+                self.outbox.on_set_activated(activated)
+        return len(chosen)
+
+    def problems(self) -> list[Problem]:
+        """What cannot be enforced of the rules in use. O(policies and profiles in use)."""
+        return [problem for translation in self._in_use.values() for problem in translation.problems]

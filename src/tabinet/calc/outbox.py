@@ -1,0 +1,147 @@
+"""``Outbox``: what the dataplane was told against what it should know; gives the messages that make up the difference, in order.
+
+Nodes say what should be known (``desired`` sides of the trackers; sets and their members). ``messages`` gives, in the order that
+``messages.py`` documents, what differs from what was told before. So updates coalesce by key, and pairs that cancel are
+never seen. Every message is written down as told when it is given, so that taking only some of them is safe: what was not taken
+comes at the next call, after additions that it may by then depend on. O(what differs). Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tabinet.calc.members import ActiveSet
+from tabinet.calc.messages import (
+    BgpIntent,
+    BgpUpdate,
+    ConfigUpdate,
+    Endpoint,
+    EndpointRemove,
+    EndpointUpdate,
+    Member,
+    Policy,
+    PolicyRemove,
+    PolicyUpdate,
+    ProfileRemove,
+    ProfileUpdate,
+    ReadyUpdate,
+    SetDelta,
+    SetRemove,
+    SetUpdate,
+    Update,
+)
+from tabinet.lib.delta import DeltaTracker
+from tabinet.model.keys import ResourceKey
+
+
+class Outbox:
+    """Everything that is to be told, with what was told."""
+
+    __slots__ = ("_changes", "_gone", "_new", "_told", "bgp", "config", "endpoints", "policies", "profiles", "ready")
+
+    def __init__(self) -> None:
+        self.policies: DeltaTracker[ResourceKey, Policy] = DeltaTracker()
+        self.profiles: DeltaTracker[str, Policy] = DeltaTracker()
+        self.endpoints: DeltaTracker[ResourceKey, tuple[int, Endpoint]] = DeltaTracker()
+        """With the revision of the endpoint's resource."""
+        self.bgp: DeltaTracker[str, BgpIntent | None] = DeltaTracker()
+        self.config: DeltaTracker[str, dict[str, object]] = DeltaTracker()
+        self.ready: DeltaTracker[None, bool] = DeltaTracker()
+        self._new: dict[str, ActiveSet] = {}
+        """Sets to be told whole."""
+        self._changes: dict[str, dict[Member, bool]] = {}
+        """Of sets told before: members that came (True) and went (False)."""
+        self._gone: dict[str, None] = {}
+        """Sets told before that are to be removed."""
+        self._told: set[str] = set()
+        """Sets that the receiver has."""
+
+    # --- sets -------------------------------------------------------------------------------------------------------
+
+    def on_set_activated(self, activated: ActiveSet) -> None:
+        """The set shall be known, with the members that it has when the message is made."""
+        self._new[activated.set_id] = activated
+        self._gone.pop(activated.set_id, None)
+
+    def on_set_deactivated(self, set_id: str) -> None:
+        """The set shall not be known."""
+        self._new.pop(set_id, None)
+        self._changes.pop(set_id, None)
+        if set_id in self._told:
+            self._gone[set_id] = None
+
+    def on_member_added(self, set_id: str, member: Member) -> None:
+        self._note(set_id, member, True)
+
+    def on_member_removed(self, set_id: str, member: Member) -> None:
+        self._note(set_id, member, False)
+
+    def _note(self, set_id: str, member: Member, came: bool) -> None:
+        if set_id in self._new:
+            return
+        changes = self._changes.get(set_id)
+        if changes is None:
+            self._changes[set_id] = {member: came}
+        elif member in changes:
+            # It came and went, or went and came: as if nothing had been.
+            del changes[member]
+        else:
+            changes[member] = came
+
+    # --- messages ---------------------------------------------------------------------------------------------------
+
+    def messages(self) -> Iterator[Update]:
+        """What is still to be told, in order. Change nothing here while it runs; stop whenever you like."""
+        yield from self._set_updates()
+        yield from self._updates()
+        yield from self._removals()
+        yield from self._rest()
+
+    def _set_updates(self) -> Iterator[Update]:
+        for set_id, new in list(self._new.items()):
+            del self._new[set_id]
+            self._told.add(set_id)
+            yield SetUpdate(set_id, new.spec.kind, frozenset(new.members))
+        for set_id, changes in list(self._changes.items()):
+            del self._changes[set_id]
+            if changes:
+                added = frozenset([member for member, came in changes.items() if came])
+                removed = frozenset([member for member, came in changes.items() if not came])
+                yield SetDelta(set_id, added, removed)
+
+    def _updates(self) -> Iterator[Update]:
+        for key, policy in self.policies.to_set():
+            self.policies.set_actual(key, policy)
+            yield PolicyUpdate(key, policy)
+        for name, policy in self.profiles.to_set():
+            self.profiles.set_actual(name, policy)
+            yield ProfileUpdate(name, policy)
+        for key, (revision, endpoint) in self.endpoints.to_set():
+            self.endpoints.set_actual(key, (revision, endpoint))
+            yield EndpointUpdate(key, revision, endpoint)
+
+    def _removals(self) -> Iterator[Update]:
+        for key, _ in self.endpoints.to_delete():
+            self.endpoints.drop_actual(key)
+            yield EndpointRemove(key)
+        for name, _ in self.profiles.to_delete():
+            self.profiles.drop_actual(name)
+            yield ProfileRemove(name)
+        for key, _ in self.policies.to_delete():
+            self.policies.drop_actual(key)
+            yield PolicyRemove(key)
+        for set_id in list(self._gone):
+            del self._gone[set_id]
+            self._told.discard(set_id)
+            yield SetRemove(set_id)
+
+    def _rest(self) -> Iterator[Update]:
+        for host, intent in self.bgp.to_set():
+            self.bgp.set_actual(host, intent)
+            yield BgpUpdate(host, intent)
+        for host, parameters in self.config.to_set():
+            self.config.set_actual(host, parameters)
+            yield ConfigUpdate(host, parameters)
+        for _, ready in self.ready.to_set():
+            self.ready.set_actual(None, ready)
+            yield ReadyUpdate(ready)

@@ -1,0 +1,132 @@
+"""``State``, all that was told, and ``Replica``, which takes messages one by one and checks that they make sense.
+
+What a dataplane would know after the messages. Checks what ``messages.py`` promises: nothing refers to what was not told, nothing that
+is referred to is removed, deltas fit. For tests, fakes, and tools that look at the calculation's result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tabinet.calc.messages import (
+    BgpIntent,
+    BgpUpdate,
+    ConfigUpdate,
+    Endpoint,
+    EndpointRemove,
+    EndpointUpdate,
+    Member,
+    Policy,
+    PolicyRemove,
+    PolicyUpdate,
+    ProfileRemove,
+    ProfileUpdate,
+    ReadyUpdate,
+    SetDelta,
+    SetKind,
+    SetRemove,
+    SetUpdate,
+    Update,
+)
+from tabinet.model.keys import ResourceKey
+
+
+@dataclass(slots=True)
+class State:
+    """Everything that a dataplane knows."""
+
+    sets: dict[str, tuple[SetKind, frozenset[Member]]] = field(default_factory=dict)
+    policies: dict[ResourceKey, Policy] = field(default_factory=dict)
+    profiles: dict[str, Policy] = field(default_factory=dict)
+    endpoints: dict[ResourceKey, tuple[int, Endpoint]] = field(default_factory=dict)
+    """With the revision of the endpoint's resource."""
+    bgp: dict[str, BgpIntent | None] = field(default_factory=dict)
+    config: dict[str, dict[str, object]] = field(default_factory=dict)
+    ready: bool | None = None
+
+
+class BrokenPromise(AssertionError):
+    """A message that ``messages.py`` says cannot come: a bug in whoever made it."""
+
+
+@dataclass(slots=True)
+class Replica:
+    """Knows what it was told."""
+
+    state: State = field(default_factory=State)
+
+    def apply(self, update: Update) -> None:
+        """The state includes the message.
+
+        Raises:
+            BrokenPromise: the message does not fit what was told before.
+        """
+        state = self.state
+        match update:
+            case SetUpdate() | SetDelta() | SetRemove():
+                self._apply_set(update)
+            case PolicyUpdate(key, policy):
+                self._require_sets(str(key), policy)
+                state.policies[key] = policy
+            case PolicyRemove(key):
+                for name, (_, endpoint) in state.endpoints.items():
+                    _require(key not in _policies_of(endpoint), f"{key} removed while {name} names it")
+                _require(state.policies.pop(key, None) is not None, f"{key} removed, but never told")
+            case ProfileUpdate(name, policy):
+                self._require_sets(name, policy)
+                state.profiles[name] = policy
+            case ProfileRemove(name):
+                _require(state.profiles.pop(name, None) is not None, f"profile {name} removed, but never told")
+            case EndpointUpdate(key, revision, endpoint):
+                for policy_key in _policies_of(endpoint):
+                    _require(policy_key in state.policies, f"{key} names {policy_key}, which was not told")
+                state.endpoints[key] = (revision, endpoint)
+            case EndpointRemove(key):
+                _require(state.endpoints.pop(key, None) is not None, f"{key} removed, but never told")
+            case BgpUpdate(host, intent):
+                state.bgp[host] = intent
+            case ConfigUpdate(host, parameters):
+                state.config[host] = parameters
+            case ReadyUpdate(ready):
+                state.ready = ready
+
+    def _apply_set(self, update: SetUpdate | SetDelta | SetRemove) -> None:
+        sets = self.state.sets
+        match update:
+            case SetUpdate(set_id, kind, members):
+                sets[set_id] = (kind, members)
+            case SetDelta(set_id, added, removed):
+                _require(set_id in sets, f"delta of set {set_id}, which was not told")
+                kind, members = sets[set_id]
+                _require(bool(added or removed), f"empty delta of set {set_id}")
+                _require(added.isdisjoint(members), f"set {set_id} has some of what is added")
+                _require(removed <= members, f"set {set_id} lacks some of what is removed")
+                sets[set_id] = (kind, (members | added) - removed)
+            case SetRemove(set_id):
+                for name, policy in [*self.state.policies.items(), *self.state.profiles.items()]:
+                    _require(set_id not in set_kinds(policy), f"set {set_id} removed while {name} names it")
+                _require(sets.pop(set_id, None) is not None, f"set {set_id} removed, but never told")
+
+    def _require_sets(self, name: str, policy: Policy) -> None:
+        for set_id, kind in set_kinds(policy).items():
+            _require(set_id in self.state.sets, f"{name} names set {set_id}, which was not told")
+            _require(self.state.sets[set_id][0] is kind, f"{name} takes set {set_id} for one of {kind.value}")
+
+
+def set_kinds(policy: Policy) -> dict[str, SetKind]:
+    """The sets that a policy or profile names."""
+    kinds: dict[str, SetKind] = {}
+    for rule in (*policy.ingress, *policy.egress):
+        for side in (rule.source, rule.destination):
+            kinds |= dict.fromkeys((*side.sets, *side.not_sets), SetKind.NETS)
+            kinds |= dict.fromkeys((*side.port_sets, *side.not_port_sets), SetKind.PORTS)
+    return kinds
+
+
+def _policies_of(endpoint: Endpoint) -> set[ResourceKey]:
+    return {key for tier in (*endpoint.ingress, *endpoint.egress) for key in tier.policies}
+
+
+def _require(promise: bool, broken: str) -> None:
+    if not promise:
+        raise BrokenPromise(broken)
