@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import chain, islice
 
 import msgspec
 
@@ -273,7 +273,7 @@ def _from_own_blocks(work: _Assignment, pools: Sequence[Pool], count: int) -> in
     for pool in pools:
         for block in own:
             document = work.current(block)
-            if taken < count and document is not None and pool.cidr.contains(block):
+            if taken < count and document is not None and document["unallocated"] and pool.cidr.contains(block):
                 taken += work.take(pool, block, document, count - taken)
     return taken
 
@@ -296,7 +296,7 @@ def _from_new_blocks(work: _Assignment, pool: Pool, count: int, limit: int) -> i
     unfinished = [block for block in sorted(view.affinities) if block.length == pool.block_length and pool.cidr.contains(block)]
     candidates = islice(candidate_blocks(pool, view.host), len(existing) + MAX_OVERLAPPING_CANDIDATES)
     taken = 0
-    for block in (*unfinished, *candidates):
+    for block in chain(unfinished, candidates):
         if taken == count or limit == 0:
             break
         if block in existing or block in work.draft.blocks or any(other.overlaps(block) for other in odd):

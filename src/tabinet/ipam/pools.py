@@ -15,6 +15,7 @@ import msgspec
 
 from tabinet.errors import DataError, Problem
 from tabinet.lib.ip import Prefix, parse_prefix
+from tabinet.model.codec import decode_stored
 from tabinet.model.resources import IPPool
 from tabinet.selector import Selector, SelectorError, parse
 
@@ -55,16 +56,16 @@ class Refusal(msgspec.Struct, frozen=True, gc=False):
         return f"{self.pool}: {self.reason}"
 
 
-def parse_pool(name: str, key: str, revision: int, value: bytes) -> Pool:
+def parse_pool(key: str, revision: int, value: bytes) -> Pool:
     """The pool stored under ``key``.
 
     Raises:
         DataError: it is no sound IPPool.
     """
-    try:
-        spec = msgspec.json.decode(value, type=IPPool).spec
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise DataError(key, [Problem(path="", value=str(error), allowed="an IPPool")]) from error
+    decoded = decode_stored(key, value)
+    if decoded is None or not isinstance(decoded[1], IPPool):
+        raise DataError(key, [Problem(path="", value=key, allowed="the key of an IPPool")])
+    spec = decoded[1].spec
     try:
         cidr = parse_prefix(spec.cidr)
     except ValueError as error:
@@ -75,7 +76,7 @@ def parse_pool(name: str, key: str, revision: int, value: bytes) -> Pool:
         allowed = f"a prefix length from {shortest} to {cidr.bits}"
         raise DataError(key, [Problem(path="spec.blockSize", value=str(block_length), allowed=allowed)])
     return Pool(
-        name=name,
+        name=key.rpartition("/")[2],
         key=key,
         revision=revision,
         cidr=cidr,

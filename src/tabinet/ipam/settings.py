@@ -18,6 +18,7 @@ from tabinet.errors import DataError, Problem
 from tabinet.ipam.pools import Pool, parse_pool
 from tabinet.ipam.view import MAX_BLOCKS_PER_HOST, Config, Settings
 from tabinet.lib.ip import Prefix, parse_prefix
+from tabinet.model.codec import decode_stored
 from tabinet.model.keys import RESOURCES, ResourceKey, kind_prefix, path_of
 from tabinet.model.resources import Node
 from tabinet.store.api import Datastore, KeyValue
@@ -59,10 +60,10 @@ async def load_settings(store: Datastore, host: str) -> Settings:
     usable: list[Pool] = []
     broken: list[str] = []
     for item in pools.result():
-        name = item.key.rpartition("/")[2]
         try:
-            usable.append(parse_pool(name, item.key, item.revision, item.value))
+            usable.append(parse_pool(item.key, item.revision, item.value))
         except DataError as error:
+            name = item.key.rpartition("/")[2]
             broken.append(f"{name}: {'; '.join(f'{p.path}: {p.allowed}' for p in error.problems)}")
     stored_node = node.result() if node else None
     return Settings(
@@ -70,7 +71,7 @@ async def load_settings(store: Datastore, host: str) -> Settings:
         broken=tuple(broken),
         node_key=node_key,
         node_revision=stored_node.revision if stored_node else 0,
-        node_labels=_decode(stored_node, Node).metadata.labels if stored_node else {},
+        node_labels=_labels(stored_node) if stored_node else {},
         config_key=CONFIG_KEY,
         config=_parse_config(config.result()),
         reserved=tuple(prefix for item in reservations.result() for prefix in _reserved(item)),
@@ -87,6 +88,11 @@ def first_error() -> Iterator[None]:
         while isinstance(error, ExceptionGroup):
             error = error.exceptions[0]
         raise error from None
+
+
+def _labels(item: KeyValue) -> dict[str, str]:
+    decoded = decode_stored(item.key, item.value)
+    return decoded[1].metadata.labels if decoded and isinstance(decoded[1], Node) else {}
 
 
 def _parse_config(item: KeyValue | None) -> Config:

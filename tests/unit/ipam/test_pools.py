@@ -10,10 +10,16 @@ import pytest
 from tabinet.errors import DataError
 from tabinet.ipam.pools import Pool, candidate_blocks, containing_block, containing_pool, parse_pool, select_pools
 from tabinet.lib.ip import parse_address, parse_prefix
+from tabinet.model.keys import ResourceKey, path_of
 
 
 def pool(name: str, cidr: str, **spec: object) -> Pool:
-    return parse_pool(name, f"/{name}", 7, msgspec.json.encode({"metadata": {"name": name}, "spec": {"cidr": cidr, **spec}}))
+    return stored(name, {"cidr": cidr, **spec})
+
+
+def stored(name: str, spec: dict[str, object]) -> Pool:
+    document = {"kind": "IPPool", "apiVersion": "projectcalico.org/v3", "metadata": {"name": name}, "spec": spec}
+    return parse_pool(path_of(ResourceKey("IPPool", name)), 7, msgspec.json.encode(document))
 
 
 def selected(pools: list[Pool], family: int = 4, named: tuple[str, ...] = (), **labels: str) -> tuple[list[str], list[str]]:
@@ -66,14 +72,14 @@ def test_a_named_pool_that_cannot_serve_is_refused() -> None:
     [
         ({"cidr": "10.0.0.0/33"}, "spec.cidr"),
         ({"cidr": "10.0.0.0/16", "blockSize": 12}, "spec.blockSize"),
-        ({"cidr": "10.0.0.0/28", "blockSize": 26}, "spec.blockSize"),
+        ({"cidr": "10.0.0.0/28", "blockSize": 26}, "spec.cidr"),
         ({"cidr": "10.0.0.0/16", "nodeSelector": "=="}, "spec.nodeSelector"),
-        ({}, ""),
+        ({}, "spec"),
     ],
 )
 def test_a_pool_with_errors_is_refused(spec: dict[str, object], path: str) -> None:
     with pytest.raises(DataError) as caught:
-        parse_pool("a", "/a", 1, msgspec.json.encode({"spec": spec}))
+        stored("a", spec)
     assert [problem.path for problem in caught.value.problems] == [path]
 
 
