@@ -1,0 +1,155 @@
+"""bird.conf for typical intents, as golden files that the real BIRD accepts."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tabinet.bgp.records import BgpOptions, HostFacts, InterfaceAddress
+from tabinet.bgp.render import render_config
+from tabinet.calc.messages import BgpIntent, PeerIntent, PoolIntent
+from tabinet.lab.routers import NeighbourSpec, RouterSpec, Software, render_router
+from tabinet.lib.ip import parse_address, parse_prefix
+
+GOLDEN = Path(__file__).parent / "bird"
+POOLS = (
+    PoolIntent("v4", parse_prefix("10.65.0.0/16"), True, False),
+    PoolIntent("v6", parse_prefix("fd00:65::/48"), False, False),
+    PoolIntent("quiet", parse_prefix("10.66.0.0/16"), False, True),
+)
+BLOCKS = (parse_prefix("10.65.0.0/26"), parse_prefix("10.66.0.0/32"), parse_prefix("fd00:65::/122"))
+
+
+def address(interface: str, text: str) -> InterfaceAddress:
+    head, _, length = text.partition("/")
+    return InterfaceAddress(interface, parse_address(head), int(length))
+
+
+def peer(name: str, remote: str, as_number: int, *, node_ip: bool = False, bfd: bool = True, restart: int = 0) -> PeerIntent:
+    return PeerIntent(name, parse_address(remote), 179, as_number, False, node_ip, bfd, restart, 0)
+
+
+def intent(as_number: int, own4: str | None, own6: str | None, peers: tuple[PeerIntent, ...], severity: str = "Info") -> BgpIntent:
+    return BgpIntent(
+        host="h11",
+        as_number=as_number,
+        router_id=own4 or "10.254.0.7",
+        ipv4=parse_address(own4) if own4 else None,
+        ipv6=parse_address(own6) if own6 else None,
+        listen_port=179,
+        log_severity=severity,
+        peers=peers,
+        blocks=BLOCKS,
+        pools=POOLS,
+        ignored_interfaces=("docker0",),
+    )
+
+
+CLOS_FACTS = HostFacts(
+    (
+        address("lo", "10.254.0.7/32"),
+        address("lo", "fd00:254::7/128"),
+        address("t11", "10.255.8.1/31"),
+        address("t11", "fd00:255:8::1/127"),
+        address("t12", "10.255.10.1/31"),
+        address("t12", "fd00:255:a::1/127"),
+    )
+)
+CLOS = intent(
+    4200000011,
+    "10.254.0.7",
+    "fd00:254::7",
+    (
+        peer("t11-v4", "10.255.8.0", 65111),
+        peer("t11-v6", "fd00:255:8::", 65111),
+        peer("t12-v4", "10.255.10.0", 65112),
+        peer("t12-v6", "fd00:255:a::", 65112),
+    ),
+)
+FLAT_FACTS = HostFacts((address("eth0", "10.7.0.1/24"), address("eth0", "fd00:7::1/64"), address("docker0", "172.17.0.1/16")))
+MESH = intent(
+    64512,
+    "10.7.0.1",
+    "fd00:7::1",
+    (
+        peer("Mesh_h2_v4", "10.7.0.2", 64512, node_ip=True, bfd=False, restart=60),
+        peer("Mesh_h2_v6", "fd00:7::2", 64512, node_ip=True, bfd=False),
+        peer("Mesh_far_v4", "10.8.0.2", 64512, node_ip=True, bfd=False),
+    ),
+    "Debug",
+)
+
+CASES: dict[str, tuple[BgpIntent | None, HostFacts, BgpOptions]] = {
+    "clos": (CLOS, CLOS_FACTS, BgpOptions()),
+    "clos-drained": (CLOS, CLOS_FACTS, BgpOptions(drain=True, bfd_interval_ms=300, bfd_multiplier=5)),
+    "mesh": (MESH, FLAT_FACTS, BgpOptions()),
+    "no-intent": (None, CLOS_FACTS, BgpOptions()),
+    "ipv6-only": (intent(65000, None, "fd00:7::1", (peer("rr", "fd00:99::1", 65000, node_ip=True),)), FLAT_FACTS, BgpOptions()),
+    "hostile-names": (
+        intent(
+            65000,
+            "10.7.0.1",
+            None,
+            (peer('a"; };\nexp', "10.7.0.2", 65000), peer("a/b", "10.7.0.5", 3), peer("exp", "10.7.0.3", 1), peer("a.b", "10.7.0.4", 2)),
+        ),
+        HostFacts((address('x" y', "10.7.0.0/30"), address("eth0", "10.7.0.1/24"))),
+        BgpOptions(),
+    ),
+}
+
+ROUTER = RouterSpec(
+    name="t11",
+    as_number=65111,
+    router_id="10.254.0.3",
+    loopbacks=(parse_address("10.254.0.3"), parse_address("fd00:254::3")),
+    neighbours=(
+        NeighbourSpec(
+            interface="s1",
+            peer_name="s1",
+            peer_as=65000,
+            local4=parse_address("10.255.0.1"),
+            peer4=parse_address("10.255.0.0"),
+            local6=parse_address("fd00:255::1"),
+            peer6=parse_address("fd00:255::"),
+        ),
+        NeighbourSpec(
+            interface="h11",
+            peer_name="h11",
+            peer_as=4200000011,
+            local4=parse_address("10.255.8.0"),
+            peer4=parse_address("10.255.8.1"),
+            local6=parse_address("fd00:255:8::"),
+            peer6=parse_address("fd00:255:8::1"),
+            is_host=True,
+        ),
+    ),
+    host_prefixes=tuple(map(parse_prefix, ("10.65.0.0/16", "fd00:65::/48", "10.254.0.0/24", "fd00:254::/64"))),
+)
+
+
+def compare(path: Path, text: str, update: bool) -> None:
+    if update:
+        path.write_text(text)
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bird_accepts_the_golden_text(name: str, pytestconfig: pytest.Config) -> None:
+    path = GOLDEN / f"{name}.conf"
+    compare(path, render_config(*CASES[name]), pytestconfig.getoption("--update-golden"))
+    run = subprocess.run(["bird", "-p", "-c", path], check=False, capture_output=True, text=True, timeout=10)
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+def test_a_bird_router_is_accepted(pytestconfig: pytest.Config) -> None:
+    path = GOLDEN / "router.conf"
+    (file,) = render_router(ROUTER)
+    compare(path, file.text, pytestconfig.getoption("--update-golden"))
+    run = subprocess.run(["bird", "-p", "-c", path], check=False, capture_output=True, text=True, timeout=10)
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+def test_an_frr_router_is_as_the_golden_files_say(pytestconfig: pytest.Config) -> None:
+    spec = RouterSpec(**{name: getattr(ROUTER, name) for name in ROUTER.__struct_fields__} | {"software": Software.FRR})
+    for file in render_router(spec):
+        compare(GOLDEN / f"router-frr-{file.name}", file.text, pytestconfig.getoption("--update-golden"))
