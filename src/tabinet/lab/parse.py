@@ -55,7 +55,7 @@ _TOP = ("name", "defaults", "routers", "hosts", "links", "segments", "workloads"
 def _read(reader: Reader, document: object) -> Topology:
     top = reader.mapping("", document, _TOP)
     name = reader.text("name", top.get("name"))
-    if not LAB_NAME.fullmatch(name):
+    if isinstance(top.get("name"), str | None) and not LAB_NAME.fullmatch(name):
         reader.bad("name", name or None, "must be 1 to 15 lower-case letters and digits, beginning with a letter")
     defaults = reader.mapping("defaults", top.get("defaults"), ("mesh", "as", "software", "pools", "bfd", "namespace", "profiles"))
     as_number = _as_number(reader, "defaults.as", defaults.get("as"), default=64512)

@@ -1,0 +1,147 @@
+"""What runs in a lab: for each node its components, their files and command lines.
+
+In: a ``Plan`` and the lab's directory. Out: ``Component`` records in the order in which they are to be started. Pure, O(nodes). Nothing is
+written or started here (see ``tabinet.lab.lab``).
+"""
+
+from __future__ import annotations
+
+import sys
+
+import msgspec
+
+from tabinet.lab.plan import ETCD_PORT, MANAGEMENT, HostPlan, NodeKind, Plan, etcd_address, namespace_of
+from tabinet.lab.processes import Launch
+from tabinet.lab.routers import BIRD_PROGRAM, RouterFile, RouterSpec, daemons, render_router
+from tabinet.lab.state import LabDirectory
+
+ETCD = "etcd"
+BIRD = "bird"
+AGENT = "agent"
+ETCD_PROGRAM = "/usr/bin/etcd"
+
+
+class Component(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """One program of a node."""
+
+    launch: Launch
+    restart_argv: tuple[str, ...]
+    """How it comes back after it ran before: routes that are in the kernel are kept until the neighbours have told theirs again."""
+    socket: str = ""
+    """Unix socket that accepts connections when the program is ready; empty when readiness shows elsewhere."""
+    files: tuple[RouterFile, ...] = ()
+    """Written into the node's directory before the first start, and never again."""
+
+    @property
+    def node(self) -> str:
+        return self.launch.node
+
+    @property
+    def name(self) -> str:
+        return self.launch.component
+
+
+def components(plan: Plan, directory: LabDirectory) -> tuple[Component, ...]:
+    """All components of a lab: etcd, the routers' daemons, the hosts' BIRDs, then the agents."""
+    routers = [component for spec in plan.routers for component in _router(plan, spec, directory)]
+    birds = [_bird(plan, host, directory) for host in plan.hosts]
+    agents = [_agent(plan, host, directory) for host in plan.hosts]
+    return (_etcd(plan, directory), *routers, *birds, *agents)
+
+
+def components_of(plan: Plan, directory: LabDirectory, node: str) -> tuple[Component, ...]:
+    """The components of one node, in start order."""
+    return tuple(component for component in components(plan, directory) if component.node == node)
+
+
+def _launch(plan: Plan, directory: LabDirectory, node: str, component: str, argv: tuple[str, ...]) -> Launch:
+    return Launch(
+        node=node,
+        component=component,
+        argv=argv,
+        namespace=namespace_of(plan.name, node),
+        directory=directory.node(node),
+        log=directory.log(node, component),
+    )
+
+
+def _etcd(plan: Plan, directory: LabDirectory) -> Component:
+    """etcd serves the hosts over the management segment, and commands on this machine over a unix socket in the lab's directory."""
+    url = f"http://{etcd_address()}:{ETCD_PORT}"
+    argv = (
+        ETCD_PROGRAM,
+        *("--name", plan.name, "--data-dir", str(directory.node(MANAGEMENT) / "etcd")),
+        *("--listen-client-urls", f"{url},unix://{directory.etcd_socket.name}", "--advertise-client-urls", url),
+        *("--logger", "zap", "--log-outputs", "stderr"),
+    )
+    launch = msgspec.structs.replace(_launch(plan, directory, MANAGEMENT, ETCD, argv), directory=directory.path)
+    return Component(launch=launch, restart_argv=argv, socket=str(directory.etcd_socket))
+
+
+def _router(plan: Plan, spec: RouterSpec, directory: LabDirectory) -> list[Component]:
+    found = []
+    files = render_router(spec)
+    for command in daemons(spec, directory.node(spec.name)):
+        launch = _launch(plan, directory, spec.name, command.name, command.argv)
+        found.append(Component(launch=launch, restart_argv=command.restart_argv, socket=command.socket, files=files))
+        files = ()
+    return found
+
+
+def _bird(plan: Plan, host: HostPlan, directory: LabDirectory) -> Component:
+    node = directory.node(host.name)
+    argv = (
+        BIRD_PROGRAM,
+        "-f",
+        *("-c", str(node / "bird.conf"), "-s", str(node / "bird.ctl"), "-P", str(node / "bird.pid")),
+    )
+    launch = _launch(plan, directory, host.name, BIRD, argv)
+    return Component(launch=launch, restart_argv=(*argv, "-R"), socket=str(node / "bird.ctl"), files=(_first_bird_file(host),))
+
+
+def _first_bird_file(host: HostPlan) -> RouterFile:
+    """BIRD runs before the agent knows what it should do: with no session and no route."""
+    router_id = host.addresses[0].address.address
+    return RouterFile("bird.conf", f"log stderr all;\nrouter id {router_id};\nprotocol device {{ }}\n")
+
+
+def _agent(plan: Plan, host: HostPlan, directory: LabDirectory) -> Component:
+    node = directory.node(host.name)
+    argv = (sys.executable, "-m", "tabinet.agent", "--config", str(node / "agent.toml"))
+    files = (RouterFile("agent.toml", render_agent_file(plan, host, directory)),)
+    return Component(
+        launch=_launch(plan, directory, host.name, AGENT, argv), restart_argv=argv, socket=str(node / "http.sock"), files=files
+    )
+
+
+def render_agent_file(plan: Plan, host: HostPlan, directory: LabDirectory) -> str:
+    """The agent's configuration (TOML)."""
+    node = directory.node(host.name)
+    bfd = plan.topology.bfd
+    return (
+        f"[agent]\nhost = {_quoted(host.name)}\nrun_dir = {_quoted(node)}\nhttp_address = {_quoted(f'unix:{node}/http.sock')}\n\n"
+        f'[store]\nkind = "etcd"\nendpoints = ["http://{etcd_address()}:{ETCD_PORT}"]\n\n'
+        f"[bird]\nconfig = {_quoted(node / 'bird.conf')}\nsocket = {_quoted(node / 'bird.ctl')}\n"
+        f"bfd_interval_ms = {bfd.interval_ms}\nbfd_multiplier = {bfd.multiplier}\n"
+    )
+
+
+def render_client_file(directory: LabDirectory) -> str:
+    """The configuration (TOML) with which ``tabinet get`` and the others find the lab's store."""
+    return f'[store]\nkind = "etcd"\nendpoints = [{_quoted(f"unix://{directory.etcd_socket}")}]\n'
+
+
+def _quoted(value: object) -> str:
+    """A basic string of TOML; paths and names of a lab have no characters to escape but these."""
+    return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def programs_needed(plan: Plan) -> tuple[str, ...]:
+    """Absolute paths, or names to be found in PATH, of all programs that the lab runs."""
+    argvs = [component.launch.argv for component in components(plan, LabDirectory("x"))]
+    return tuple(dict.fromkeys(["ip", "nsenter", "nft", *(argv[0] for argv in argvs)]))
+
+
+def node_kinds(plan: Plan) -> dict[str, NodeKind]:
+    """Kind by node."""
+    return {node.name: node.kind for node in plan.nodes}

@@ -1,0 +1,114 @@
+"""Waits: for programs to answer, for BGP to converge.
+
+Everything here polls with a deadline and says what was still missing when it passed; nothing is changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Iterable, Mapping, Sequence
+
+from tabinet.errors import LabError, StoreError
+from tabinet.kernel.netns import run_in
+from tabinet.kernel.rtnetlink import Route, RouteKind
+from tabinet.kernel.rtsocket import RtSocket, open_rtnetlink
+from tabinet.lab.launches import Component
+from tabinet.lab.processes import alive
+from tabinet.lab.state import ProcessRecord
+from tabinet.lib.ip import Prefix
+from tabinet.store.api import Datastore
+
+_POLL_S = 0.02
+_CONVERGENCE_POLL_S = 0.1
+_CONNECT_S = 0.5
+START_TIMEOUT_S = 20.0
+
+
+def accepts(path: str) -> bool:
+    """True when something accepts connections on the unix socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(_CONNECT_S)
+        try:
+            client.connect(path)
+        except OSError:
+            return False
+    return True
+
+
+async def wait_started(component: Component, record: ProcessRecord, timeout_s: float = START_TIMEOUT_S) -> None:
+    """The component accepts connections.
+
+    Raises:
+        LabError: it ended, or did not within ``timeout_s``; with the end of its log.
+    """
+    deadline = time.monotonic() + timeout_s
+    while component.socket and not accepts(component.socket):
+        what = "ended" if not alive(record) else f"does not answer within {timeout_s:g} s" if time.monotonic() > deadline else ""
+        if what:
+            raise LabError(f"{component.name} of {component.node} {what}{_last_words(component)}")
+        await asyncio.sleep(_POLL_S)
+
+
+def _last_words(component: Component, lines: int = 3) -> str:
+    try:
+        text = component.launch.log.read_text(errors="replace").strip().splitlines()[-lines:]
+    except OSError:
+        return ""
+    return ": " + " | ".join(text) if text else ""
+
+
+async def wait_store(store: Datastore, timeout_s: float = START_TIMEOUT_S) -> None:
+    """The store answers.
+
+    Raises:
+        LabError: not within ``timeout_s``.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            await store.get("/calico/")
+        except StoreError as error:
+            if time.monotonic() > deadline:
+                raise LabError(f"the lab's etcd does not answer: {error}") from error
+            await asyncio.sleep(_POLL_S)
+        else:
+            return
+
+
+async def wait_routes(hosts: Mapping[str, str], wanted: Mapping[str, Sequence[Prefix]], timeout_s: float) -> None:
+    """Every host has a route to each of the addresses that it should reach.
+
+    ``hosts`` maps names to network namespaces, ``wanted`` names to addresses.
+
+    Raises:
+        LabError: some are missing after ``timeout_s``.
+    """
+    sockets = {host: await asyncio.to_thread(_open, namespace) for host, namespace in hosts.items()}
+    deadline = time.monotonic() + timeout_s
+    try:
+        while missing := {host: gone for host in hosts if (gone := _unreachable(sockets[host].routes(), wanted[host]))}:
+            if time.monotonic() > deadline:
+                texts = [f"{host} to {', '.join(prefix.address for prefix in gone[:3])}" for host, gone in missing.items()]
+                raise LabError(f"no route after {timeout_s:g} s from {'; '.join(texts)}")
+            await asyncio.sleep(_CONVERGENCE_POLL_S)
+    finally:
+        for rtnetlink in sockets.values():
+            rtnetlink.close()
+
+
+def _open(namespace: str) -> RtSocket:
+    return run_in(namespace, open_rtnetlink)
+
+
+def _unreachable(routes: Iterable[Route], addresses: Sequence[Prefix]) -> list[Prefix]:
+    """The addresses whose longest match is no way to anywhere."""
+    table = list(routes)
+    found = []
+    for address in addresses:
+        matching = [route for route in table if route.destination.contains(address)]
+        best = max(matching, key=lambda route: (route.destination.length, -route.metric), default=None)
+        if best is None or best.kind is not RouteKind.UNICAST:
+            found.append(address)
+    return found
