@@ -14,6 +14,7 @@ TabinetError
 │   └── KernelOverrun       messages from the kernel were lost: read everything again
 ├── BirdError           BIRD refused a configuration or a command, or does not answer
 ├── AddressError        no address could be assigned: carries which pools were tried and why each failed
+├── AttachError         a workload could not be attached, or was not ready in time; nothing is left behind
 ├── SetupError          the machine lacks something (root, a program, a kernel feature): says what to do
 └── LabError            a lab could not be made, found or changed
 
@@ -132,6 +133,10 @@ class BirdError(TabinetError):
 
 class AddressError(TabinetError):
     """No address could be assigned."""
+
+
+class AttachError(TabinetError):
+    """A workload could not be attached, or was not ready in time."""
 
 
 class SetupError(TabinetError):

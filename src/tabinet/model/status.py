@@ -14,7 +14,8 @@ from __future__ import annotations
 import msgspec
 
 from tabinet.errors import DataError, Problem
-from tabinet.model.endpoint_names import WorkloadEndpointName
+from tabinet.model.endpoint_names import WorkloadEndpointName, parse_endpoint_name
+from tabinet.model.keys import ResourceKey
 
 STATUS_ROOT = "/calico/felix/v2/"
 NO_REGION = "no-region"
@@ -104,6 +105,21 @@ def status_path_of(key: StatusKey) -> str:
             if not workload:
                 raise ValueError("a workload without a name has no status")
             return f"{STATUS_ROOT}{region}/host/{_part(node)}/workload/{_part(orchestrator)}/{_escape(workload)}/endpoint/{_part(endpoint)}"
+
+
+def endpoint_status_path(host: str, key: ResourceKey, region: str = "") -> str:
+    """The path of the status that ``host`` reports about the WorkloadEndpoint ``key``.
+
+    Raises:
+        ValueError: the key's name is none that a WorkloadEndpoint can have.
+    """
+    name = parse_endpoint_name(key.name)
+    return status_path_of(EndpointStatusKey(host, name.orchestrator, f"{key.namespace}/{name.workload}", name.endpoint, region))
+
+
+def render_endpoint_status(ready: bool, revision: int = 0, reason: str = "") -> bytes:
+    """The value that says that the endpoint is up, or down with the reason, as of this revision of it."""
+    return msgspec.json.encode(EndpointStatus(status=UP if ready else DOWN, revision=revision, reason=reason))
 
 
 def parse_status_path(path: str) -> StatusKey | None:

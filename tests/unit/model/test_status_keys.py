@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tabinet.errors import DataError
 from tabinet.model.endpoint_names import WorkloadEndpointName
+from tabinet.model.keys import ResourceKey
 from tabinet.model.status import (
     EndpointStatus,
     EndpointStatusKey,
@@ -16,11 +17,13 @@ from tabinet.model.status import (
     HostStatusKey,
     StatusKey,
     endpoint_status_key,
+    endpoint_status_path,
     endpoint_status_prefix,
     host_status_prefix,
     parse_endpoint_status,
     parse_host_status,
     parse_status_path,
+    render_endpoint_status,
     status_path_of,
 )
 
@@ -84,6 +87,14 @@ def test_keys_that_have_no_path(key: StatusKey) -> None:
 def test_the_key_of_an_endpoint_has_namespace_and_workload() -> None:
     name = WorkloadEndpointName("n", "cni", "c1", "eth0")
     assert endpoint_status_key("default", name) == EndpointStatusKey("n", "cni", "default/c1", "eth0")
+
+
+def test_what_an_agent_reports_is_where_an_attachment_looks() -> None:
+    name = WorkloadEndpointName("node-1", "cni", "c-1", "eth0")
+    path = endpoint_status_path("node-1", ResourceKey("WorkloadEndpoint", str(name), "default"))
+    assert path == status_path_of(endpoint_status_key("default", name))
+    assert parse_endpoint_status(path, render_endpoint_status(True, 7)) == EndpointStatus("up", 7)
+    assert parse_endpoint_status(path, render_endpoint_status(False, 7, "why")) == EndpointStatus("down", 7, "why")
 
 
 def test_records_are_what_calico_reads_and_writes() -> None:
