@@ -14,6 +14,7 @@ import msgspec
 from tabinet.lib.ip import Prefix, parse_prefix
 from tabinet.model import protocols
 from tabinet.model import resources as r
+from tabinet.model.endpoint_names import endpoint_name_of
 from tabinet.model.formats import parse_community, parse_peer
 
 
@@ -29,7 +30,7 @@ class Constraint(NamedTuple):
     """A rule about a record of one type."""
 
     reads: tuple[str, ...]
-    """Names on the wire."""
+    """What it looks at: dotted names on the wire, without indices."""
     check: Callable[[Any], Iterator[Finding]]
     stored: bool = False
 
@@ -219,6 +220,22 @@ def _nats_within(spec: r.WorkloadEndpointSpec) -> Iterator[Finding]:
             yield Finding(f"ipNATs[{index}].internalIP", nat.internal_ip, "must be one of ipNetworks")
 
 
+_NAME_PARTS = ("node", "orchestrator", "workload", "pod", "containerID", "endpoint")
+
+
+def _name_fits_spec(endpoint: r.WorkloadEndpoint) -> Iterator[Finding]:
+    try:
+        expected = str(endpoint_name_of(endpoint.spec))
+    except ValueError:
+        missing = "spec must have node, orchestrator, endpoint and, as the orchestrator wants it, workload, pod or containerID"
+        yield Finding("spec", msgspec.to_builtins(endpoint.spec), missing)
+        return
+    if endpoint.metadata.name and endpoint.metadata.name != expected:
+        yield Finding(
+            "metadata.name", endpoint.metadata.name, f"must be {expected}, from node, orchestrator, workload and endpoint of spec"
+        )
+
+
 _LINK_LOCAL = (parse_prefix("169.254.0.0/16"), parse_prefix("fe80::/10"))
 _DEFAULT_BLOCK = {4: 26, 6: 122}
 _BLOCK_LIMITS = {4: (20, 32), 6: (116, 128)}
@@ -338,18 +355,20 @@ def _mesh_settings(spec: r.BGPConfigurationSpec) -> Iterator[Finding]:
 
 _POLICY = (
     Constraint(("types",), _types_once),
-    Constraint(("ingress", "egress"), _services_by_direction),
+    Constraint(("ingress.destination.services", "egress.source.services", "egress.http"), _services_by_direction),
 )
 
 CONSTRAINTS: dict[type[msgspec.Struct], tuple[Constraint, ...]] = {
     r.Rule: (
-        Constraint(("protocol", "source", "destination"), _ports_need_protocol, stored=True),
+        Constraint(
+            ("protocol", "source.ports", "source.notPorts", "destination.ports", "destination.notPorts"), _ports_need_protocol, stored=True
+        ),
         Constraint(("protocol", "icmp", "notICMP"), _icmp_needs_protocol, stored=True),
         Constraint(("protocol", "notProtocol", "ipVersion"), _protocol_fits_version, stored=True),
         Constraint(("protocol", "notProtocol"), _not_protocol_differs),
-        Constraint(("ipVersion", "source", "destination"), _nets_of_one_family),
+        Constraint(("ipVersion", "source.nets", "source.notNets", "destination.nets", "destination.notNets"), _nets_of_one_family),
         Constraint(("action", "protocol", "http"), _http_only_for_allowed_tcp, stored=True),
-        Constraint(("destination",), _service_ports),
+        Constraint(("destination.services", "destination.ports", "destination.notPorts"), _service_ports),
     ),
     r.IcmpMatch: (Constraint(("type", "code"), _icmp_code_needs_type, stored=True),),
     r.HttpMatch: (Constraint(("methods", "paths"), _http_paths),),
@@ -364,12 +383,13 @@ CONSTRAINTS: dict[type[msgspec.Struct], tuple[Constraint, ...]] = {
     r.NetworkPolicySpec: _POLICY,
     r.GlobalNetworkPolicySpec: (
         *_POLICY,
-        Constraint(("ingress", "egress"), _services_need_namespace),
+        Constraint(("ingress.source.services", "egress.destination.services"), _services_need_namespace),
         Constraint(("doNotTrack", "preDNAT", "applyOnForward", "types", "egress"), _untracked, stored=True),
     ),
-    r.Tier: (Constraint(("metadata", "spec"), _fixed_tier_order),),
+    r.Tier: (Constraint(("metadata.name", "spec.order"), _fixed_tier_order),),
     r.EndpointPort: (Constraint(("name", "protocol", "hostPort"), _port_names),),
     r.IpNat: (Constraint(("internalIP", "externalIP"), _nat_families, stored=True),),
+    r.WorkloadEndpoint: (Constraint(("metadata.name", *(f"spec.{part}" for part in _NAME_PARTS)), _name_fits_spec),),
     r.WorkloadEndpointSpec: (Constraint(("ipNetworks", "ipNATs"), _nats_within),),
     r.IPPoolSpec: (
         Constraint(("cidr", "blockSize", "disabled"), _pool_block, stored=True),
