@@ -1,0 +1,150 @@
+"""Which endpoint owns which interface, and the elements that say so: maps to policy, own addresses, local addresses.
+
+An interface that several endpoints name belongs to the one with the smallest key, so that the order of arrival does not matter.
+Endpoints whose interface is not ours by name are not bound: the fixed part would not send their packets here; ``unbound`` lists them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from tabinet.calc.messages import Endpoint
+from tabinet.lib.ip import IPV4, IPV6, Prefix
+from tabinet.model.keys import ResourceKey
+from tabinet.rules import layout
+from tabinet.rules.classes import Classes, Stage
+from tabinet.rules.edit import TableEdit
+from tabinet.rules.ir import Element, Source, SourceRange
+from tabinet.rules.policy import merge_ranges
+
+INTERFACE_NAME_BYTES = 15
+"""IFNAMSIZ without the closing NUL."""
+
+
+class Binding(msgspec.Struct, frozen=True):
+    """What the table holds for one interface."""
+
+    key: ResourceKey
+    ingress: Stage
+    egress: Stage
+    own: frozenset[tuple[str, Element]]
+    """(set name, element)."""
+    local: frozenset[Prefix]
+
+
+@dataclass(slots=True)
+class Bindings:
+    """All local endpoints."""
+
+    prefixes: tuple[str, ...]
+    classes: Classes
+    endpoints: dict[ResourceKey, Endpoint] = field(default_factory=dict)
+    unbound: dict[ResourceKey, str] = field(default_factory=dict)
+    """Endpoints that are not filtered because of their interface's name, with that name."""
+    revokes: bool = False
+    """A change since it was last reset may have taken a permission away."""
+    _claims: dict[str, set[ResourceKey]] = field(default_factory=dict)
+    _bound: dict[str, Binding] = field(default_factory=dict)
+    _local: dict[Prefix, int] = field(default_factory=dict)
+    _dirty: dict[str, None] = field(default_factory=dict)
+
+    def put(self, key: ResourceKey, endpoint: Endpoint | None) -> None:
+        """The endpoint is this; None: it is gone."""
+        before = self.endpoints.pop(key, None)
+        if before is not None and not self.unbound.pop(key, ""):
+            claims = self._claims[before.interface]
+            claims.discard(key)
+            if not claims:
+                del self._claims[before.interface]
+            self._dirty[before.interface] = None
+        if endpoint is None:
+            return
+        self.endpoints[key] = endpoint
+        if self._ours(endpoint.interface):
+            self._claims.setdefault(endpoint.interface, set()).add(key)
+            self._dirty[endpoint.interface] = None
+        else:
+            self.unbound[key] = endpoint.interface
+
+    def settle(self, edit: TableEdit) -> None:
+        """The table's elements are those of the endpoints; ``classes`` knows the stages in use (and still has to settle)."""
+        released: list[Stage] = []
+        dirty, self._dirty = self._dirty, {}
+        for interface in dirty:
+            claims = self._claims.get(interface)
+            after = self._binding(min(claims)) if claims else None
+            before = self._bound.get(interface)
+            if before == after:
+                continue
+            if before is not None and self._loses(before, after):
+                self.revokes = True
+            if after is not None:
+                edit.set_mapping(layout.INGRESS, interface, self.classes.acquire(after.ingress))
+                edit.set_mapping(layout.EGRESS, interface, self.classes.acquire(after.egress))
+                self._bound[interface] = after
+            else:
+                edit.remove_mapping(layout.INGRESS, interface)
+                edit.remove_mapping(layout.EGRESS, interface)
+                del self._bound[interface]
+            if before is not None:
+                released += (before.ingress, before.egress)
+            self._change_elements(edit, before, after)
+        for stage in released:
+            self.classes.release(stage)
+
+    def _ours(self, interface: str) -> bool:
+        return len(interface.encode()) <= INTERFACE_NAME_BYTES and interface.startswith(self.prefixes)
+
+    def _binding(self, key: ResourceKey) -> Binding:
+        endpoint = self.endpoints[key]
+        own: set[tuple[str, Element]] = set()
+        ranges: list[Prefix] = []
+        for net in (*endpoint.nets, *endpoint.spoof_nets):
+            if net.is_host:
+                own.add((layout.OWN[net.family], Source(endpoint.interface, net)))
+            else:
+                ranges.append(net)
+        for family in (IPV4, IPV6):
+            for item in merge_ranges((net.value, net.last) for net in ranges if net.family == family):
+                own.add((layout.SPOOF[family], SourceRange(endpoint.interface, item.first, item.last)))
+        return Binding(
+            key=key,
+            ingress=Stage(True, endpoint.ingress, endpoint.profiles),
+            egress=Stage(False, endpoint.egress, endpoint.profiles),
+            own=frozenset(own),
+            local=frozenset(net for net in endpoint.nets if net.is_host),
+        )
+
+    def _loses(self, before: Binding, after: Binding | None) -> bool:
+        return (
+            after is None
+            or before.key != after.key
+            or not before.own <= after.own
+            or not self.classes.widens(before.ingress, after.ingress)
+            or not self.classes.widens(before.egress, after.egress)
+        )
+
+    def _change_elements(self, edit: TableEdit, before: Binding | None, after: Binding | None) -> None:
+        old = before.own if before is not None else frozenset()
+        new = after.own if after is not None else frozenset()
+        for name, element in old - new:
+            edit.remove_element(name, element)
+        for name, element in new - old:
+            edit.add_element(name, element)
+        old_local = before.local if before is not None else frozenset()
+        new_local = after.local if after is not None else frozenset()
+        self._count_local(edit, new_local - old_local, 1)
+        self._count_local(edit, old_local - new_local, -1)
+
+    def _count_local(self, edit: TableEdit, addresses: Iterable[Prefix], step: int) -> None:
+        for address in addresses:
+            count = self._local.get(address, 0) + step
+            if count:
+                self._local[address] = count
+            else:
+                del self._local[address]
+            name = layout.LOCAL[address.family]
+            (edit.add_element if count else edit.remove_element)(name, address)

@@ -1,0 +1,88 @@
+"""TableBuilder: the calculation's messages in, a table and its changes out.
+
+The table is a function of what is announced, never of the order or of what was there before. ``on_update`` only remembers; ``flush``
+changes ``table`` and says what changed, so that between two flushes the table stands still and may be read by another thread. Cost of
+both follows the change. The builder filters nothing by host: it is given the messages of one host.
+
+Messages about routing and configuration are ignored, except that they cost nothing.
+"""
+
+from __future__ import annotations
+
+from tabinet.calc.messages import (
+    Endpoint,
+    EndpointRemove,
+    EndpointUpdate,
+    Policy,
+    PolicyRemove,
+    PolicyUpdate,
+    ProfileRemove,
+    ProfileUpdate,
+    SetDelta,
+    SetRemove,
+    SetUpdate,
+    Update,
+)
+from tabinet.model.keys import ResourceKey
+from tabinet.rules.bindings import Bindings
+from tabinet.rules.classes import PROFILE, Classes
+from tabinet.rules.edit import TableEdit
+from tabinet.rules.ir import Table, TableDelta
+from tabinet.rules.layout import empty_table
+from tabinet.rules.options import TableOptions
+from tabinet.rules.setstate import SetStates
+
+
+class TableBuilder:
+    """Keeps one host's table."""
+
+    def __init__(self, options: TableOptions | None = None) -> None:
+        self.options = options if options is not None else TableOptions()
+        self.table: Table = empty_table(self.options)
+        """All that the kernel shall hold as of the last flush."""
+        self._sets = SetStates()
+        self._classes = Classes(self.options, self._sets.shape)
+        self._bindings = Bindings(self.options.interface_prefixes, self._classes)
+        self._policies: dict[ResourceKey, Policy | None] = {}
+        self._endpoints: dict[ResourceKey, Endpoint | None] = {}
+
+    @property
+    def unbound(self) -> dict[ResourceKey, str]:
+        """Endpoints that get no policy because their interface's name has none of our prefixes or is too long, with that name."""
+        return dict(self._bindings.unbound)
+
+    def on_update(self, update: Update) -> None:
+        """The update counts from the next flush on. O(what the message holds)."""
+        match update:
+            case SetUpdate() | SetDelta() | SetRemove():
+                self._sets.queue(update)
+            case PolicyUpdate(key=key, policy=policy):
+                self._policies[key] = policy
+            case PolicyRemove(key=key):
+                self._policies[key] = None
+            case ProfileUpdate(name=name, policy=policy):
+                self._policies[ResourceKey(PROFILE, name)] = policy
+            case ProfileRemove(name=name):
+                self._policies[ResourceKey(PROFILE, name)] = None
+            case EndpointUpdate(key=key, endpoint=endpoint):
+                self._endpoints[key] = endpoint
+            case EndpointRemove(key=key):
+                self._endpoints[key] = None
+            case _:
+                pass
+
+    def flush(self) -> TableDelta:
+        """``table`` is what the updates so far want; the result is how it differs from the last flush."""
+        edit = TableEdit(self.table)
+        self._classes.revokes = self._bindings.revokes = False
+        for set_id, move in self._sets.settle(edit).items():
+            self._classes.set_moved(set_id, grew=move.grew, shrank=move.shrank, reshaped=move.reshaped)
+        policies, self._policies = self._policies, {}
+        for key, policy in policies.items():
+            self._classes.put_policy(key, policy)
+        endpoints, self._endpoints = self._endpoints, {}
+        for key, endpoint in endpoints.items():
+            self._bindings.put(key, endpoint)
+        self._bindings.settle(edit)
+        self._classes.settle(edit)
+        return edit.finish(revokes=self._classes.revokes or self._bindings.revokes)

@@ -1,0 +1,411 @@
+"""The packet filter as data: chains, rules, sets and maps that no particular datapath owns.
+
+A ``Table`` is everything that the kernel of one host shall hold. ``rules.builder`` makes it, ``rules.evaluate`` interprets it,
+``dataplane.nft`` encodes it. All records are frozen and compare by content, so that equal meaning is equal data.
+
+What a flow is judged by: the *flow tuple* is the one that the flow began with, as connection tracking keeps it: source of the
+original direction, destination and destination port after any translation of the destination. Matches that are named ``Header...``
+look at the packet itself instead; the fixed part needs them before connection tracking has seen the packet.
+
+A match that names a family never matches a packet of the other family, negated or not.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+import msgspec
+
+from tabinet.calc.messages import PortMember
+from tabinet.lib.ip import Prefix
+
+
+class Ir(msgspec.Struct, frozen=True, gc=False):
+    """Base of the records."""
+
+
+class Side(enum.Enum):
+    """Which end of a flow or packet."""
+
+    SOURCE = "source"
+    DESTINATION = "destination"
+
+
+class Via(enum.Enum):
+    """Which interface of a packet."""
+
+    IN = "in"
+    OUT = "out"
+
+
+class State(enum.Enum):
+    """What connection tracking says about a packet (nft(8), CONNTRACK EXPRESSIONS)."""
+
+    INVALID = "invalid"
+    UNTRACKED = "untracked"
+    NEW = "new"
+    ESTABLISHED = "established"
+    RELATED = "related"
+
+
+class Tuple(enum.Enum):
+    """Where the source address of a ``SourceIn`` comes from."""
+
+    HEADER = "header"
+    ORIGINAL = "original"
+    REPLY = "reply"
+
+
+# --- matches --------------------------------------------------------------------------------------------------------
+
+
+class InterfacePrefix(Ir, frozen=True):
+    """The interface's name begins with ``prefix``. A packet without that interface has the empty name."""
+
+    via: Via
+    prefix: str
+    negated: bool = False
+
+
+class NoInterface(Ir, frozen=True):
+    """The packet has no such interface: it is for this host (no OUT) or from this host (no IN)."""
+
+    via: Via
+
+
+class Family(Ir, frozen=True):
+    """4 or 6."""
+
+    family: int
+
+
+class StateIs(Ir, frozen=True):
+    """The packet's state is one of these."""
+
+    states: tuple[State, ...]
+
+
+class ReplyDirection(Ir, frozen=True):
+    """The packet goes against the direction that its flow began in."""
+
+
+class OriginalDirection(Ir, frozen=True):
+    """The packet goes in the direction that its flow began in."""
+
+
+class Protocol(Ir, frozen=True):
+    """The transport protocol's number, 0 to 255."""
+
+    number: int
+    negated: bool = False
+
+
+class Address(Ir, frozen=True):
+    """The flow's address is in ``first`` to ``last``, both included."""
+
+    side: Side
+    family: int
+    first: int
+    last: int
+    negated: bool = False
+
+
+class AddressIn(Ir, frozen=True):
+    """The flow's address is in an ADDRESSES or NETS set of the same family."""
+
+    side: Side
+    family: int
+    set_name: str
+    negated: bool = False
+
+
+class Port(Ir, frozen=True):
+    """The flow's port is in ``first`` to ``last``, both included. Only beside a Protocol that has ports."""
+
+    side: Side
+    first: int
+    last: int
+    negated: bool = False
+
+
+class PortIn(Ir, frozen=True):
+    """The flow's port is in a PORTS set. Only beside a Protocol that has ports."""
+
+    side: Side
+    set_name: str
+    negated: bool = False
+
+
+class AddressPortIn(Ir, frozen=True):
+    """The flow's (address, protocol, port) is in an ADDRESS_PORTS set of the same family."""
+
+    side: Side
+    family: int
+    set_name: str
+    negated: bool = False
+
+
+class Icmp(Ir, frozen=True):
+    """Type and code (any when None) of the flow's first message. Only beside Protocol 1 or 58."""
+
+    type: int
+    code: int | None = None
+    negated: bool = False
+
+
+class SourceIn(Ir, frozen=True):
+    """(incoming interface, source address) is in a SOURCES or SOURCE_NETS set; the address is the header's or the flow's."""
+
+    family: int
+    set_name: str
+    source: Tuple = Tuple.HEADER
+
+
+class HeaderAddress(Ir, frozen=True):
+    """The header's address is in ``net``."""
+
+    side: Side
+    net: Prefix
+
+
+class HeaderAddressIn(Ir, frozen=True):
+    """The header's address is in an ADDRESSES set."""
+
+    side: Side
+    family: int
+    set_name: str
+
+
+class HeaderUdp(Ir, frozen=True):
+    """UDP from this port to that port."""
+
+    source_port: int
+    destination_port: int
+
+
+class HeaderIcmp6(Ir, frozen=True):
+    """ICMPv6 of a type from ``first`` to ``last``, both included."""
+
+    first: int
+    last: int
+
+
+Match = (
+    InterfacePrefix
+    | NoInterface
+    | Family
+    | StateIs
+    | ReplyDirection
+    | OriginalDirection
+    | Protocol
+    | Address
+    | AddressIn
+    | Port
+    | PortIn
+    | AddressPortIn
+    | Icmp
+    | SourceIn
+    | HeaderAddress
+    | HeaderAddressIn
+    | HeaderUdp
+    | HeaderIcmp6
+)
+
+
+# --- verdicts -------------------------------------------------------------------------------------------------------
+
+
+class Accept(Ir, frozen=True):
+    """This base chain lets the packet go on."""
+
+
+class Drop(Ir, frozen=True):
+    """The packet ends here."""
+
+
+class Jump(Ir, frozen=True):
+    """Go on in ``chain``; what matches nothing there comes back to the next rule."""
+
+    chain: str
+
+
+class Goto(Ir, frozen=True):
+    """Go on in ``chain``; what matches nothing there returns to the rule after the last Jump."""
+
+    chain: str
+
+
+class Dispatch(Ir, frozen=True):
+    """Goto the chain that a CHAINS map holds for the interface; the next rule when it holds none."""
+
+    map_name: str
+    via: Via
+
+
+class CheckGeneration(Ir, frozen=True):
+    """A flow that was accepted in the current generation goes on (related packets of it in ``related``); others: the next rule."""
+
+    map_name: str
+    related: str
+
+
+class AcceptFlow(Ir, frozen=True):
+    """Accept, and remember in the flow that it was accepted in the current generation."""
+
+
+class Next(Ir, frozen=True):
+    """Nothing: the rule only counts or logs."""
+
+
+Verdict = Accept | Drop | Jump | Goto | Dispatch | CheckGeneration | AcceptFlow | Next
+
+
+class Log(Ir, frozen=True):
+    """A copy of the packet's head to user space (nfnetlink_log), not more often than ``per_second``."""
+
+    prefix: str
+    """At most 127 bytes."""
+    group: int
+    per_second: int
+    burst: int
+
+
+class Origin(Ir, frozen=True):
+    """The policy rule that an IR rule was made from."""
+
+    owner: str
+    """``str(ResourceKey)`` of the policy or profile."""
+    ingress: bool
+    index: int
+    """Position in the policy, from 0; -1 for the policy as a whole."""
+    action: str
+
+
+class Rule(Ir, frozen=True):
+    """When all matches hold: count, log, verdict."""
+
+    verdict: Verdict
+    matches: tuple[Match, ...] = ()
+    counter: bool = False
+    log: Log | None = None
+    comment: str = ""
+    """For people and for traces; at most 120 bytes."""
+    origin: Origin | None = None
+
+
+class HookPoint(enum.Enum):
+    """Where a base chain sits (nft(8), ADDRESS FAMILIES)."""
+
+    PREROUTING_RAW = "prerouting"
+    INPUT = "input"
+    FORWARD = "forward"
+    OUTPUT = "output"
+
+
+class Chain(Ir, frozen=True):
+    """Rules in order. What matches none is accepted in a base chain and returns in another."""
+
+    rules: tuple[Rule, ...]
+    hook: HookPoint | None = None
+
+
+# --- sets -----------------------------------------------------------------------------------------------------------
+
+
+class SetType(enum.Enum):
+    """What a set or map holds, and therefore which element type."""
+
+    ADDRESSES = "addresses"
+    """``Prefix`` of full length."""
+    NETS = "nets"
+    """``Range`` of addresses; disjoint, never adjacent."""
+    PORTS = "ports"
+    """``Range`` of ports; disjoint, never adjacent."""
+    ADDRESS_PORTS = "address-ports"
+    """``PortMember``."""
+    SOURCES = "sources"
+    """``Source``."""
+    SOURCE_NETS = "source-nets"
+    """``SourceRange``; disjoint for one interface."""
+    CHAINS = "chains"
+    """Map: interface name to chain name."""
+    GENERATION = "generation"
+    """Map of (state, generation) to verdict; its elements belong to the datapath."""
+
+
+class SetDef(Ir, frozen=True):
+    type: SetType
+    family: int = 0
+    """4, 6, or 0 where it does not apply."""
+
+
+class Range(Ir, frozen=True, order=True):
+    first: int
+    last: int
+
+
+class Source(Ir, frozen=True, order=True):
+    interface: str
+    address: Prefix
+
+
+class SourceRange(Ir, frozen=True, order=True):
+    interface: str
+    first: int
+    last: int
+
+
+Element = Prefix | Range | PortMember | Source | SourceRange
+
+
+# --- the whole and its changes --------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Table:
+    """All that one host's kernel shall hold. Changed only by its builder's ``flush``; everybody else reads."""
+
+    chains: dict[str, Chain] = field(default_factory=dict)
+    sets: dict[str, SetDef] = field(default_factory=dict)
+    elements: dict[str, set[Element]] = field(default_factory=dict)
+    """By set name; every set that is no map has an entry."""
+    maps: dict[str, dict[str, str]] = field(default_factory=dict)
+    """By name of a CHAINS map: interface to chain."""
+
+
+@dataclass(slots=True)
+class TableDelta:
+    """What changed from one flush to the next. Applied as one transaction."""
+
+    chains: dict[str, Chain] = field(default_factory=dict)
+    """New or different."""
+    chains_removed: set[str] = field(default_factory=set)
+    sets: dict[str, SetDef] = field(default_factory=dict)
+    """New."""
+    sets_removed: set[str] = field(default_factory=set)
+    added: dict[str, set[Element]] = field(default_factory=dict)
+    """By set; for a new set all of its elements."""
+    removed: dict[str, set[Element]] = field(default_factory=dict)
+    """By set; not for sets that are removed."""
+    map_set: dict[str, dict[str, str]] = field(default_factory=dict)
+    """By map: interfaces that are new or lead to another chain."""
+    map_removed: dict[str, set[str]] = field(default_factory=dict)
+    """By map: interfaces that are gone."""
+    revokes: bool = False
+    """A permission may have gone: flows that were accepted before must be judged again."""
+
+    @property
+    def empty(self) -> bool:
+        """True when there is nothing to do."""
+        return not (
+            self.revokes
+            or self.chains
+            or self.chains_removed
+            or self.sets
+            or self.sets_removed
+            or self.added
+            or self.removed
+            or self.map_set
+            or self.map_removed
+        )

@@ -1,0 +1,202 @@
+"""The fixed part of the table: the same on every host, whatever the policy is.
+
+The way of a packet: ``antispoof`` (before connection tracking) lets a workload use only its own addresses. ``forward``, ``input`` and
+``output`` let flows go on that were accepted in the current generation; the rest of what concerns workloads goes to ``judge``. A flow is
+judged by the tuple that it began with, in whichever direction its next packet happens to go: first by the egress policy of the
+source's endpoint (``out_original`` or ``out_reply`` finds it), then by the ingress policy of the destination's (``in_original``,
+``in_reply``). Policy chains continue by Goto: ``after_egress``, ``accepted`` and ``deny`` never return.
+
+Between a workload and its own host: what the host begins is always accepted, so that health checks work without policy (as
+Calico does it). What the workload begins needs its egress policy and then ``TableOptions.endpoint_to_host``. DHCP, DHCPv6, neighbour
+discovery and MLD to the host are always accepted; ARP never comes here.
+
+Interfaces of ours that no map knows pass nothing. Packets that concern no workload are left alone, except those that
+claim the address of a local workload while coming in from elsewhere.
+"""
+
+from __future__ import annotations
+
+from tabinet.lib.ip import IPV4, IPV6, parse_prefix
+from tabinet.rules.ir import (
+    Accept,
+    AcceptFlow,
+    Chain,
+    CheckGeneration,
+    Dispatch,
+    Drop,
+    Family,
+    Goto,
+    HeaderAddress,
+    HeaderAddressIn,
+    HeaderIcmp6,
+    HeaderUdp,
+    HookPoint,
+    InterfacePrefix,
+    NoInterface,
+    OriginalDirection,
+    ReplyDirection,
+    Rule,
+    SetDef,
+    SetType,
+    Side,
+    SourceIn,
+    State,
+    StateIs,
+    Table,
+    Tuple,
+    Verdict,
+    Via,
+)
+from tabinet.rules.options import HostAction, TableOptions
+
+EGRESS = "egress"
+"""Map: interface of a workload to the first chain of its egress policy."""
+INGRESS = "ingress"
+VALID = "valid"
+OWN = {IPV4: "own4", IPV6: "own6"}
+"""Sets of (interface, address): what a workload may send from."""
+SPOOF = {IPV4: "spoof4", IPV6: "spoof6"}
+"""The same for prefixes that an endpoint may use besides."""
+LOCAL = {IPV4: "local4", IPV6: "local6"}
+"""Addresses of this host's workloads."""
+
+AFTER_EGRESS = "after_egress"
+ACCEPTED = "accepted"
+DENY = "deny"
+
+_DHCP_CLIENT, _DHCP_SERVER = 68, 67  # RFC 2131 section 4.1
+_DHCP6_CLIENT, _DHCP6_SERVER = 546, 547  # RFC 8415 section 7.2
+_UNSPECIFIED4 = parse_prefix("0.0.0.0/32")
+_UNSPECIFIED6 = parse_prefix("::/128")
+_LINK_LOCAL6 = parse_prefix("fe80::/10")
+_ND = (133, 136)  # RFC 4861: router and neighbour solicitation and advertisement
+_MLD_AND_ND = (130, 143)  # RFC 2710, RFC 3810 and RFC 4861
+
+
+def fixed_sets() -> dict[str, SetDef]:
+    """Sets and maps that every table has."""
+    sets = {
+        EGRESS: SetDef(SetType.CHAINS),
+        INGRESS: SetDef(SetType.CHAINS),
+        VALID: SetDef(SetType.GENERATION),
+    }
+    for family in (IPV4, IPV6):
+        sets[OWN[family]] = SetDef(SetType.SOURCES, family)
+        sets[SPOOF[family]] = SetDef(SetType.SOURCE_NETS, family)
+        sets[LOCAL[family]] = SetDef(SetType.ADDRESSES, family)
+    return sets
+
+
+def fixed_chains(options: TableOptions) -> dict[str, Chain]:
+    """Chains that every table has."""
+    prefixes = options.interface_prefixes
+    if not prefixes or not all(prefixes):
+        raise ValueError("interface prefixes must not be empty")
+    check = Rule(CheckGeneration(VALID, "related"), comment="accepted in this generation")
+    discovery = Rule(Accept(), (HeaderIcmp6(*_MLD_AND_ND),), comment="neighbour discovery and MLD")
+    return {
+        "antispoof": Chain(_antispoof(prefixes, options.protect_local_sources), HookPoint.PREROUTING_RAW),
+        "fabric": Chain(_fabric()),
+        "forward": Chain((check, *_ours(Via.IN, prefixes, Goto("judge")), *_ours(Via.OUT, prefixes, Goto("judge"))), HookPoint.FORWARD),
+        "input": Chain((check, discovery, *_dhcp_in(prefixes), *_ours(Via.IN, prefixes, Goto("judge"))), HookPoint.INPUT),
+        "output": Chain(
+            (
+                check,
+                # The kernel's own errors (TTL, MTU) leave before forward judged the flow that they are about.
+                Rule(Accept(), (StateIs((State.RELATED,)),), comment="errors that this host reports"),
+                discovery,
+                *_ours(Via.OUT, prefixes, Goto("judge")),
+            ),
+            HookPoint.OUTPUT,
+        ),
+        "judge": Chain(
+            (
+                Rule(Drop(), (StateIs((State.INVALID, State.UNTRACKED)),), counter=True, comment="invalid or untracked"),
+                Rule(Drop(), (StateIs((State.RELATED,)),), counter=True, comment="error about a flow that is not current"),
+                Rule(Goto("out_reply"), (ReplyDirection(),)),
+                Rule(Goto("out_original")),
+            )
+        ),
+        "related": Chain(_related(prefixes)),
+        "out_original": Chain(_half(EGRESS, Via.IN, prefixes, host=ACCEPTED, other="in_original")),
+        "out_reply": Chain(_half(EGRESS, Via.OUT, prefixes, host=ACCEPTED, other="in_reply")),
+        AFTER_EGRESS: Chain((Rule(Goto("in_reply"), (ReplyDirection(),)), Rule(Goto("in_original")))),
+        "in_original": Chain(_half(INGRESS, Via.OUT, prefixes, host="to_host", other=ACCEPTED)),
+        "in_reply": Chain(_half(INGRESS, Via.IN, prefixes, host="to_host", other=ACCEPTED)),
+        "to_host": Chain((_to_host(options.endpoint_to_host),)),
+        ACCEPTED: Chain((Rule(AcceptFlow()),)),
+        DENY: Chain((Rule(Drop(), counter=True, comment="denied"),)),
+    }
+
+
+def empty_table(options: TableOptions) -> Table:
+    """A table in which every interface of ours is unknown and therefore denied."""
+    table = Table(chains=fixed_chains(options), sets=fixed_sets())
+    for name, definition in table.sets.items():
+        if definition.type is SetType.CHAINS:
+            table.maps[name] = {}
+        elif definition.type is not SetType.GENERATION:
+            table.elements[name] = set()
+    return table
+
+
+def _ours(via: Via, prefixes: tuple[str, ...], verdict: Verdict) -> tuple[Rule, ...]:
+    return tuple(Rule(verdict, (InterfacePrefix(via, prefix),)) for prefix in prefixes)
+
+
+def _antispoof(prefixes: tuple[str, ...], protect_local: bool) -> tuple[Rule, ...]:
+    foreign = tuple(InterfacePrefix(Via.IN, prefix, negated=True) for prefix in prefixes)
+    rules = [Rule(Goto("fabric") if protect_local else Accept(), foreign)]
+    rules += [Rule(Accept(), (SourceIn(family, OWN[family]),)) for family in (IPV4, IPV6)]
+    rules += [Rule(Accept(), (SourceIn(family, SPOOF[family]),), comment="allowSpoofedSourcePrefixes") for family in (IPV4, IPV6)]
+    link_local = HeaderAddress(Side.SOURCE, _LINK_LOCAL6)
+    rules += [
+        Rule(Accept(), (HeaderIcmp6(*_ND), link_local), comment="neighbour discovery"),
+        Rule(Accept(), (HeaderIcmp6(*_ND), HeaderAddress(Side.SOURCE, _UNSPECIFIED6)), comment="duplicate address detection"),
+        Rule(Accept(), (HeaderUdp(_DHCP_CLIENT, _DHCP_SERVER), HeaderAddress(Side.SOURCE, _UNSPECIFIED4)), comment="DHCP"),
+        Rule(Accept(), (HeaderUdp(_DHCP6_CLIENT, _DHCP6_SERVER), link_local), comment="DHCPv6"),
+        Rule(Drop(), counter=True, comment="spoofed source"),
+    ]
+    return tuple(rules)
+
+
+def _fabric() -> tuple[Rule, ...]:
+    return tuple(
+        Rule(Drop(), (HeaderAddressIn(Side.SOURCE, family, LOCAL[family]),), counter=True, comment="local source from elsewhere")
+        for family in (IPV4, IPV6)
+    )
+
+
+def _dhcp_in(prefixes: tuple[str, ...]) -> tuple[Rule, ...]:
+    rules = []
+    for prefix in prefixes:
+        ours = InterfacePrefix(Via.IN, prefix)
+        rules.append(Rule(Accept(), (ours, Family(IPV4), HeaderUdp(_DHCP_CLIENT, _DHCP_SERVER)), comment="DHCP"))
+        rules.append(Rule(Accept(), (ours, Family(IPV6), HeaderUdp(_DHCP6_CLIENT, _DHCP6_SERVER)), comment="DHCPv6"))
+    return tuple(rules)
+
+
+def _related(prefixes: tuple[str, ...]) -> tuple[Rule, ...]:
+    """An ICMP error carries the mark of the flow that it is about; from a workload it counts only if the flow is the workload's own."""
+    foreign = tuple(InterfacePrefix(Via.IN, prefix, negated=True) for prefix in prefixes)
+    rules = [Rule(Accept(), foreign)]
+    for direction, origin in ((OriginalDirection(), Tuple.ORIGINAL), (ReplyDirection(), Tuple.REPLY)):
+        for family in (IPV4, IPV6):
+            rules.append(Rule(Accept(), (direction, SourceIn(family, OWN[family], origin))))
+            rules.append(Rule(Accept(), (direction, SourceIn(family, SPOOF[family], origin))))
+    rules.append(Rule(Drop(), counter=True, comment="error about another's flow"))
+    return tuple(rules)
+
+
+def _half(map_name: str, via: Via, prefixes: tuple[str, ...], *, host: str, other: str) -> tuple[Rule, ...]:
+    """One end of a flow: a workload has its chain, the host goes to ``host``, everything else to ``other``."""
+    unknown = tuple(
+        Rule(Goto(DENY), (InterfacePrefix(via, prefix),), counter=True, comment=f"{map_name}: unknown interface") for prefix in prefixes
+    )
+    return (Rule(Dispatch(map_name, via)), *unknown, Rule(Goto(host), (NoInterface(via),)), Rule(Goto(other)))
+
+
+def _to_host(action: HostAction) -> Rule:
+    if action is HostAction.DROP:
+        return Rule(Drop(), counter=True, comment="workload to its host")
+    return Rule(Goto(ACCEPTED), comment=f"workload to its host: {action.value}")

@@ -1,0 +1,43 @@
+"""The 32 bits of the conntrack mark and of the packet mark: who uses which.
+
+::
+
+    bit   31......24  23..............8  7......0
+          reserved    generation         reserved
+
+Generation: 16 bits; 0 means that the flow was never accepted by us. All bits outside ``GENERATION_MASK`` belong to others or to
+later uses (a verdict identifier for flow logs, a bit against fast paths, a network number) and are kept as they are.
+The packet mark is not written at all so far.
+
+Wrapping: generations count 1, 2, ... 65535, 1, ...; 0 is skipped. A flow that sends nothing for 65,535 revocations in a row would be
+taken for current again. A busy host that makes one new generation a second needs more than 18 hours for that, longer than most
+conntrack timeouts; only an established TCP flow (5 days) that stays silent all the time comes into question. Whoever drives the
+datapath is told when the counter wraps (``next_generation``) so that idle entries can be swept.
+"""
+
+from __future__ import annotations
+
+GENERATION_SHIFT = 8
+GENERATION_BITS = 16
+GENERATION_MASK = ((1 << GENERATION_BITS) - 1) << GENERATION_SHIFT
+"""Bits of the conntrack mark that hold the generation."""
+LAST_GENERATION = (1 << GENERATION_BITS) - 1
+
+
+def generation_mark(generation: int) -> int:
+    """The conntrack mark's bits for a generation from 1 to ``LAST_GENERATION``."""
+    if not 1 <= generation <= LAST_GENERATION:
+        raise ValueError(f"generation {generation} is out of range")
+    return generation << GENERATION_SHIFT
+
+
+def mark_generation(mark: int) -> int:
+    """The generation in a conntrack mark; 0 when the flow was never accepted."""
+    return (mark & GENERATION_MASK) >> GENERATION_SHIFT
+
+
+def next_generation(generation: int) -> tuple[int, bool]:
+    """The generation after this one (from 0: the first), and True when the counter wrapped. Never 0."""
+    if generation >= LAST_GENERATION:
+        return 1, True
+    return generation + 1, False

@@ -1,0 +1,55 @@
+"""Names of chains and sets: functions of what they mean, never of when they were made.
+
+Readable where the kernel's limits allow it, otherwise a digest. Letters, digits and ``. - _ /`` are what nft(8) accepts in a name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+import msgspec
+
+from tabinet.model.keys import ResourceKey
+
+NAME_LIMIT = 100
+"""Longest readable name, in bytes. The kernel allows 255 (NFT_NAME_MAXLEN); shorter is kinder to whoever reads a listing."""
+
+_READABLE = re.compile(r"[A-Za-z0-9._-]+")
+_KINDS = {"GlobalNetworkPolicy": "gnp", "NetworkPolicy": "np", "Profile": "profile"}
+
+
+def digest(value: object) -> str:
+    """16 hexadecimal digits that stand for the content of a msgspec value (integers up to 64 bits)."""
+    return hashlib.blake2b(msgspec.msgpack.encode(value, order="deterministic"), digest_size=8).hexdigest()
+
+
+def direction_letter(ingress: bool) -> str:
+    """``i`` or ``e``."""
+    return "i" if ingress else "e"
+
+
+def policy_chain(key: ResourceKey, ingress: bool, continuation: str = "") -> str:
+    """The chain of a policy or profile; with ``continuation`` the variant whose Pass goes there."""
+    parts = [part for part in (key.namespace, key.name) if part]
+    kind = _KINDS.get(key.kind)
+    name = "/".join((kind or "", *parts))
+    if kind is None or len(name) > NAME_LIMIT or not all(_READABLE.fullmatch(part) for part in parts):
+        name = f"x/{digest(key)}"
+    suffix = f"/to-{continuation.rpartition('-')[2]}" if continuation else ""
+    return f"p{direction_letter(ingress)}-{name}{suffix}"
+
+
+def stage_chain(stage: object, ingress: bool) -> str:
+    """The chain of an endpoint class from one tier on."""
+    return f"c{direction_letter(ingress)}-{digest(stage)}"
+
+
+def member_set(set_id: str, kind: str, family: int) -> str:
+    """The set of one family's members: kind ``a`` addresses, ``n`` nets, ``p`` (address, protocol, port)."""
+    return f"{kind}{family}-{set_id}"
+
+
+def constant_set(kind: str, content: object) -> str:
+    """A set whose members are written in a rule: the name is a function of them."""
+    return f"{kind}-{digest(content)}"

@@ -1,0 +1,173 @@
+"""What the calculation announced of sets, as the elements of IR sets; and which way each set moved.
+
+A NETS set becomes ``a4-``/``a6-`` sets of addresses, and ``n4-``/``n6-`` sets of ranges only while it has nets of that family, because hash
+sets are cheap to change and interval sets are not. A PORTS set becomes ``p4-``/``p6-``.
+
+``queue`` costs what the message holds and touches no table. ``settle`` brings one set into the table: it costs what changed, plus, when
+nets changed, the number of nets of that set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from tabinet.calc.messages import Member, PortMember, SetDelta, SetKind, SetRemove, SetUpdate
+from tabinet.lib.ip import IPV4, IPV6, Prefix
+from tabinet.rules import names
+from tabinet.rules.edit import TableEdit
+from tabinet.rules.ir import SetDef, SetType
+from tabinet.rules.policy import SetShape, collapse
+
+FAMILIES = (IPV4, IPV6)
+
+
+@dataclass(slots=True)
+class _Queued:
+    """What came since the last flush: a replacement (or removal), then a delta."""
+
+    replaces: bool = False
+    kind: SetKind | None = None
+    """With ``replaces``: the set's kind, None when it was removed."""
+    members: frozenset[Member] = frozenset()
+    added: set[Member] = field(default_factory=set)
+    removed: set[Member] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class _Live:
+    """A set that the table holds."""
+
+    kind: SetKind
+    nets: dict[int, set[Prefix]] = field(default_factory=lambda: {IPV4: set(), IPV6: set()})
+
+
+@dataclass(slots=True)
+class Move:
+    """What a flush did to one set."""
+
+    grew: bool = False
+    shrank: bool = False
+    reshaped: bool = False
+    """It came, went, changed its kind, or began or ceased to have nets of a family: rules that name it must be made again."""
+
+
+@dataclass(slots=True)
+class SetStates:
+    """All announced sets."""
+
+    live: dict[str, _Live] = field(default_factory=dict)
+    queued: dict[str, _Queued] = field(default_factory=dict)
+
+    def queue(self, update: SetUpdate | SetDelta | SetRemove) -> None:
+        """The message counts from the next ``settle`` on."""
+        match update:
+            case SetUpdate(set_id=set_id, kind=kind, members=members):
+                self.queued[set_id] = _Queued(replaces=True, kind=kind, members=members)
+            case SetRemove(set_id=set_id):
+                self.queued[set_id] = _Queued(replaces=True)
+            case SetDelta(set_id=set_id, added=added, removed=removed):
+                queued = self.queued.setdefault(set_id, _Queued())
+                queued.removed -= added
+                queued.added -= removed
+                queued.added |= added
+                queued.removed |= removed
+
+    def shape(self, set_id: str) -> SetShape | None:
+        """What rules have to know of the set; None when it is not announced."""
+        live = self.live.get(set_id)
+        if live is None:
+            return None
+        return SetShape(live.kind, frozenset(family for family in FAMILIES if live.nets[family]))
+
+    def settle(self, edit: TableEdit) -> dict[str, Move]:
+        """All that was queued is in the table; says how each set moved."""
+        queued, self.queued = self.queued, {}
+        return {set_id: self._settle(set_id, item, edit) for set_id, item in queued.items()}
+
+    def _settle(self, set_id: str, item: _Queued, edit: TableEdit) -> Move:
+        before = self.shape(set_id)
+        live = self.live.get(set_id)
+        move = Move()
+        if item.replaces:
+            if live is not None and live.kind is not item.kind:
+                move.shrank = True
+                self._forget(set_id, live, edit)
+                live = None
+            if item.kind is None:
+                move.reshaped = before is not None
+                return move
+        if live is None:
+            if item.kind is None:
+                return move  # a delta for a set that was never announced
+            live = self.live[set_id] = _Live(item.kind)
+            for name, definition in _hash_sets(set_id, item.kind):
+                edit.add_set(name, definition)
+        present = set(_members(set_id, live, edit)) if item.replaces else None
+        if present is None:
+            added, removed = item.added, item.removed
+        else:
+            wanted = (item.members | item.added) - item.removed
+            added, removed = set(wanted - present), present - wanted
+        self._change(set_id, live, added, removed, edit, move)
+        move.reshaped = before != self.shape(set_id)
+        return move
+
+    def _change(self, set_id: str, live: _Live, added: set[Member], removed: set[Member], edit: TableEdit, move: Move) -> None:
+        dirty_nets: set[int] = set()
+        for members, gone in ((removed, True), (added, False)):
+            for member in members:
+                place = _place(set_id, live.kind, member)
+                if place is not None:
+                    changed = edit.remove_element(place, member) if gone else edit.add_element(place, member)
+                elif isinstance(member, Prefix) and live.kind is SetKind.NETS:
+                    nets = live.nets[member.family]
+                    changed = (member in nets) is gone
+                    (nets.discard if gone else nets.add)(member)
+                    if changed:
+                        dirty_nets.add(member.family)
+                else:
+                    continue  # a member of the wrong kind matches nothing
+                if changed and gone:
+                    move.shrank = True
+                elif changed:
+                    move.grew = True
+        for family in dirty_nets:
+            name = names.member_set(set_id, "n", family)
+            if live.nets[family]:
+                edit.add_set(name, SetDef(SetType.NETS, family))
+                edit.replace_elements(name, set(collapse(live.nets[family])))
+            else:
+                edit.remove_set(name)
+
+    def _forget(self, set_id: str, live: _Live, edit: TableEdit) -> None:
+        for name, _ in _hash_sets(set_id, live.kind):
+            edit.remove_set(name)
+        for family in FAMILIES:
+            if live.nets[family]:
+                edit.remove_set(names.member_set(set_id, "n", family))
+        del self.live[set_id]
+
+
+def _hash_sets(set_id: str, kind: SetKind) -> Iterator[tuple[str, SetDef]]:
+    letter, set_type = ("a", SetType.ADDRESSES) if kind is SetKind.NETS else ("p", SetType.ADDRESS_PORTS)
+    for family in FAMILIES:
+        yield names.member_set(set_id, letter, family), SetDef(set_type, family)
+
+
+def _place(set_id: str, kind: SetKind, member: Member) -> str | None:
+    """The hash set that a member belongs to; None for nets."""
+    if isinstance(member, PortMember):
+        return names.member_set(set_id, "p", member.address.family) if kind is SetKind.PORTS else None
+    if kind is SetKind.NETS and member.is_host:
+        return names.member_set(set_id, "a", member.family)
+    return None
+
+
+def _members(set_id: str, live: _Live, edit: TableEdit) -> Iterator[Member]:
+    for name, _ in _hash_sets(set_id, live.kind):
+        for element in edit.elements(name):
+            if isinstance(element, Prefix | PortMember):  # hash sets hold nothing else
+                yield element
+    for nets in live.nets.values():
+        yield from nets

@@ -1,0 +1,253 @@
+"""Tables against the naive evaluator, and tables that grew step by step against tables that were built at once."""
+
+from __future__ import annotations
+
+import itertools
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tabinet.calc import messages as m
+from tabinet.lib.ip import Prefix, parse_prefix
+from tabinet.model.keys import ResourceKey
+from tabinet.rules import ir
+from tabinet.rules.builder import TableBuilder
+from tabinet.rules.evaluate import Packet, evaluate
+from tabinet.rules.layout import fixed_chains
+from tabinet.rules.naive import World
+
+ADDRESSES = [parse_prefix(text) for text in ("10.0.0.1", "10.0.0.2", "10.0.1.3", "192.0.2.9", "fd00::1", "fd00::2", "fd00:1::3")]
+NETS = [parse_prefix(text) for text in ("10.0.0.0/24", "10.0.0.0/31", "10.0.1.0/24", "0.0.0.0/0", "fd00::/64", "fd00::/127", "::/0")]
+INTERFACES = ["cali1", "cali2", "tap3"]
+POLICIES = [
+    ResourceKey("GlobalNetworkPolicy", "a"),
+    ResourceKey("NetworkPolicy", "b", "ns"),
+    ResourceKey("NetworkPolicy", "a", "ns"),
+    ResourceKey("GlobalNetworkPolicy", "c"),
+]
+PROFILES = ["p", "q r"]
+NET_SETS = ["s-one", "s-two"]
+PORT_SETS = ["p-one"]
+PORTS = [22, 80, 81, 443]
+
+members = st.frozensets(st.sampled_from(ADDRESSES + NETS), max_size=4)
+port_members = st.frozensets(
+    st.builds(m.PortMember, st.sampled_from(ADDRESSES), st.sampled_from([6, 17]), st.sampled_from(PORTS)), max_size=4
+)
+port_ranges = st.builds(lambda a, b: m.PortRange(min(a, b), max(a, b)), st.sampled_from(PORTS), st.sampled_from(PORTS))
+
+
+def few(strategy, most=2):
+    """Mostly empty, so that rules match something."""
+    return st.one_of(st.just(()), st.lists(strategy, max_size=most).map(tuple))
+
+
+sides = st.one_of(
+    st.just(m.ANY),
+    st.builds(
+        m.Side,
+        nets=few(st.sampled_from(ADDRESSES + NETS)),
+        not_nets=few(st.sampled_from(ADDRESSES + NETS), 1),
+        sets=few(st.sampled_from(NET_SETS)),
+        not_sets=few(st.sampled_from(NET_SETS), 1),
+    ),
+    st.builds(
+        m.Side,
+        sets=few(st.sampled_from(NET_SETS), 1),
+        ports=few(port_ranges, 3),
+        port_sets=few(st.sampled_from(PORT_SETS), 1),
+        not_ports=few(port_ranges, 1),
+        not_port_sets=few(st.sampled_from(PORT_SETS), 1),
+    ),
+)
+icmps = st.builds(m.Icmp, st.sampled_from([8, 13, 128]), st.sampled_from([None, 0, 1]))
+rules = st.builds(
+    m.Rule,
+    action=st.sampled_from(list(m.Action)),
+    ip_version=st.sampled_from([None, None, None, 4, 6]),
+    protocol=st.sampled_from([None, None, 6, 6, 17, 1, 58, 47]),
+    not_protocol=st.sampled_from([None, None, None, 6, 1]),
+    icmp=st.one_of(st.none(), st.none(), icmps),
+    not_icmp=st.one_of(st.none(), st.none(), icmps),
+    source=sides,
+    destination=sides,
+)
+policies = st.builds(m.Policy, ingress=st.lists(rules, max_size=3).map(tuple), egress=st.lists(rules, max_size=3).map(tuple))
+tiers = st.builds(
+    m.TierPolicies,
+    tier=st.sampled_from(["default", "security"]),
+    default_action=st.sampled_from([m.Action.DENY, m.Action.PASS]),
+    policies=st.lists(st.sampled_from(POLICIES), min_size=1, max_size=3, unique=True).map(tuple),
+)
+endpoints = st.builds(
+    m.Endpoint,
+    host=st.just("h"),
+    interface=st.sampled_from(INTERFACES),
+    mac=st.just(""),
+    nets=st.lists(st.sampled_from(ADDRESSES), min_size=1, max_size=3, unique=True).map(lambda nets: tuple(sorted(nets))),
+    spoof_nets=few(st.sampled_from(NETS), 1),
+    ingress=st.lists(tiers, max_size=2).map(tuple),
+    egress=st.lists(tiers, max_size=2).map(tuple),
+    profiles=st.lists(st.sampled_from(PROFILES), max_size=2, unique=True).map(tuple),
+)
+ENDPOINT_KEYS = [ResourceKey("WorkloadEndpoint", f"w{index}", "ns") for index in range(4)]
+
+net_updates = st.builds(m.SetUpdate, st.sampled_from(NET_SETS), st.just(m.SetKind.NETS), members)
+port_updates = st.builds(m.SetUpdate, st.sampled_from(PORT_SETS), st.just(m.SetKind.PORTS), port_members)
+updates = st.one_of(
+    net_updates,
+    port_updates,
+    st.builds(lambda i, a, r: m.SetDelta(i, a, r - a), st.sampled_from(NET_SETS), members, members),
+    st.builds(lambda i, a, r: m.SetDelta(i, a, r - a), st.sampled_from(PORT_SETS), port_members, port_members),
+    st.builds(m.SetRemove, st.sampled_from(NET_SETS + PORT_SETS)),
+    st.builds(m.PolicyUpdate, st.sampled_from(POLICIES), policies),
+    st.builds(m.PolicyUpdate, st.sampled_from(POLICIES), policies),
+    st.builds(m.PolicyRemove, st.sampled_from(POLICIES)),
+    st.builds(m.ProfileUpdate, st.sampled_from(PROFILES), policies),
+    st.builds(m.ProfileRemove, st.sampled_from(PROFILES)),
+    st.builds(m.EndpointUpdate, st.sampled_from(ENDPOINT_KEYS), st.just(1), endpoints),
+    st.builds(m.EndpointUpdate, st.sampled_from(ENDPOINT_KEYS), st.just(1), endpoints),
+    st.builds(m.EndpointRemove, st.sampled_from(ENDPOINT_KEYS)),
+)
+whole = st.tuples(
+    st.tuples(*(st.builds(m.SetUpdate, st.just(name), st.just(m.SetKind.NETS), members) for name in NET_SETS)),
+    st.tuples(*(st.builds(m.SetUpdate, st.just(name), st.just(m.SetKind.PORTS), port_members) for name in PORT_SETS)),
+    st.tuples(*(st.builds(m.PolicyUpdate, st.just(key), policies) for key in POLICIES[:3])),
+    st.tuples(*(st.builds(m.ProfileUpdate, st.just(name), policies) for name in PROFILES)),
+    st.tuples(*(st.builds(m.EndpointUpdate, st.just(key), st.just(1), endpoints) for key in ENDPOINT_KEYS[:3])),
+).map(lambda parts: list(itertools.chain.from_iterable(parts)))
+
+
+def packets() -> list[Packet]:
+    """Every pair of addresses and interfaces, with every kind of packet that the rules can tell apart."""
+    kinds = [(6, 1024, 80, 0, 0), (6, 22, 443, 0, 0), (17, 80, 81, 0, 0), (47, 0, 0, 0, 0)]
+    found = []
+    for source, destination in itertools.permutations(ADDRESSES, 2):
+        if source.family != destination.family:
+            continue
+        echo = [(1, 0, 0, 8, 0), (1, 0, 0, 13, 1)] if source.family == 4 else [(58, 0, 0, 128, 0), (58, 0, 0, 128, 1)]
+        for protocol, sport, dport, kind, code in kinds + echo:
+            for into, out in (("cali1", "cali2"), ("cali2", "tap3"), ("tap3", "eth0"), ("eth0", "cali1"), ("cali9", "eth0")):
+                found.append(Packet(into, out, source, destination, protocol, sport, dport, kind, code))
+    return found
+
+
+PACKETS = packets()
+
+
+def check_packets(builder: TableBuilder, world: World, some: list[Packet]) -> None:
+    for packet in some:
+        got = evaluate(builder.table, packet)
+        assert got.accepted == world.forwards(packet), (packet, got)
+
+
+@settings(max_examples=100, deadline=None)
+@given(whole, st.randoms(use_true_random=False))
+def test_table_decides_as_the_naive_evaluator(announced, random):
+    builder, world = TableBuilder(), World()
+    for update in announced:
+        builder.on_update(update)
+        world.on_update(update)
+    builder.flush()
+    check_packets(builder, world, random.sample(PACKETS, 200))
+
+
+def rebuilt(world: World) -> TableBuilder:
+    """A builder that was told the world at once, in another order."""
+    builder = TableBuilder()
+    for key, endpoint in sorted(world.endpoints.items(), reverse=True):
+        builder.on_update(m.EndpointUpdate(key, 1, endpoint))
+    for name, policy in sorted(world.profiles.items()):
+        builder.on_update(m.ProfileUpdate(name, policy))
+    for key, policy in sorted(world.policies.items()):
+        builder.on_update(m.PolicyUpdate(key, policy))
+    for set_id, (kind, present) in world.sets.items():
+        builder.on_update(m.SetUpdate(set_id, kind, frozenset(present)))
+    builder.flush()
+    return builder
+
+
+def applied(table: ir.Table, delta: ir.TableDelta) -> ir.Table:
+    """A copy of the table with the delta applied, by the words of TableDelta."""
+    result = ir.Table(
+        dict(table.chains),
+        dict(table.sets),
+        {name: set(elements) for name, elements in table.elements.items()},
+        {name: dict(mapping) for name, mapping in table.maps.items()},
+    )
+    for name in delta.chains_removed:
+        del result.chains[name]
+    result.chains.update(delta.chains)
+    for name in delta.sets_removed:
+        del result.sets[name], result.elements[name]
+    for name, definition in delta.sets.items():
+        assert name not in result.sets
+        result.sets[name] = definition
+        result.elements[name] = set()
+    for name, gone in delta.removed.items():
+        assert gone <= result.elements[name]
+        result.elements[name] -= gone
+    for name, come in delta.added.items():
+        assert not come & result.elements[name]
+        result.elements[name] |= come
+    for name, keys in delta.map_removed.items():
+        for key in keys:
+            del result.maps[name][key]
+    for name, mapping in delta.map_set.items():
+        result.maps[name].update(mapping)
+    return result
+
+
+@settings(max_examples=100, deadline=None)
+@given(whole, st.lists(st.lists(updates, max_size=4), max_size=8), st.randoms(use_true_random=False))
+def test_table_is_state_not_history(announced, batches, random):
+    builder, world = TableBuilder(), World()
+    previous = applied(builder.table, ir.TableDelta())
+    some = random.sample(PACKETS, 60)
+    allowed: set[Packet] = set()
+    for batch in [announced, *batches]:
+        for update in batch:
+            builder.on_update(update)
+            world.on_update(update)
+        delta = builder.flush()
+        previous = applied(previous, delta)
+        assert previous == builder.table
+        now = {packet for packet in some if world.forwards(packet)}
+        assert delta.revokes or allowed <= now, allowed - now
+        allowed = now
+        check_packets(builder, world, some)
+    assert builder.table == rebuilt(world).table
+    assert builder.flush().empty
+
+
+@settings(max_examples=30, deadline=None)
+@given(whole)
+def test_every_name_in_the_table_leads_somewhere(announced):
+    builder = TableBuilder()
+    for update in announced:
+        builder.on_update(update)
+    builder.flush()
+    table = builder.table
+    for chain in table.chains.values():
+        for rule in chain.rules:
+            if isinstance(rule.verdict, ir.Jump | ir.Goto):
+                assert rule.verdict.chain in table.chains
+            for match in rule.matches:
+                named = msgspec.structs.asdict(match).get("set_name")
+                assert named is None or named in table.sets
+    for mapping in table.maps.values():
+        assert set(mapping.values()) <= table.chains.keys()
+    reached = set(itertools.chain.from_iterable(mapping.values() for mapping in table.maps.values()))
+    todo = [name for name, chain in table.chains.items() if chain.hook is not None] + list(reached)
+    while todo:
+        for rule in table.chains[todo.pop()].rules:
+            targets = {getattr(rule.verdict, "chain", ""), getattr(rule.verdict, "related", "")} - {"", *reached}
+            reached |= targets
+            todo += targets
+    assert table.chains.keys() - fixed_chains(builder.options).keys() <= reached, "a chain that nothing leads to"
+
+
+def test_addresses_cover_both_families():
+    assert {address.family for address in ADDRESSES} == {4, 6}
+    assert all(isinstance(net, Prefix) for net in NETS)
