@@ -1,8 +1,8 @@
 """Cuts and heals cables.
 
 Two ways to cut. At carrier level: the first end is set down, so that the other side sees its carrier go, as when a plug is pulled.
-Silently: both ends drop everything that they receive, ARP and neighbour discovery included, as when a device in the middle dies; only BFD or
-BGP timers find out. The silent cut is a table ``netdev tabinet-lab-<interface>`` of the lab's own, so nobody else's rules are touched.
+Silently: both ends drop everything that they receive, ARP and neighbour discovery included, as when a device in the middle dies; only BFD
+or BGP timers find out. The silent cut is a table ``netdev tabinet-lab-<interface>`` of the lab's own, so nobody else's rules are touched.
 
 What to run is rendered by pure functions; O(1).
 """

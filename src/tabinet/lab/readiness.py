@@ -9,8 +9,11 @@ import asyncio
 import socket
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
-from tabinet.errors import LabError, StoreError
+from tabinet.bgp.control import BirdControl
+from tabinet.bgp.records import SessionState
+from tabinet.errors import BirdError, LabError, StoreError
 from tabinet.kernel.netns import run_in
 from tabinet.kernel.rtnetlink import Route, RouteKind
 from tabinet.kernel.rtsocket import RtSocket, open_rtnetlink
@@ -75,6 +78,34 @@ async def wait_store(store: Datastore, timeout_s: float = START_TIMEOUT_S) -> No
             await asyncio.sleep(_POLL_S)
         else:
             return
+
+
+async def wait_sessions(sockets: Mapping[str, str], wanted: Mapping[str, int], timeout_s: float) -> None:
+    """Every host's BIRD has as many established sessions as ``wanted`` says.
+
+    ``sockets`` maps names to control sockets.
+
+    Raises:
+        LabError: some are missing after ``timeout_s``; with the reasons that BIRD gives.
+    """
+    deadline = time.monotonic() + timeout_s
+    while missing := {host: text for host, path in sockets.items() if (text := await asyncio.to_thread(_down, path, wanted[host]))}:
+        if time.monotonic() > deadline:
+            raise LabError(f"BGP after {timeout_s:g} s: " + "; ".join(f"{host}: {text}" for host, text in missing.items()))
+        await asyncio.sleep(_CONVERGENCE_POLL_S)
+
+
+def _down(path: str, wanted: int) -> str:
+    """What keeps a BIRD from having all its sessions; empty when it has."""
+    try:
+        sessions = BirdControl(Path(path)).sessions()
+    except BirdError as error:
+        return str(error)
+    up = [session for session in sessions if session.state is SessionState.ESTABLISHED]
+    if len(up) >= wanted:
+        return ""
+    reasons = [f"{session.peer} {session.reason or session.state.value}" for session in sessions if session not in up]
+    return f"{len(up)} of {wanted} sessions up" + (f" ({', '.join(reasons[:3])})" if reasons else "")
 
 
 async def wait_routes(hosts: Mapping[str, str], wanted: Mapping[str, Sequence[Prefix]], timeout_s: float) -> None:

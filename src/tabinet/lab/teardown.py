@@ -1,7 +1,7 @@
 """Removes a lab: all of it, whatever state it is in, and as often as one likes.
 
-In: the lab's name. What there is to remove is found in two ways that do not depend on each other: what the state file remembers, and what is
-named after the lab (namespaces) or lives in it (processes, by the inode of their network namespace). So it works after a crash, and
+In: the lab's name. What there is to remove is found in two ways that do not depend on each other: what the state file remembers, and what
+is named after the lab (namespaces) or lives in it (processes, by the inode of their network namespace). So it works after a crash, and
 without a state file. Cost: one look at /proc and a few ms for each namespace.
 """
 

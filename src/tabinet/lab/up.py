@@ -1,0 +1,117 @@
+"""Brings a lab up: from a topology to a fabric in which every workload answers whom it should.
+
+In: a topology and the resources that come with it. Out: a ``Lab`` that runs, or an error and nothing left behind. What does not depend on
+each other is done at the same time; the time is mostly that of starting Pythons and of BGP finding its neighbours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tabinet.errors import LabError
+from tabinet.lab.build import build, lab_namespaces
+from tabinet.lab.lab import Lab, Progress
+from tabinet.lab.launches import AGENT, ETCD, Component, components, render_client_file
+from tabinet.lab.load import LoadedTopology
+from tabinet.lab.plan import make_plan
+from tabinet.lab.preflight import preflight
+from tabinet.lab.processes import start
+from tabinet.lab.readiness import wait_started, wait_store
+from tabinet.lab.state import ROOT, LabDirectory, LabState, ProcessRecord, exclusive, write_atomically
+from tabinet.lab.teardown import take_down
+from tabinet.lab.workloads import attach_workloads
+from tabinet.store.client import ResourceClient
+
+CLIENT_FILE = "tabinet.toml"
+"""In the lab's directory: how the other commands find its store."""
+
+
+async def lab_up(loaded: LoadedTopology, *, progress: Progress = lambda step: None, root: Path = ROOT) -> Lab:
+    """The lab runs: all programs are ready, all workloads attached, all routes there.
+
+    Raises:
+        SetupError: the machine lacks something; nothing was made.
+        LabError: it exists already, or something failed; what was made is removed again.
+    """
+    plan = make_plan(loaded.topology)
+    directory = LabDirectory(plan.name, root)
+    async with exclusive(directory):
+        if directory.path.exists() or lab_namespaces(plan.name):
+            raise LabError(f"lab {plan.name} exists already: remove it first with 'tabinet lab down {plan.name}'")
+        progress("looking at the machine")
+        await preflight(plan)
+        raising = _Raising(Lab(directory, plan), loaded.source, progress)
+        try:
+            await raising.run(loaded.documents)
+        except BaseException:
+            await take_down(directory)
+            raise
+        return raising.lab
+
+
+@dataclass(slots=True)
+class _Raising:
+    """A lab that is being made."""
+
+    lab: Lab
+    source: str
+    progress: Progress
+    processes: list[ProcessRecord] = field(default_factory=list)
+
+    async def run(self, documents: Sequence[dict[str, object]]) -> None:
+        plan, directory = self.lab.plan, self.lab.directory
+        everything = components(plan, directory)
+        self._remember("building")
+        self._write_files(everything)
+        self.progress(f"{len(plan.nodes)} namespaces and {len(plan.cables)} links")
+        await build(plan)
+        self.progress("etcd and routing daemons")
+        daemons: dict[str, list[Component]] = {}
+        for component in everything:
+            if component.name not in (AGENT, ETCD):
+                daemons.setdefault(component.node, []).append(component)
+        async with asyncio.TaskGroup() as group:
+            for sequence in daemons.values():
+                group.create_task(self._start(sequence))
+            group.create_task(self._start([component for component in everything if component.name == ETCD]))
+            group.create_task(self._apply([*plan.resources, *documents]))
+        self.progress(f"agents of {len(plan.hosts)} hosts")
+        async with asyncio.TaskGroup() as group:
+            for component in everything:
+                if component.name == AGENT:
+                    group.create_task(self._start([component]))
+        self._remember("building")
+        self.progress(f"{len(plan.topology.workloads)} workloads")
+        async with self.lab.store() as store:
+            await attach_workloads(store, plan)
+        self.progress("BGP convergence")
+        await self.lab.wait_converged()
+        self._remember("up")
+
+    def _remember(self, stage: str) -> None:
+        state = LabState(topology=self.lab.plan.topology, source=self.source, stage=stage, processes=tuple(self.processes))
+        self.lab.directory.write(state)
+
+    def _write_files(self, everything: Sequence[Component]) -> None:
+        for component in everything:
+            for file in component.files:
+                path = component.launch.directory / file.name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(path, file.text.encode())
+        client = self.lab.directory.path / CLIENT_FILE
+        write_atomically(client, render_client_file(self.lab.directory).encode())
+
+    async def _start(self, sequence: Sequence[Component]) -> None:
+        """Each runs when the one before it is ready."""
+        for component in sequence:
+            record = start(component.launch)
+            self.processes.append(record)
+            await wait_started(component, record)
+
+    async def _apply(self, documents: Sequence[dict[str, object]]) -> None:
+        async with self.lab.store() as store:
+            await wait_store(store)
+            await ResourceClient(store).apply_many(documents)

@@ -1,0 +1,59 @@
+"""The workloads of a lab: attached through the same code as any other workload, and found again in the store.
+
+In: a plan and its store. Out: endpoints that are ready, or ``Target`` records with the addresses that they got. All workloads are
+attached at the same time; a lab's workload has orchestrator ``lab`` and its own name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from tabinet.attach.names import Workload as Identity
+from tabinet.attach.netns import AttachRequest, attach
+from tabinet.attach.network import LinuxNetwork
+from tabinet.errors import DataError, LabError
+from tabinet.lab.expectation import Target
+from tabinet.lab.plan import Plan, namespace_of
+from tabinet.lab.topology import Workload
+from tabinet.lib.ip import parse_prefix
+from tabinet.model.codec import decode_stored
+from tabinet.model.keys import path_of
+from tabinet.model.resources import EndpointPort, WorkloadEndpoint
+from tabinet.store.api import Datastore
+
+ORCHESTRATOR = "lab"
+
+
+def identity_of(workload: Workload) -> Identity:
+    """By which name a workload is attached."""
+    return Identity(node=workload.host, workload=workload.name, orchestrator=ORCHESTRATOR, namespace=workload.namespace)
+
+
+async def read_targets_found(store: Datastore, plan: Plan) -> list[Target]:
+    """The workloads that have an endpoint in the store, with their addresses, in the order of the topology."""
+    found = []
+    for workload in plan.topology.workloads:
+        item = await store.get(path_of(identity_of(workload).key))
+        if item is None:
+            continue
+        try:
+            decoded = decode_stored(item.key, item.value)
+        except DataError:  # a broken endpoint is programmed nowhere: the same as none
+            continue
+        if decoded is not None and isinstance(decoded[1], WorkloadEndpoint):
+            addresses = tuple(parse_prefix(text) for text in decoded[1].spec.ip_networks)
+            found.append(Target(workload.name, namespace_of(plan.name, workload.name), addresses))
+    return found
+
+
+async def read_targets(store: Datastore, plan: Plan) -> list[Target]:
+    """All workloads with their addresses, in the order of the topology.
+
+    Raises:
+        LabError: one has no endpoint in the store.
+    """
+    found = await read_targets_found(store, plan)
+    missing = [workload.name for workload in plan.topology.workloads if workload.name not in {target.name for target in found}]
+    if missing:
+        raise LabError(f"not attached: {', '.join(missing)}; bring the lab down and up again")
+    return found
