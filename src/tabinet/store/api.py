@@ -7,7 +7,7 @@ Keys are text, values bytes.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 import msgspec
@@ -97,7 +97,7 @@ class Datastore(Protocol):
         """The value of ``key``, or None."""
         ...
 
-    def list(self, prefix: str, *, page_size: int = 5000) -> AsyncIterator[Page]:
+    def list(self, prefix: str, *, page_size: int = 5000) -> AsyncGenerator[Page, None]:
         """All keys that begin with ``prefix``, in key order, at one revision; at least one page, which may be empty.
 
         Raises:
@@ -116,7 +116,7 @@ class Datastore(Protocol):
         """
         ...
 
-    def watch(self, prefix: str, after_revision: int) -> AsyncIterator[WatchBatch]:
+    def watch(self, prefix: str, after_revision: int) -> AsyncGenerator[WatchBatch, None]:
         """Every change below ``prefix`` after ``after_revision``, forever. Closing the iterator ends the watch.
 
         The first batch is empty and comes as soon as the watch stands, so that a reader knows that it is connected. The changes of

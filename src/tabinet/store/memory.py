@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 
 from tabinet.errors import Compacted, NotFound, StoreUnavailable
@@ -70,7 +70,7 @@ class MemoryStore:
         self._check()
         return self._items.get(key)
 
-    async def list(self, prefix: str, *, page_size: int = 5000) -> AsyncIterator[Page]:
+    async def list(self, prefix: str, *, page_size: int = 5000) -> AsyncGenerator[Page, None]:
         self._check()
         revision = self.revision
         found = self._below(prefix)
@@ -87,7 +87,7 @@ class MemoryStore:
         values = self._run(then if succeeded else otherwise)
         return TxnResult(succeeded=succeeded, revision=self.revision, values=values)
 
-    async def watch(self, prefix: str, after_revision: int) -> AsyncIterator[WatchBatch]:
+    async def watch(self, prefix: str, after_revision: int) -> AsyncGenerator[WatchBatch, None]:
         epoch = self._watch_epoch
         last = after_revision
         self._check()

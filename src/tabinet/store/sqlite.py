@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,7 +58,7 @@ class SqliteStore:
     async def get(self, key: str) -> KeyValue | None:
         return await self._swept(tables.read_key, key)
 
-    async def list(self, prefix: str, *, page_size: int = 5000) -> AsyncIterator[Page]:
+    async def list(self, prefix: str, *, page_size: int = 5000) -> AsyncGenerator[Page, None]:
         """A connection of its own holds one read transaction until the last page, so that writers change nothing in it."""
         await self._swept(tables.read_meta, "revision")
         connection = await self._call(tables.connect, self._path, self._busy_timeout_s)
@@ -82,7 +82,7 @@ class SqliteStore:
         self._wake()
         return result
 
-    async def watch(self, prefix: str, after_revision: int) -> AsyncIterator[WatchBatch]:
+    async def watch(self, prefix: str, after_revision: int) -> AsyncGenerator[WatchBatch, None]:
         start = key_bytes(prefix)
         last = after_revision
         await self._swept(tables.read_changes, start, last, 0)

@@ -10,7 +10,7 @@ What it does not do: manage the cluster (members, users, quota, automatic compac
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
 import grpc
@@ -53,7 +53,7 @@ class EtcdStore:
         answer = await self._connection.call(lambda methods: methods.range, request, timeout_s=self._timeout_s, read_only=True)
         return _item(answer.kvs[0]) if answer.kvs else None
 
-    async def list(self, prefix: str, *, page_size: int = 5000) -> AsyncIterator[Page]:
+    async def list(self, prefix: str, *, page_size: int = 5000) -> AsyncGenerator[Page, None]:
         start = key_bytes(prefix)
         end = prefix_end(start) or b"\0"
         answer = await self._page(start or b"\0", end, page_size, 0)
@@ -88,7 +88,7 @@ class EtcdStore:
                 values.append(_item(found[0]) if found else None)
         return TxnResult(succeeded=answer.succeeded, revision=answer.header.revision, values=tuple(values))
 
-    def watch(self, prefix: str, after_revision: int) -> AsyncIterator[WatchBatch]:
+    def watch(self, prefix: str, after_revision: int) -> AsyncGenerator[WatchBatch, None]:
         return watch_prefix(self._connection, prefix, after_revision, heartbeat_s=self._heartbeat_s)
 
     async def grant(self, ttl_s: int) -> int:

@@ -16,7 +16,7 @@ A member that is silent for two heartbeats although it was asked, while we read,
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -60,7 +60,7 @@ class _TokenRefused(Exception):
     """etcd does not take the token of this stream."""
 
 
-async def watch_prefix(connection: Connection, prefix: str, after_revision: int, *, heartbeat_s: float) -> AsyncIterator[WatchBatch]:
+async def watch_prefix(connection: Connection, prefix: str, after_revision: int, *, heartbeat_s: float) -> AsyncGenerator[WatchBatch, None]:
     """``Datastore.watch``; the second try is for a token that has run out."""
     for may_refresh in (True, False):
         member = await connection.member()
