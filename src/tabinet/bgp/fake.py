@@ -1,12 +1,13 @@
 """A BIRD that only talks: the control socket of ``FakeBird`` answers as BIRD 2.0.12 does, from the configuration file it was given.
 
-It knows the commands that ``BirdControl`` sends. Every ``protocol bgp`` of the file is a session; tests set what became of it in ``sessions``. A file
-is refused when its braces do not match. ``check`` stands for ``bird -p``. It serves one connection at a time in a thread of its own,
-from ``start`` until ``stop``, ``graceful restart`` or ``down``. It passes the same contract as the real one.
+It knows the commands that ``BirdControl`` sends. Every ``protocol bgp`` of the file is a session; tests set what became of it in
+``sessions``. A file is refused when its braces do not match. ``check`` stands for ``bird -p``. It serves one connection at a time in a
+thread of its own, from ``start`` until ``stop``, ``graceful restart`` or ``down``. It passes the same contract as the real one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 import threading
@@ -15,6 +16,10 @@ from datetime import datetime
 from pathlib import Path
 
 _PROTOCOL = re.compile(r"protocol bgp '?([^' ]+)'? \{(.*?)\n\}", re.DOTALL)
+_DESCRIPTION = re.compile('description "(.*)"')
+_NEIGHBOUR = re.compile(r"neighbor (\S+)")
+_NEIGHBOUR_AS = re.compile(r"neighbor .* as (\d+)")
+_FAMILY = re.compile(r"(ipv[46])")
 _SYNTAX_ERROR = "9001 syntax error, unexpected CF_SYM_UNDEFINED\n"
 
 
@@ -81,11 +86,9 @@ class FakeBird:
     def _close(self, listener: socket.socket) -> None:
         self._listener = None
         self.path.unlink(missing_ok=True)
-        try:
-            # A close alone does not wake a thread that waits in accept(2).
+        # A close alone does not wake a thread that waits in accept(2).
+        with contextlib.suppress(OSError):
             listener.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
         listener.close()
 
     def _load(self) -> None:
@@ -157,13 +160,13 @@ class FakeBird:
         for name, body, session in self._each():
             up = session.state == "Established"
             out.append(f"1002-{name} BGP        ---        {'up' if up else 'start'}     {since}  {session.state}   {session.last_error}")
-            out.append(f"1006-  Description:    {_find('description "(.*)"', body)}")
+            out.append(f"1006-  Description:    {_find(_DESCRIPTION, body)}")
             out.append(f"   BGP state:          {session.state}")
-            out.append(f"     Neighbor address: {_find(r'neighbor (\S+)', body)}")
-            out.append(f"     Neighbor AS:      {_find(r'neighbor .* as (\d+)', body)}")
+            out.append(f"     Neighbor address: {_find(_NEIGHBOUR, body)}")
+            out.append(f"     Neighbor AS:      {_find(_NEIGHBOUR_AS, body)}")
             if session.last_error:
                 out.append(f"     Last error:       {session.last_error}")
-            out.append(f"   Channel {_find(r'(ipv[46])', body)}\n     State:          {'UP' if up else 'DOWN'}")
+            out.append(f"   Channel {_find(_FAMILY, body)}\n     State:          {'UP' if up else 'DOWN'}")
             if up:
                 out.append(f"     Routes:         {session.imported} imported, {session.exported} exported, {session.imported} preferred")
             out.append(" ")
@@ -173,13 +176,13 @@ class FakeBird:
         if "protocol bfd" not in self._text:
             return "9001 There is no BFD protocol running\n"
         lines = [
-            f" {_find(r'neighbor (\S+)', body)}  eth0  {session.bfd}  2026-01-01 00:00:00.000  0.100  0.300\n"
+            f" {_find(_NEIGHBOUR, body)}  eth0  {session.bfd}  2026-01-01 00:00:00.000  0.100  0.300\n"
             for _, body, session in self._each()
             if session.bfd
         ]
         return "1020-tb_bfd:\n IP address  Interface  State  Since  Interval  Timeout\n" + "".join(lines) + "0000 \n"
 
 
-def _find(pattern: str, text: str) -> str:
-    match = re.search(pattern, text)
+def _find(pattern: re.Pattern[str], text: str) -> str:
+    match = pattern.search(text)
     return match[1] if match else ""

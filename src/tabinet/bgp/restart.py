@@ -1,14 +1,13 @@
 """A planned restart of BIRD that loses no packet: the steps, for whoever supervises BIRD.
 
-1. ``graceful restart`` on the control socket. BIRD ends without closing its sessions by a NOTIFICATION and leaves the kernel's routes, so this host
-   forwards on; its peers keep its routes as stale (RFC 4724). A SIGTERM instead would tell the peers to drop them.
+1. ``graceful restart`` on the control socket. BIRD ends without closing its sessions by a NOTIFICATION and leaves the kernel's routes,
+   so this host forwards on; its peers keep its routes as stale (RFC 4724). A SIGTERM instead would tell the peers to drop them.
 2. Wait until nothing answers on the socket.
 3. Start BIRD with ``-R``: it leaves the routes that it finds in the kernel until the peers have told theirs again.
 
-Peers must keep stale routes although BFD went with BIRD: FRR does. A peer that does not (BIRD with ``bfd on``) loses this host's routes for about a
-second: against that, where the workloads have another way in, ``BgpDriver.drain`` first and ``undrain`` after.
-Under systemd, ``ExecStop=`` does step 1 (``birdc graceful restart``) and ``ExecStart=`` has ``-R``; at the first start of a machine ``-R`` finds
-nothing to keep.
+Peers must keep stale routes although BFD went with BIRD: FRR does. A peer that does not (BIRD with ``bfd on``) drops this host's routes
+for about a second. Under systemd, ``ExecStop=`` does step 1 (``birdc graceful restart``) and ``ExecStart=`` has ``-R``; at the first
+start of a machine ``-R`` finds nothing to keep.
 """
 
 from __future__ import annotations

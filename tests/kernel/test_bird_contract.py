@@ -1,0 +1,216 @@
+"""One contract for the real BIRD and the fake one: what the control socket and the driver do with either."""
+
+import itertools
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from tabinet.bgp import fake
+from tabinet.bgp.control import BirdAway, BirdControl, Configured
+from tabinet.bgp.driver import ApplyResult, BgpDriver, Check, check_with
+from tabinet.bgp.fake import FakeBird
+from tabinet.bgp.records import BgpOptions, HostFacts, InterfaceAddress, SessionState
+from tabinet.bgp.render import render_config
+from tabinet.bgp.restart import bird_command, planned_restart
+from tabinet.calc.messages import BgpIntent, PeerIntent, PoolIntent
+from tabinet.errors import BirdError
+from tabinet.lib.ip import parse_address, parse_prefix
+
+NUMBERS = itertools.count()
+
+
+class Daemon(Protocol):
+    """A BIRD, real or fake, that the test starts when it likes."""
+
+    config: Path
+    control: BirdControl
+    check: Check
+
+    def start(self, recover: bool = False) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+class RealDaemon:
+    def __init__(self, directory: Path) -> None:
+        self.namespace = f"tbbird{os.getpid()}-{next(NUMBERS)}"
+        self.directory = directory
+        self.config = directory / "bird.conf"
+        self.control = BirdControl(directory / "bird.ctl")
+        self.check = check_with()
+        self.processes: list[subprocess.Popen[bytes]] = []
+        subprocess.run(["ip", "netns", "add", self.namespace], check=True)
+
+    def start(self, recover: bool = False) -> None:
+        argv = bird_command("/usr/sbin/bird", self.config, self.control.path, self.directory / "bird.pid", recover=recover)
+        self.processes.append(subprocess.Popen(["ip", "netns", "exec", self.namespace, *argv], stderr=subprocess.DEVNULL))
+        wait_for(self.control.is_running)
+
+    def stop(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait()
+        subprocess.run(["ip", "netns", "del", self.namespace], check=True)
+
+
+class FakeDaemon:
+    def __init__(self, directory: Path) -> None:
+        self.config = directory / "bird.conf"
+        self.control = BirdControl(directory / "bird.ctl")
+        self.check = fake.check
+        self.bird = FakeBird(self.config, self.control.path)
+
+    def start(self, recover: bool = False) -> None:
+        self.bird.start()
+
+    def stop(self) -> None:
+        self.bird.stop()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.fixture(params=[pytest.param(RealDaemon, marks=pytest.mark.kernel), FakeDaemon], ids=["real", "fake"])
+def daemon(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Daemon]:
+    made: Daemon = request.param(tmp_path)
+    yield made
+    made.stop()
+
+
+def peer(name: str, address: str, as_number: int = 64512, port: int = 179) -> PeerIntent:
+    return PeerIntent(name, parse_address(address), port, as_number, True, False, True, 0, 0)
+
+
+def intent(*peers: PeerIntent) -> BgpIntent:
+    own = parse_address("10.7.0.1")
+    pools = (PoolIntent("v4", parse_prefix("10.65.0.0/16"), False, False),)
+    return BgpIntent("h1", 64512, "10.7.0.1", own, None, 179, "Info", peers, (parse_prefix("10.65.0.0/26"),), pools, ())
+
+
+FACTS = HostFacts((InterfaceAddress("eth0", parse_address("10.7.0.1"), 24),))
+OPTIONS = BgpOptions()
+
+
+def driver_of(daemon: Daemon) -> BgpDriver:
+    return BgpDriver(daemon.config, daemon.control, OPTIONS, daemon.check)
+
+
+def test_status_and_sessions_are_those_of_the_file(daemon: Daemon) -> None:
+    daemon.config.write_text(render_config(intent(peer("h2", "10.7.0.2"), peer("a/b", "10.7.0.3", 65001)), FACTS, OPTIONS))
+    daemon.start()
+    status = daemon.control.status()
+    assert (status.version, status.router_id, status.message) == ("2.0.12", "10.7.0.1", "Daemon is up and running")
+    assert status.last_reconfiguration_s is not None
+    assert abs(status.last_reconfiguration_s - time.time()) < 60
+    sessions = {session.peer: session for session in daemon.control.sessions()}
+    assert {name: (s.address, s.peer_as) for name, s in sessions.items()} == {"h2": ("10.7.0.2", 64512), "a/b": ("10.7.0.3", 65001)}
+    for session in sessions.values():
+        assert session.state is not SessionState.ESTABLISHED
+        assert session.reason
+    assert "master4" in {count.table for count in daemon.control.route_count()}
+
+
+def test_refused_commands_and_files_are_errors(daemon: Daemon, tmp_path: Path) -> None:
+    daemon.config.write_text(render_config(None, FACTS, OPTIONS))
+    daemon.start()
+    with pytest.raises(BirdError, match="syntax error"):
+        daemon.control.ask("juggle")
+    bad = tmp_path / "bad.conf"
+    bad.write_text("}\n")
+    with pytest.raises(BirdError, match=r"bad\.conf:1:1 syntax error"):
+        daemon.control.check(bad)
+    assert "bad.conf:1:1 syntax error" in daemon.check(bad)
+    daemon.control.check(daemon.config)
+    assert daemon.check(daemon.config) == ""
+    assert daemon.control.configure() is Configured.DONE
+    assert daemon.control.configure(soft=True) is Configured.DONE
+
+
+def test_nobody_answers_before_the_start_and_after_the_end(daemon: Daemon) -> None:
+    with pytest.raises(BirdAway):
+        daemon.control.status()
+    daemon.config.write_text(render_config(None, FACTS, OPTIONS))
+    daemon.start()
+    daemon.control.down()
+    wait_for(lambda: not daemon.control.is_running())
+
+
+def test_a_planned_restart_ends_with_a_running_bird(daemon: Daemon) -> None:
+    daemon.config.write_text(render_config(intent(peer("h2", "10.7.0.2")), FACTS, OPTIONS))
+    daemon.start()
+    before = daemon.control.status().last_reconfiguration_s
+    planned_restart(daemon.control, lambda: daemon.start(recover=True))
+    after = daemon.control.status().last_reconfiguration_s
+    assert before is not None
+    assert after is not None
+    assert after >= before
+    assert [session.peer for session in daemon.control.sessions()] == ["h2"]
+
+
+def test_the_driver_configures_once(daemon: Daemon) -> None:
+    driver = driver_of(daemon)
+    missing = driver.apply(intent(peer("h2", "10.7.0.2")), FACTS)
+    assert not missing.changed
+    assert "does not answer" in missing.error
+    daemon.start()
+    assert driver.apply(intent(peer("h2", "10.7.0.2")), FACTS).error == ""
+    read = daemon.control.status().last_reconfiguration_s
+    assert driver.apply(intent(peer("h2", "10.7.0.2")), FACTS) == ApplyResult(changed=False)
+    assert daemon.control.status().last_reconfiguration_s == read
+    assert driver.apply(intent(peer("h3", "10.7.0.3")), FACTS).changed
+    assert [session.peer for session in driver.sessions()] == ["h3"]
+
+
+def test_a_restarted_driver_leaves_a_configured_bird_alone(daemon: Daemon) -> None:
+    daemon.config.write_text(render_config(None, FACTS, OPTIONS))
+    daemon.start()
+    # A file from before BIRD's last reading, so that the two times differ whatever the resolution of the clock.
+    assert driver_of(daemon).apply(intent(peer("h2", "10.7.0.2")), FACTS).changed
+    os.utime(daemon.config, (1, 1))
+    assert driver_of(daemon).apply(intent(peer("h2", "10.7.0.2")), FACTS) == ApplyResult(changed=False)
+    # Written, and never read: the driver before was killed in between.
+    os.utime(daemon.config, (time.time() + 3600, time.time() + 3600))
+    assert driver_of(daemon).apply(intent(peer("h2", "10.7.0.2")), FACTS).changed
+
+
+def test_drain_announces_graceful_shutdown_and_undrain_takes_it_back(daemon: Daemon) -> None:
+    daemon.config.write_text(render_config(None, FACTS, OPTIONS))
+    daemon.start()
+    driver = driver_of(daemon)
+    assert driver.apply(intent(peer("h2", "10.7.0.2")), FACTS).changed
+    assert driver.drain().changed
+    assert "bgp_community.add((65535, 0))" in daemon.config.read_text()
+    assert not driver.drain().changed
+    assert driver.undrain().changed
+    assert "bgp_community.add" not in daemon.config.read_text()
+
+
+@pytest.mark.kernel
+def test_a_refused_configuration_names_line_and_peer_and_changes_nothing(tmp_path: Path) -> None:
+    daemon = RealDaemon(tmp_path)
+    try:
+        daemon.config.write_text(render_config(None, FACTS, OPTIONS))
+        daemon.start()
+        driver = driver_of(daemon)
+        assert driver.apply(intent(peer("h2", "10.7.0.2")), FACTS).changed
+        before = daemon.config.read_text()
+        for _ in range(2):
+            refused = driver.apply(intent(peer("h2", "10.7.0.2"), peer("rack/4", "10.7.0.3", 65001, port=70000)), FACTS)
+            assert refused.changed is False
+            assert "peer rack/4: line " in refused.error
+            assert "Invalid port number" in refused.error
+        assert daemon.config.read_text() == before
+        assert [path.name for path in tmp_path.glob("bird.conf*")] == ["bird.conf"]
+        assert [session.peer for session in driver.sessions()] == ["h2"]
+        assert driver.apply(intent(peer("h2", "10.7.0.2")), FACTS).error == ""
+    finally:
+        daemon.stop()
