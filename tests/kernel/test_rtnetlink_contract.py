@@ -260,6 +260,13 @@ def test_neighbours_come_and_go(seat: Seat) -> None:
     assert seat.codes(DeleteNeighbour(other), DeleteNeighbour(other)) == [0, errno.ENOENT]
 
 
+def test_neighbours_can_be_set_while_the_interface_is_down(seat: Seat) -> None:
+    execute_all(seat.rt, [AddVeth("a", "b")])
+    entry = Neighbour(seat.link("a").index, p("10.0.0.1"), MAC)
+    execute_all(seat.rt, [SetNeighbour(entry), SetLink(entry.index, up=True)])
+    assert entry in seat.rt.neighbours()
+
+
 def test_down_takes_routes_neighbours_and_ipv6_addresses(seat: Seat) -> None:
     a, b = seat.pair()
     v4, v6 = InterfaceAddress(a, p("10.9.0.1"), 24), InterfaceAddress(a, p("fd09::1"), 64)

@@ -201,7 +201,6 @@ class FakeRtnetlink:
                 self._drop_address(address)
             case SetNeighbour(neighbour):
                 _need(neighbour.index in self._links, errno.ENODEV)
-                _need(self._links[neighbour.index].up, errno.ENETDOWN)
                 self._neighbours[neighbour.index, neighbour.address] = neighbour
                 self._announce(NeighbourEvent(neighbour, False))
             case DeleteNeighbour(neighbour):

@@ -1,0 +1,1 @@
+"""Interfaces of local workloads, and what the host itself needs to be a router."""

@@ -1,0 +1,313 @@
+"""LinkDriver: interfaces of workloads, and the host itself, are set up as wanted.
+
+In: which interfaces are workloads' (``want``, ``drop``), news of the kernel (``on_event``). Out: ``apply`` makes it so and says what it
+changed. What exactly is wanted is listed in ``links.items``.
+
+Invariants
+- Every fact is read before it is written: at the start from dumps, later from events, sysctls from their files. An adopted host on which
+  nothing differs is not touched.
+- Interfaces are known by index: one that vanishes and comes back under the same name is set up anew.
+- On interfaces that are not workloads' nothing is changed. Of what is on a workload's, only permanent neighbours are removed again: they
+  are of no use to anyone else. Sysctls, addresses and the administrative state stay as they are when the workload goes.
+- What failed stays pending; an interface that vanished meanwhile is no longer wanted once its event has been heard.
+
+Cost: linear in what is pending; O(1) when nothing is. A new interface costs about seven reads of sysctls. Not thread-safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from tabinet.dataplane.links.items import (
+    DOWN,
+    GATEWAY_IPV4,
+    GATEWAY_IPV6,
+    LOOPBACK_INDEX,
+    PRESENT,
+    UP,
+    Address,
+    Admin,
+    Item,
+    Parameter,
+    PermanentNeighbour,
+    host_items,
+    workload_items,
+)
+from tabinet.errors import KernelError
+from tabinet.kernel.rtnetlink import (
+    AddAddress,
+    AddressEvent,
+    DeleteNeighbour,
+    Event,
+    Link,
+    LinkEvent,
+    Neighbour,
+    NeighbourEvent,
+    Overrun,
+    Rtnetlink,
+    RtOp,
+    SetLink,
+    SetNeighbour,
+)
+from tabinet.kernel.sysctl import Sysctl, dotted
+from tabinet.lib.delta import DeltaTracker
+from tabinet.lib.ip import Prefix
+
+HOST = 0
+"""The index under which the host's own facts are kept."""
+
+
+class LinkResult(msgspec.Struct, frozen=True):
+    """What an ``apply`` did."""
+
+    changed: tuple[str, ...]
+    """In words, one for each fact that was made so."""
+    errors: dict[int, KernelError]
+    """By interface index (``HOST`` for the host): still pending."""
+
+
+class LinkChange(msgspec.Struct, frozen=True, gc=False):
+    """One step: a fact and the value that it has afterwards; None: it is gone."""
+
+    item: Item
+    value: str | None
+
+
+def plan(tracker: DeltaTracker[Item, str]) -> list[LinkChange]:
+    """The steps from actual to desired: sysctls before the interface comes up, then addresses, then neighbours."""
+    steps = [LinkChange(item, value) for item, value in tracker.to_set()]
+    steps += [LinkChange(item, None) for item, _ in tracker.to_delete()]
+    order = (Parameter, Admin, Address, PermanentNeighbour)
+    return sorted(steps, key=lambda step: (order.index(type(step.item)), step.item.index))
+
+
+def render_step(step: LinkChange) -> RtOp:
+    """The operation of a step that is not a sysctl."""
+    match step.item:
+        case Admin(index):
+            return SetLink(index, up=step.value == UP)
+        case Address(_, address):
+            return AddAddress(address)
+        case PermanentNeighbour(index, address) if step.value is None:
+            return DeleteNeighbour(Neighbour(index, address, ""))
+        case PermanentNeighbour(index, address) if step.value is not None:
+            return SetNeighbour(Neighbour(index, address, step.value))
+        case _:
+            raise TypeError(f"not a fact about an interface: {step.item!r}")
+
+
+def describe(step: LinkChange, name: str) -> str:
+    """The step in words, for the log."""
+    match step.item:
+        case Admin():
+            return f"{name} {step.value}"
+        case Address(_, address):
+            return f"{name} address {address.address.address}/{address.length}"
+        case PermanentNeighbour(_, address):
+            return f"{name} neighbour {address.address} {step.value or 'removed'}"
+        case Parameter(_, key):
+            return f"{dotted(key)} = {step.value}"
+        case _:
+            raise TypeError(f"not a fact about an interface: {step.item!r}")
+
+
+class LinkDriver:
+    """Owns the set-up of workload interfaces in one network namespace."""
+
+    def __init__(self, rtnetlink: Rtnetlink, sysctl: Sysctl, *, ipv6: bool = True) -> None:
+        self._rtnetlink = rtnetlink
+        self._sysctl = sysctl
+        self._ipv6 = ipv6
+        self._tracker: DeltaTracker[Item, str] = DeltaTracker()
+        self._seen: dict[int, dict[Item, str]] = {}
+        """What is known of all interfaces, workloads' or not: an interface can become a workload's later."""
+        self._wanted: dict[int, dict[Item, str]] = {}
+        self._names: dict[int, str] = {HOST: "host"}
+        self._stale = True
+        self.errors: dict[int, KernelError] = {}
+        """The first of the last attempt, by interface index."""
+
+    # --- desired
+
+    def want_host(self) -> None:
+        """The host is a router: forwarding, multipath hashing, and the gateway's address on the loopback interface."""
+        self._want(HOST, host_items(self._ipv6))
+
+    def want(self, index: int, name: str, neighbours: Mapping[Prefix, str]) -> None:
+        """A workload with these addresses (and their MAC where known, else "") lives behind the interface."""
+        self._want(index, workload_items(index, name, neighbours, self._ipv6))
+
+    def drop(self, index: int) -> None:
+        """The interface is no workload's."""
+        for item in self._wanted.pop(index, {}):
+            self._tracker.drop_desired(item)
+            if not isinstance(item, PermanentNeighbour):
+                self._tracker.drop_actual(item)
+        self.errors.pop(index, None)
+
+    def _want(self, index: int, items: dict[Item, str]) -> None:
+        before = self._wanted.get(index, {})
+        self._wanted[index] = items
+        for item in before.keys() - items.keys():
+            self._tracker.drop_desired(item)
+        if not before:
+            self._adopt(index, items)
+        for item, value in items.items():
+            self._tracker.set_desired(item, value)
+
+    def _adopt(self, index: int, items: Mapping[Item, str]) -> None:
+        """What was seen counts from now on: whatever is wanted, and permanent neighbours even if not."""
+        for item in items:
+            value = self._seen.get(item.index, {}).get(item)
+            if value is not None:
+                self._tracker.set_actual(item, value)
+        for item, value in self._seen.get(index, {}).items():
+            if isinstance(item, PermanentNeighbour):
+                self._tracker.set_actual(item, value)
+
+    def is_set_up(self, index: int) -> bool:
+        """True when everything that the interface (or the host) wants is so, as far as we know."""
+        items = self._wanted.get(index)
+        if items is None or self._stale:
+            return False
+        actual = self._tracker.actual
+        return all(actual.get(item) == value for item, value in items.items())
+
+    @property
+    def in_sync(self) -> bool:
+        """True when ``apply`` would do nothing."""
+        return not self._stale and self._tracker.in_sync
+
+    # --- actual
+
+    def on_event(self, event: Event) -> None:
+        """The kernel's state is as the event says."""
+        match event:
+            case Overrun():
+                self._stale = True
+            case LinkEvent(link, gone) if gone:
+                self._forget(link.index)
+            case LinkEvent(link):
+                self._names[link.index] = link.name
+                self._see(Admin(link.index), UP if link.up else DOWN)
+            case AddressEvent(address, gone) if address.address in (GATEWAY_IPV4, GATEWAY_IPV6):
+                self._see(Address(address.index, address), None if gone else PRESENT)
+            case NeighbourEvent(neighbour, gone):
+                item = PermanentNeighbour(neighbour.index, neighbour.address)
+                known = item in self._seen.get(neighbour.index, {})
+                if neighbour.permanent and not gone:
+                    self._see(item, neighbour.mac)
+                elif known:
+                    self._see(item, None)
+            case _:
+                pass
+
+    def mark_stale(self) -> None:
+        """The next ``apply`` reads everything again: for a verification in the background."""
+        self._stale = True
+
+    def resync(self) -> list[Link]:
+        """What is there was read; gives the interfaces. Sysctls are read when they are next looked at.
+
+        Raises:
+            KernelError: it could not be.
+        """
+        links = self._rtnetlink.links()
+        addresses = [a for a in self._rtnetlink.addresses() if a.address in (GATEWAY_IPV4, GATEWAY_IPV6)]
+        neighbours = [n for n in self._rtnetlink.neighbours() if n.permanent]
+        self._names = {HOST: "host"} | {link.index: link.name for link in links}
+        self._seen = {link.index: {Admin(link.index): UP if link.up else DOWN} for link in links}
+        for address in addresses:
+            self._seen.setdefault(address.index, {})[Address(address.index, address)] = PRESENT
+        for neighbour in neighbours:
+            self._seen.setdefault(neighbour.index, {})[PermanentNeighbour(neighbour.index, neighbour.address)] = neighbour.mac
+        self._tracker.replace_actual({})
+        for index, items in self._wanted.items():
+            self._adopt(index, items)
+        self._stale = False
+        return links
+
+    def _see(self, item: Item, value: str | None) -> None:
+        seen = self._seen.setdefault(item.index, {})
+        owned = item in self._tracker.desired or (isinstance(item, PermanentNeighbour) and item.index in self._wanted)
+        if value is None:
+            seen.pop(item, None)
+            self._tracker.drop_actual(item)
+        else:
+            seen[item] = value
+            if owned:
+                self._tracker.set_actual(item, value)
+
+    def _forget(self, index: int) -> None:
+        """The interface does not exist."""
+        self._names.pop(index, None)
+        gone = self._seen.pop(index, {}).keys() | self._wanted.get(index, {}).keys()
+        self.drop(index)
+        for item in gone:
+            self._tracker.drop_actual(item)
+
+    # --- reconciliation
+
+    def apply(self) -> LinkResult:
+        """Interfaces and host are as wanted, but for those in ``errors``.
+
+        Raises:
+            KernelError: the kernel could not be asked; what it has now is read again by the next call.
+        """
+        if self._stale:
+            self.resync()
+        self.errors = {}
+        if self._tracker.in_sync:
+            return LinkResult((), {})
+        self._read_parameters()
+        steps = plan(self._tracker)
+        done = self._write_parameters([step for step in steps if isinstance(step.item, Parameter)])
+        done += self._execute([step for step in steps if not isinstance(step.item, Parameter)])
+        return LinkResult(tuple(describe(step, self._names.get(step.item.index, "?")) for step in done), dict(self.errors))
+
+    def _read_parameters(self) -> None:
+        """Every pending sysctl that was not read yet has its present value."""
+        for item, _ in self._tracker.to_set():
+            if isinstance(item, Parameter) and item not in self._tracker.actual:
+                try:
+                    self._tracker.set_actual(item, self._sysctl.read(item.key))
+                except KernelError as error:
+                    self.errors.setdefault(self._owner(item), error)
+
+    def _write_parameters(self, steps: Iterable[LinkChange]) -> list[LinkChange]:
+        done = []
+        for step in steps:
+            item = step.item
+            if not isinstance(item, Parameter) or step.value is None or item not in self._tracker.actual:
+                continue
+            try:
+                self._sysctl.write(item.key, step.value)
+            except KernelError as error:
+                self.errors.setdefault(self._owner(item), error)
+                continue
+            self._tracker.set_actual(item, step.value)
+            done.append(step)
+        return done
+
+    def _execute(self, steps: list[LinkChange]) -> list[LinkChange]:
+        if not steps:
+            return []
+        try:
+            outcomes = self._rtnetlink.execute([render_step(step) for step in steps])
+        except KernelError:
+            self._stale = True
+            raise
+        done = []
+        for step, outcome in zip(steps, outcomes, strict=True):
+            if outcome is None or step.value is None:  # an entry that could not be deleted is not there any more
+                self._see(step.item, step.value)
+                done.append(step)
+            else:
+                self.errors.setdefault(self._owner(step.item), outcome)
+        return done
+
+    def _owner(self, item: Item) -> int:
+        """Under which index errors of this fact are reported."""
+        return HOST if item.index == LOOPBACK_INDEX else item.index

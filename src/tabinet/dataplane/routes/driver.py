@@ -1,0 +1,224 @@
+"""RouteDriver: the kernel's main table holds exactly the wanted routes of protocol 84, and everybody else's untouched.
+
+In: wanted destinations (``want``, ``unwant``), news of the kernel (``on_event``, ``on_interface_lost``). Out: ``apply`` makes it so and
+says what it did and what failed. A driver with an empty memory reads what is there and adopts it: when nothing differs it does nothing.
+
+Invariants
+- Only routes with our protocol number are replaced or deleted. A route is added exclusively, so that another's route of equal
+  destination and metric is reported, never overwritten.
+- What failed stays pending and is tried again by the next ``apply``; when to call it is for the caller's loop.
+- Our metrics are the lowest the kernel has, so that a route to a workload here wins over what BGP learned for the same address.
+
+Cost: ``apply`` is linear in what is pending, O(1) when nothing is; reading is linear in our own routes and happens at the start, after lost
+events, and when the kernel contradicts what we believe. It does not know workloads (``dataplane.workloads`` does). Not thread-safe.
+"""
+
+from __future__ import annotations
+
+import errno
+
+import msgspec
+
+from tabinet.errors import KernelError
+from tabinet.kernel.rtnetlink import (
+    MAIN_TABLE,
+    TABINET_PROTOCOL,
+    AddRoute,
+    DeleteRoute,
+    Event,
+    Overrun,
+    ReplaceRoute,
+    Route,
+    RouteEvent,
+    Rtnetlink,
+    RtOp,
+    device_route,
+)
+from tabinet.lib.delta import DeltaTracker
+from tabinet.lib.ip import IPV4, IPV6, Prefix
+
+METRICS = {IPV4: 0, IPV6: 1}
+"""The lowest metrics: 0 means 1024 for IPv6, which would lose against BIRD's 32."""
+
+
+class RouteKey(msgspec.Struct, frozen=True, order=True, gc=False):
+    """What the kernel tells routes of one table apart by."""
+
+    destination: Prefix
+    metric: int
+
+
+class RouteChange(msgspec.Struct, frozen=True, gc=False):
+    """One step: the operation and the route that is there afterwards."""
+
+    key: RouteKey
+    operation: RtOp
+    result: Route | None
+
+
+class RouteResult(msgspec.Struct, frozen=True):
+    """What an ``apply`` did."""
+
+    operations: tuple[RtOp, ...]
+    """Sent to the kernel, whether they succeeded or not."""
+    errors: dict[Prefix, KernelError]
+    """By destination: still pending."""
+
+
+def local_route(destination: Prefix, index: int) -> Route:
+    """The route to a workload behind the interface, as this driver wants it."""
+    return device_route(destination, index, metric=METRICS[destination.family])
+
+
+def plan(tracker: DeltaTracker[RouteKey, Route]) -> list[RouteChange]:
+    """The steps from actual to desired: deletions, then what is new or other."""
+    steps = [RouteChange(key, DeleteRoute(route), None) for key, route in tracker.to_delete()]
+    for key, route in tracker.to_set():
+        operation = ReplaceRoute(route) if key in tracker.actual else AddRoute(route)
+        steps.append(RouteChange(key, operation, route))
+    return steps
+
+
+class RouteDriver:
+    """Owns the routes of protocol 84 in one network namespace."""
+
+    def __init__(self, rtnetlink: Rtnetlink) -> None:
+        self._rtnetlink = rtnetlink
+        self._tracker: DeltaTracker[RouteKey, Route] = DeltaTracker()
+        self._by_index: dict[int, set[RouteKey]] = {}
+        self._stale = True
+        self.errors: dict[Prefix, KernelError] = {}
+        """Of the last attempt, by destination; a destination that is applied or not wanted any more has none."""
+
+    # --- desired
+
+    def want(self, destination: Prefix, index: int) -> None:
+        """Packets for the destination go out of the interface."""
+        self._tracker.set_desired(RouteKey(destination, METRICS[destination.family]), local_route(destination, index))
+
+    def unwant(self, destination: Prefix) -> None:
+        """We have no route to the destination."""
+        self._tracker.drop_desired(RouteKey(destination, METRICS[destination.family]))
+        self.errors.pop(destination, None)
+
+    def holds(self, destination: Prefix) -> bool:
+        """True when the kernel has the wanted route, as far as we know."""
+        key = RouteKey(destination, METRICS[destination.family])
+        wanted = self._tracker.desired.get(key)
+        return wanted is not None and not self._stale and self._tracker.actual.get(key) == wanted
+
+    @property
+    def in_sync(self) -> bool:
+        """True when ``apply`` would do nothing."""
+        return not self._stale and self._tracker.in_sync
+
+    # --- actual
+
+    def on_event(self, event: Event) -> None:
+        """The kernel's state is as the event says. What we caused ourselves is known already: its news may be older than what we know."""
+        match event:
+            case Overrun():
+                self._stale = True
+            case RouteEvent(route, gone, sender) if sender != self._rtnetlink.port and _is_ours(route):
+                if gone:
+                    self._drop_actual(_key(route))
+                else:
+                    self._set_actual(_key(route), route)
+            case _:
+                pass
+
+    def on_interface_lost(self, index: int) -> None:
+        """The interface went down or away, and the kernel took its routes along, most of them without a word."""
+        for key in list(self._by_index.get(index, ())):
+            self._drop_actual(key)
+
+    def mark_stale(self) -> None:
+        """The next ``apply`` reads everything again: for a verification in the background."""
+        self._stale = True
+
+    def resync(self) -> None:
+        """What is there was read.
+
+        Raises:
+            KernelError: it could not be.
+        """
+        routes = {_key(route): route for route in self._rtnetlink.routes(protocol=TABINET_PROTOCOL) if _is_ours(route)}
+        self._tracker.replace_actual(routes)
+        self._by_index = {}
+        for key, route in routes.items():
+            self._index(key, route)
+        self._stale = False
+
+    def _set_actual(self, key: RouteKey, route: Route) -> None:
+        self._drop_actual(key)
+        self._tracker.set_actual(key, route)
+        self._index(key, route)
+
+    def _drop_actual(self, key: RouteKey) -> None:
+        route = self._tracker.actual.get(key)
+        if route is None:
+            return
+        self._tracker.drop_actual(key)
+        for hop in route.hops:
+            keys = self._by_index.get(hop.index, set())
+            keys.discard(key)
+            if not keys:
+                self._by_index.pop(hop.index, None)
+
+    def _index(self, key: RouteKey, route: Route) -> None:
+        for hop in route.hops:
+            self._by_index.setdefault(hop.index, set()).add(key)
+
+    # --- reconciliation
+
+    def apply(self) -> RouteResult:
+        """The kernel has the wanted routes, but for those in ``errors``.
+
+        Raises:
+            KernelError: the kernel could not be asked; what it has now is read again by the next call.
+        """
+        if self._stale:
+            self.resync()
+        self.errors = {}
+        operations, surprised = self._execute(plan(self._tracker))
+        if surprised:  # what we believed is not so: believe the kernel, and try once more
+            self.resync()
+            self.errors = {}
+            more, _ = self._execute(plan(self._tracker))
+            operations += more
+        return RouteResult(tuple(operations), dict(self.errors))
+
+    def _execute(self, steps: list[RouteChange]) -> tuple[list[RtOp], bool]:
+        """Executes the steps; also says whether one of them met something that should not have been there."""
+        operations = [step.operation for step in steps]
+        if not steps:
+            return operations, False
+        try:
+            outcomes = self._rtnetlink.execute(operations)
+        except KernelError:
+            self._stale = True
+            raise
+        surprised = False
+        for step, outcome in zip(steps, outcomes, strict=True):
+            if outcome is not None and not _already_gone(step, outcome):
+                self.errors[step.key.destination] = outcome
+                surprised = surprised or outcome.errno == errno.EEXIST
+                continue
+            self.errors.pop(step.key.destination, None)
+            if step.result is None:
+                self._drop_actual(step.key)
+            else:
+                self._set_actual(step.key, step.result)
+        return operations, surprised
+
+
+def _already_gone(step: RouteChange, outcome: KernelError) -> bool:
+    return step.result is None and outcome.errno == errno.ESRCH
+
+
+def _is_ours(route: Route) -> bool:
+    return route.protocol == TABINET_PROTOCOL and route.table == MAIN_TABLE
+
+
+def _key(route: Route) -> RouteKey:
+    return RouteKey(route.destination, route.metric)

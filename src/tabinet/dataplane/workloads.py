@@ -1,0 +1,301 @@
+"""WorkloadManager: from endpoints and the interfaces that exist to routes and set-up interfaces, and to what each endpoint's state is.
+
+In: ``EndpointUpdate`` and ``EndpointRemove`` of the calculation, events of the kernel. Out: the desired state of the two drivers, ``apply``
+(which runs them), ``status`` of each endpoint, and ``take_changed``: whose status to look at again.
+
+Invariants
+- Everything here is a function of the endpoints and of the interfaces that exist, not of the order in which they came.
+- An endpoint without interface has no route. When the interface appears it gets everything in one ``apply``: the interface is set
+  up first, because the kernel takes no route over an interface that is down.
+- Of several endpoints that claim an interface, the one with the smallest key has it; of those that have an interface and claim an
+  address, the one with the smallest key has the route. The others are reported, not served.
+- Nothing is changed before ``begin``: an agent that has just started knows too little to remove anything.
+
+Cost: O(1) for each endpoint update and interface event (linear in the endpoint's addresses and rivals); reading everything happens
+at the start and after lost events. It knows nothing of policy: an agent reports an endpoint up only when the policy driver agrees.
+Not thread-safe: all calls, events included, come from the thread that owns the kernel sockets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+import msgspec
+
+from tabinet.calc.messages import Endpoint, EndpointRemove, EndpointUpdate
+from tabinet.dataplane.links.driver import HOST, LinkDriver, LinkResult
+from tabinet.dataplane.routes.driver import RouteDriver, RouteResult
+from tabinet.kernel.rtnetlink import Event, Link, LinkEvent, Overrun
+from tabinet.lib.ip import Prefix
+from tabinet.model.keys import ResourceKey
+
+C = TypeVar("C", str, Prefix)
+
+
+class EndpointState(msgspec.Struct, frozen=True, gc=False):
+    """Whether the kernel has the routes and the interface of an endpoint."""
+
+    ready: bool
+    reason: str = ""
+    """Why it is not, for people; empty when it is."""
+
+
+class ApplyResult(msgspec.Struct, frozen=True):
+    """What an ``apply`` did."""
+
+    links: LinkResult
+    routes: RouteResult
+
+    @property
+    def operations(self) -> int:
+        """How many things were changed, or tried to."""
+        return len(self.links.changed) + len(self.routes.operations)
+
+    @property
+    def failed(self) -> bool:
+        """True when something is left to do: call again, later."""
+        return bool(self.links.errors or self.routes.errors)
+
+
+class WorkloadManager:
+    """Desired state of routes and links for the local endpoints of one host."""
+
+    def __init__(self, links: LinkDriver, routes: RouteDriver) -> None:
+        self._link_driver = links
+        self._route_driver = routes
+        self._endpoints: dict[ResourceKey, Endpoint] = {}
+        self._interface_claims: dict[str, set[ResourceKey]] = {}
+        self._address_claims: dict[Prefix, set[ResourceKey]] = {}
+        self._links: dict[int, Link] = {}
+        self._index: dict[str, int] = {}
+        self._stale = True
+        self._begun = False
+        self._changed: set[ResourceKey] = set()
+        self._waiting: set[ResourceKey] = set()
+        """Endpoints that were not ready when they were last taken: any work of ``apply`` may have been for them."""
+
+    # --- in: what the store says
+
+    def on_endpoint_update(self, update: EndpointUpdate) -> None:
+        """The endpoint is local, and as the message says."""
+        self._replace(update.key, update.endpoint)
+
+    def on_endpoint_remove(self, remove: EndpointRemove) -> None:
+        """The endpoint is not on this host."""
+        self._replace(remove.key, None)
+
+    def begin(self) -> None:
+        """The endpoints are complete: from now on ``apply`` acts, and what belongs to no endpoint goes."""
+        self._begun = True
+        self._link_driver.want_host()
+
+    def _replace(self, key: ResourceKey, endpoint: Endpoint | None) -> None:
+        before = self._endpoints.get(key)
+        versions = [version for version in (before, endpoint) if version is not None]
+        interfaces = {version.interface for version in versions}
+        rivals = {key} | {rival for name in interfaces for rival in self._interface_claims.get(name, ())}
+        if before is not None:
+            _withdraw(self._interface_claims, before.interface, key)
+            for net in before.nets:
+                _withdraw(self._address_claims, net, key)
+            del self._endpoints[key]
+        if endpoint is not None:
+            self._endpoints[key] = endpoint
+            self._interface_claims.setdefault(endpoint.interface, set()).add(key)
+            for net in endpoint.nets:
+                self._address_claims.setdefault(net, set()).add(key)
+        nets = {net for version in versions for net in version.nets}
+        self._settle(rivals, nets)
+        if before is not None:
+            self._settle_interface(before.interface)
+        if endpoint is None:
+            self._changed.discard(key)
+
+    # --- in: what the kernel says
+
+    def on_event(self, event: Event) -> None:
+        """The kernel's state is as the event says."""
+        self._route_driver.on_event(event)
+        self._link_driver.on_event(event)
+        match event:
+            case Overrun():
+                self._stale = True
+            case LinkEvent(link, gone):
+                self._on_link(link, gone)
+            case _:
+                pass
+
+    def _on_link(self, link: Link, gone: bool) -> None:
+        before = self._links.get(link.index)
+        if before is not None and before.up and (gone or not link.up):
+            self._route_driver.on_interface_lost(link.index)
+        names = {link.name} if before is None else {link.name, before.name}
+        if before is not None and self._index.get(before.name) == link.index:
+            del self._index[before.name]
+        if gone:
+            self._links.pop(link.index, None)
+        else:
+            self._links[link.index] = link
+            self._index[link.name] = link.index
+        if before is None or gone or before.name != link.name:
+            if before is not None and before.name != link.name:
+                self._link_driver.drop(link.index)  # the old name's sysctls are not wanted any more
+            for name in names:
+                self._settle_name(name)
+        elif before.up != link.up:
+            self._changed |= self._interface_claims.get(link.name, set())
+
+    def resync(self) -> None:
+        """Interfaces, addresses, neighbours and routes were read again.
+
+        Raises:
+            KernelError: they could not be.
+        """
+        links = {link.index: link for link in self._link_driver.resync()}
+        self._route_driver.resync()
+        for index, link in self._links.items():
+            if index not in links or links[index].name != link.name:
+                self._link_driver.drop(index)
+        self._links = links
+        self._index = {link.name: link.index for link in links.values()}
+        for name in list(self._interface_claims):
+            self._settle_name(name)
+        self._stale = False
+
+    def verify(self) -> None:
+        """The next ``apply`` compares everything with the kernel, in case somebody changed what no event tells (sysctls)."""
+        self._stale = True
+        self._link_driver.mark_stale()
+        self._route_driver.mark_stale()
+
+    # --- who has what
+
+    def _interface_owner(self, name: str) -> ResourceKey | None:
+        return min(self._interface_claims.get(name, ()), default=None)
+
+    def _address_owner(self, net: Prefix) -> ResourceKey | None:
+        claims = self._address_claims.get(net, ())
+        return min((key for key in claims if self._interface_owner(self._endpoints[key].interface) == key), default=None)
+
+    def _settle_name(self, name: str) -> None:
+        """The interface of this name came, went or became another one."""
+        claims = self._interface_claims.get(name, set())
+        self._settle(claims, ())
+        self._settle_interface(name)
+
+    def _settle(self, keys: Iterable[ResourceKey], nets: Iterable[Prefix]) -> None:
+        """Routes and interfaces are wanted according to the claims, wherever these endpoints and addresses are concerned."""
+        known = [key for key in keys if key in self._endpoints]
+        concerned = set(nets).union(*(self._endpoints[key].nets for key in known))
+        rivals = set(known).union(*(self._address_claims.get(net, ()) for net in concerned))
+        for net in concerned:
+            self._settle_address(net)
+        for name in {self._endpoints[key].interface for key in rivals}:
+            self._settle_interface(name)
+        self._changed |= rivals
+
+    def _settle_address(self, net: Prefix) -> None:
+        owner = self._address_owner(net)
+        index = self._index.get(self._endpoints[owner].interface) if owner is not None else None
+        if index is None:
+            self._route_driver.unwant(net)
+        else:
+            self._route_driver.want(net, index)
+
+    def _settle_interface(self, name: str) -> None:
+        index = self._index.get(name)
+        if index is None:
+            return
+        owner = self._interface_owner(name)
+        if owner is None:
+            self._link_driver.drop(index)
+            return
+        endpoint = self._endpoints[owner]
+        self._link_driver.want(index, name, {net: endpoint.mac for net in endpoint.nets if self._address_owner(net) == owner})
+
+    # --- out
+
+    def apply(self) -> ApplyResult:
+        """The kernel is as wanted, but for the errors. Does nothing before ``begin``.
+
+        Raises:
+            KernelError: the kernel could not be asked; everything is read again by the next call.
+        """
+        if not self._begun:
+            return ApplyResult(LinkResult((), {}), RouteResult((), {}))
+        if self._stale:
+            self.resync()
+        before = self._failing()
+        links = self._link_driver.apply()
+        routes = self._route_driver.apply()
+        result = ApplyResult(links, routes)
+        self._changed |= before ^ self._failing()
+        if result.operations:
+            self._changed |= self._waiting
+        return result
+
+    def _failing(self) -> set[ResourceKey]:
+        """Endpoints that an error is about."""
+        keys: set[ResourceKey] = set()
+        for index in self._link_driver.errors:
+            if index in self._links:
+                keys |= self._interface_claims.get(self._links[index].name, set())
+        for net in self._route_driver.errors:
+            keys |= self._address_claims.get(net, set())
+        return keys
+
+    @property
+    def in_sync(self) -> bool:
+        """True when ``apply`` would do nothing."""
+        return not self._stale and self._link_driver.in_sync and self._route_driver.in_sync
+
+    def take_changed(self) -> set[ResourceKey]:
+        """Endpoints whose status may be another than when they were last taken."""
+        changed, self._changed = self._changed, set()
+        self._waiting = {key for key in self._waiting | changed if key in self._endpoints and self._obstacle(key)}
+        return changed
+
+    def host_state(self) -> EndpointState:
+        """Whether the host itself is set up as a router."""
+        if self._link_driver.is_set_up(HOST):
+            return EndpointState(True)
+        error = self._link_driver.errors.get(HOST)
+        return EndpointState(False, str(error) if error else "being set up")
+
+    def status(self, key: ResourceKey) -> EndpointState:
+        """Whether the kernel has everything of this endpoint that is this manager's. O(addresses)."""
+        reason = self._obstacle(key)
+        return EndpointState(not reason, reason)
+
+    def _obstacle(self, key: ResourceKey) -> str:
+        endpoint = self._endpoints.get(key)
+        if endpoint is None:
+            return "not an endpoint of this host"
+        name = endpoint.interface
+        owner = self._interface_owner(name)
+        if owner != key:
+            return f"interface {name} is claimed by {owner}"
+        index = self._index.get(name)
+        if index is None:
+            return f"interface {name} does not exist"
+        if index in self._link_driver.errors:
+            return f"interface {name} could not be set up: {self._link_driver.errors[index]}"
+        if not self._link_driver.is_set_up(index):
+            return f"interface {name} is being set up"
+        for net in endpoint.nets:
+            rival = self._address_owner(net)
+            if rival != key:
+                return f"address {net} is claimed by {rival}"
+            if net in self._route_driver.errors:
+                return f"no route to {net}: {self._route_driver.errors[net]}"
+            if not self._route_driver.holds(net):
+                return f"the route to {net} is being set up"
+        return ""
+
+
+def _withdraw(claims: dict[C, set[ResourceKey]], what: C, key: ResourceKey) -> None:
+    """The endpoint claims it no more; what nobody claims is forgotten."""
+    claims[what].discard(key)
+    if not claims[what]:
+        del claims[what]
