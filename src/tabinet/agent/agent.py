@@ -23,8 +23,7 @@ from tabinet.agent.notify import notify
 from tabinet.agent.parameters import Parameters, felix_problems, restart_needed
 from tabinet.agent.reporter import Reporter
 from tabinet.calc.graph import Graph
-from tabinet.calc.inputs import Input, Put
-from tabinet.calc.messages import BgpUpdate, ConfigUpdate, ReadyUpdate, Update
+from tabinet.calc.messages import BgpUpdate, ConfigUpdate, Update
 from tabinet.lib.backoff import Backoff
 from tabinet.model.keys import ResourceKey
 from tabinet.model.report import EndpointTrouble, HostReport
@@ -55,8 +54,6 @@ class Agent:
     version: str
     started: str
     parameters: Parameters
-    reparse: Callable[[dict[str, object]], Parameters]
-    """The parameters under a FelixConfiguration spec."""
     syncer: Syncer
     graph: Graph
     feed: Feed
@@ -67,13 +64,18 @@ class Agent:
     metrics: Metrics
     log: Logger
     retry: Backoff
+    chance: Callable[[], float]
+    """A number from 0 to 1, for the backoff."""
     status: SyncStatus | None = None
     revision: int = 0
     """Store revision that the kernel holds."""
     kernel_error: str = "the first snapshot is not programmed yet"
-    hold: bool = False
+    failures: int = 0
+    """Applies that failed in a row."""
     endpoints: dict[ResourceKey, tuple[bool, str]] = field(default_factory=dict)
     config_problems: tuple[str, ...] = ()
+    _complete: bool = False
+    """The first snapshot was seen whole."""
     _dirty: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
@@ -107,13 +109,6 @@ class Agent:
                 await asyncio.sleep(0)
         self._dirty.set()
 
-    def on_input(self, item: Input) -> None:
-        """Passes one decoded value to the graph; a store that is not ready makes us hold still at once."""
-        if isinstance(item, Put) and isinstance(item.key, ResourceKey) and item.key.kind == "ClusterInformation":
-            spec = getattr(item.value, "spec", None)
-            self.hold = getattr(spec, "datastore_ready", True) is False
-        self.graph.on_input(item)
-
     @property
     def in_sync(self) -> bool:
         """True while everything in the store is known."""
@@ -123,13 +118,14 @@ class Agent:
         while True:
             await self._dirty.wait()
             self._dirty.clear()
-            if self.hold:
+            if self.feed.hold:
                 continue
             revision = self.feed.revision
             begin = perf_counter()
             updates = self.graph.flush()
+            self._complete = self._complete or self.in_sync
             self._route(updates)
-            report = await self.kernel.call(self.dataplane.apply, updates)
+            report = await self.kernel.call(self.dataplane.apply, updates, self._complete)
             self._take_report(report, revision, perf_counter() - begin, bool(updates))
 
     def _route(self, updates: list[Update]) -> None:
@@ -140,15 +136,13 @@ class Agent:
                         self.bgp.set_intent(update.intent)
                 case ConfigUpdate():
                     self._on_config(update.parameters)
-                case ReadyUpdate():
-                    pass  # handled when it came in, see on_input
                 case _:
-                    pass  # the dataplane's
+                    pass  # the dataplane's, or nobody's
 
     def _on_config(self, felix: dict[str, object]) -> None:
         problems = felix_problems(felix, "FelixConfiguration")
         self.config_problems = tuple(str(problem) for problem in problems)
-        parameters = self.reparse(felix)
+        parameters = self.parameters.under(felix)
         changed = restart_needed(self.parameters, parameters)
         if changed:
             raise RestartNeeded(changed)
@@ -164,15 +158,16 @@ class Agent:
             self.endpoints.pop(key, None)
             self.reporter.drop_endpoint(endpoint_status_path(self.host, key))
         if report.error:
-            delay_s = self.retry.next_s()
+            self.failures += 1
+            delay_s = self.retry.delay_s(self.failures, self.chance)
             self.metrics.apply_errors.inc()
             self.log.error("apply failed", error=report.error, retry_s=round(delay_s, 2))
             asyncio.get_running_loop().call_later(delay_s, self._dirty.set)
         else:
-            self.retry.reset()
-            if self.in_sync:
+            self.failures = 0
+            if self._complete:
                 self.revision = revision
-        self.kernel_error = report.error if self.revision or report.error else self.kernel_error
+        self.kernel_error = report.error if self._complete else self.kernel_error
         if changed or report.operations:
             self.metrics.apply_seconds.observe(took_s)
             operations = {name: n for name, n in report.operations.items() if n}

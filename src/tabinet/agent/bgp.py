@@ -1,7 +1,7 @@
 """Keeps BIRD as the intent says, and watches its sessions.
 
-One loop: an intent or the host's addresses changed -> configure; once a second -> read the sessions (0.5 ms on the control socket). BIRD that is
-away is an error in the report, never a reason to stop: its configuration file is in place for when it starts.
+One loop: an intent or the host's addresses changed -> configure; once a second -> read the sessions (0.5 ms on the control socket). A BIRD
+that is away is an error in the report, never a reason to stop: its configuration file is in place for when it starts.
 """
 
 from __future__ import annotations

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from tabinet.calc.inputs import Delete, Input, InSync, Put
 from tabinet.errors import DataError, Problem
 from tabinet.model.codec import decode_stored, fail_closed
-from tabinet.model.keys import parse_path
+from tabinet.model.keys import ResourceKey, parse_path
+from tabinet.model.resources import ClusterInformation
 from tabinet.store.api import DeleteEvent, PutEvent, WatchBatch
 
 
@@ -26,6 +27,8 @@ class Feed:
     """What is wrong with stored values, by store key."""
     revision: int = 0
     """Everything up to this store revision has been passed on."""
+    hold: bool = False
+    """The store is being changed as a whole (ClusterInformation ``datastoreReady`` is false): do nothing until it is done."""
 
     def on_batch(self, batch: WatchBatch) -> None:
         """Every event of the batch is known to the calculation."""
@@ -53,6 +56,8 @@ class Feed:
                 return
         if decoded is not None:
             key, value = decoded
+            if isinstance(value, ClusterInformation):
+                self.hold = value.spec.datastore_ready is False
             self.deliver(Put(key, value, item.revision))
 
     def _on_delete(self, event: DeleteEvent) -> None:
@@ -62,4 +67,6 @@ class Feed:
     def _delete(self, path: str) -> None:
         key = parse_path(path)
         if key is not None:
+            if isinstance(key, ResourceKey) and key.kind == "ClusterInformation":
+                self.hold = False
             self.deliver(Delete(key))

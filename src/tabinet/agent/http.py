@@ -7,6 +7,7 @@ holds anyway and never waits for the kernel or the store.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable
 
@@ -52,8 +53,8 @@ async def serve(address: str, routes: Routes) -> asyncio.Server:
     try:
         if address.startswith("unix:"):
             path = address.removeprefix("unix:")
-            if os.path.exists(path):
-                os.unlink(path)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)  # of an agent before us
             return await asyncio.start_unix_server(on_connection, path, limit=REQUEST_BYTES)
         host, _, port = address.rpartition(":")
         return await asyncio.start_server(on_connection, host.strip("[]"), int(port), limit=REQUEST_BYTES)

@@ -27,7 +27,7 @@ def run(parameters: Parameters) -> int:
             asyncio.run(_run(parameters))
         except* RestartNeeded:
             # The kernel keeps everything meanwhile, and the new process adopts it.
-            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  # our own command line
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # our own command line
     return 0
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from tabinet.errors import InputError, Problem
+from tabinet.store.open import StoreConfig, StoreKind
 
 Value = str | int | float | bool | tuple[str, ...]
 
@@ -107,7 +108,14 @@ class Parameters(msgspec.Struct, frozen=True):
 
     values: dict[tuple[str, str], Value]
     origins: dict[tuple[str, str], str]
-    """``default``, ``file``, ``environment``, or the FelixConfiguration's name."""
+    """``default``, ``file``, ``environment``, or ``FelixConfiguration``."""
+    toml: str
+    environment: dict[str, str]
+    """What the file and the environment said: what they leave open, FelixConfiguration decides."""
+
+    def under(self, felix: Mapping[str, object]) -> Parameters:
+        """The parameters of the same file and environment, with this FelixConfiguration spec."""
+        return parse_parameters(self.toml, self.environment, felix)
 
     def text(self, section: str, name: str) -> str:
         """The value of a text parameter."""
@@ -176,7 +184,7 @@ def parse_parameters(
                     values[key], origins[key] = _convert(parameter, environment[variable]), "environment"
     if problems:
         raise InputError(problems)
-    return Parameters(values, origins)
+    return Parameters(values, origins, toml, dict(environment))
 
 
 def felix_problems(felix: Mapping[str, object], source: str) -> list[Problem]:
@@ -188,6 +196,20 @@ def felix_problems(felix: Mapping[str, object], source: str) -> list[Problem]:
 def restart_needed(old: Parameters, new: Parameters) -> list[str]:
     """Names of the parameters that differ and take effect only in a new process."""
     return [f"{p.section}.{p.name}" for p in PARAMETERS if not p.live and old.values[p.section, p.name] != new.values[p.section, p.name]]
+
+
+def store_config(parameters: Parameters) -> StoreConfig:
+    """The part of the parameters that says where the store is."""
+    return StoreConfig(
+        kind=msgspec.convert(parameters.text("store", "kind"), StoreKind),
+        endpoints=parameters.items("store", "endpoints"),
+        ca_file=parameters.text("store", "ca_file"),
+        cert_file=parameters.text("store", "cert_file"),
+        key_file=parameters.text("store", "key_file"),
+        username=parameters.text("store", "username"),
+        password=parameters.text("store", "password"),
+        path=parameters.text("store", "path"),
+    )
 
 
 def render_parameters_page() -> str:

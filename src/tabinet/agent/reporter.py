@@ -1,8 +1,9 @@
 """Keeps the agent's state in the store: endpoint statuses, the host's heartbeat, the host's report.
 
 Endpoint statuses and the heartbeat are Calico's (``model.status``), so that Neutron's driver and other readers understand them; the
-report is ours. Heartbeat and report hang on a lease: they go when the agent is dead. Writes are what differs only, in transactions of
-up to 100 keys; a store that is away is retried, with the newest state. A restarted agent reads what it left behind and deletes what is stale.
+report is ours. Heartbeat and report hang on a lease: they go when the agent is dead. Only what differs is written, in
+transactions of up to 100 keys; a store that is away is retried, with the newest state. A restarted agent reads what it left behind and
+deletes what is stale.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ class Reporter:
     async def _write(self) -> None:
         puts = list(self.endpoints.to_set())
         deletes = [path for path, _ in self.endpoints.to_delete()]
-        operations: list[Op] = [PutOp(path, value) for path, value in puts] + [DeleteOp(path) for path in deletes]
+        operations: list[Op] = [*(PutOp(path, value) for path, value in puts), *(DeleteOp(path) for path in deletes)]
         for start in range(0, len(operations), BATCH):
             await self.store.txn((), operations[start : start + BATCH])
         for path, value in puts:

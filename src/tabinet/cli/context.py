@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tabinet.agent.parameters import Parameters, parse_parameters
+from tabinet.agent.parameters import Parameters, parse_parameters, store_config
 from tabinet.cli.output import note
 from tabinet.errors import SetupError
 from tabinet.store.api import Datastore
-from tabinet.store.open import StoreConfig, open_store
+from tabinet.store.open import open_store
 
 DEFAULT_CONFIG = Path("/etc/tabinet/tabinet.toml")
 LABS = Path("/run/tabinet/labs")
@@ -39,20 +39,6 @@ def read_parameters(config: str | None) -> Parameters:
         return parse_parameters(path.read_text(), os.environ, source=str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise SetupError(f"{path}: cannot be read: {error}") from error
-
-
-def store_config(parameters: Parameters) -> StoreConfig:
-    """The part of the parameters that says where the store is."""
-    return StoreConfig(
-        kind=parameters.text("store", "kind"),
-        endpoints=parameters.items("store", "endpoints"),
-        ca_file=parameters.text("store", "ca_file"),
-        cert_file=parameters.text("store", "cert_file"),
-        key_file=parameters.text("store", "key_file"),
-        username=parameters.text("store", "username"),
-        password=parameters.text("store", "password"),
-        path=parameters.text("store", "path"),
-    )
 
 
 async def open_configured_store(config: str | None) -> Datastore:

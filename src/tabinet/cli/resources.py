@@ -12,6 +12,7 @@ import click
 from tabinet.cli.output import fail, show_json, show_table, show_yaml
 
 if TYPE_CHECKING:
+    from tabinet.errors import Problem
     from tabinet.model.documents import Document
     from tabinet.model.keys import ResourceKey
     from tabinet.store.client import ResourceClient
@@ -42,7 +43,7 @@ def apply(config: str | None, files: Sequence[str], as_json: bool) -> int:
         raise click.UsageError("say what to apply: tabinet apply -f FILE")
     documents = read_documents(files)
 
-    async def run() -> list[tuple[str, str]]:
+    async def run() -> Sequence[tuple[str, str]]:
         store = await open_configured_store(config)
         try:
             return await ResourceClient(store).apply_many([document.data for document in documents])
@@ -169,7 +170,9 @@ def read_documents(files: Sequence[str]) -> list[Document]:
     Raises:
         InputError: with every problem of every document.
     """
-    from tabinet.errors import InputError, Problem
+    import msgspec
+
+    from tabinet.errors import InputError
     from tabinet.model.defaults import with_defaults
     from tabinet.model.documents import load_documents
     from tabinet.model.validate import validate
@@ -185,10 +188,10 @@ def read_documents(files: Sequence[str]) -> list[Document]:
         problems += validate(document)
     if problems:
         raise InputError(problems)
-    return [type(document)(with_defaults(document.data), document.source, document.index, document.line) for document in documents]
+    return [msgspec.structs.replace(document, data=with_defaults(document.data)) for document in documents]
 
 
-def _read_files(files: Sequence[str], problems: list[object]) -> list[tuple[str, bytes]]:
+def _read_files(files: Sequence[str], problems: list[Problem]) -> list[tuple[str, bytes]]:
     from tabinet.errors import Problem
 
     read: list[tuple[str, bytes]] = []
@@ -224,8 +227,8 @@ def _what(
         raise click.UsageError(f"there is no kind {kind!r}; there are: {', '.join(sorted(k.plural for k in KINDS))}")
     where = (namespace or "default") if found.namespaced else ""
     if names:
-        return [ResourceKey(found.kind, name, where) for name in names], None
-    return [], (found.kind, None if all_namespaces or not found.namespaced else where)
+        return [ResourceKey(found.name, name, where) for name in names], None
+    return [], (found.name, None if all_namespaces or not found.namespaced else where)
 
 
 def key_of(document: dict[str, object]) -> ResourceKey:
@@ -237,7 +240,7 @@ def key_of(document: dict[str, object]) -> ResourceKey:
     kind = find_kind(str(document["kind"]))
     if not isinstance(metadata, dict) or kind is None:
         raise TypeError("not a valid document")
-    return ResourceKey(kind.kind, str(metadata["name"]), str(metadata.get("namespace") or "default") if kind.namespaced else "")
+    return ResourceKey(kind.name, str(metadata["name"]), str(metadata.get("namespace") or "default") if kind.namespaced else "")
 
 
 def _show(documents: list[dict[str, object]], output: str, *, single: bool) -> None:
@@ -246,7 +249,10 @@ def _show(documents: list[dict[str, object]], output: str, *, single: bool) -> N
 
     if output in ("json", "yaml"):
         value: object = documents[0] if single and documents else {"apiVersion": "projectcalico.org/v3", "kind": "List", "items": documents}
-        (show_json if output == "json" else show_yaml)(value)
+        if output == "json":
+            show_json(value)
+        else:
+            show_yaml(value)
         return
     if output == "name":
         for document in documents:

@@ -11,6 +11,7 @@ from tabinet.cli.output import show_json, show_table
 
 if TYPE_CHECKING:
     from tabinet.model.report import HostReport
+    from tabinet.store.api import Datastore
 
 
 @click.command()
@@ -32,7 +33,7 @@ def status(config: str | None, as_json: bool) -> int:
 
     hosts, reports = asyncio.run(run())
     by_host = {report.host: report for report in reports}
-    rows = []
+    rows: list[list[object]] = []
     troubles: list[tuple[str, str]] = []
     for host in sorted({*hosts, *by_host}):
         report = by_host.get(host)
@@ -61,16 +62,16 @@ def status(config: str | None, as_json: bool) -> int:
     return 1 if troubles or not rows else 0
 
 
-async def read_hosts(store: object) -> tuple[list[str], list[HostReport]]:
+async def read_hosts(store: Datastore) -> tuple[list[str], list[HostReport]]:
     """Names of all Nodes, and the reports of those that have an agent."""
     import msgspec
 
     from tabinet.model.report import PREFIX, HostReport
     from tabinet.store.client import ResourceClient
 
-    nodes = await ResourceClient(store).list("Node", None)  # type: ignore[arg-type]  # kept untyped so that importing this module stays cheap
+    nodes = await ResourceClient(store).list("Node", None)
     reports = []
-    async for page in store.list(PREFIX):  # type: ignore[attr-defined]  # as above
+    async for page in store.list(PREFIX):
         reports += [msgspec.json.decode(item.value, type=HostReport) for item in page.items if item.key.endswith("/report")]
     return [str(node["metadata"]["name"]) for node in nodes], reports
 

@@ -10,10 +10,13 @@ from tabinet.errors import InputError, Problem
 from tabinet.store.api import Datastore
 
 
+StoreKind = Literal["etcd", "sqlite", "memory"]
+
+
 class StoreConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Which store, and how to reach it."""
 
-    kind: Literal["etcd", "sqlite", "memory"] = "etcd"
+    kind: StoreKind = "etcd"
     endpoints: tuple[str, ...] = ("http://127.0.0.1:2379",)
     """etcd: its members, as ``https://host:port``, ``http://host:port``, ``host:port`` or ``unix:///path/of/socket:0``."""
     ca_file: str = ""

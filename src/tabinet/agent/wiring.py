@@ -1,0 +1,185 @@
+"""``build_agent``: the one place that knows which parts an agent is made of."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import socket
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+import tabinet
+from tabinet.agent.agent import Agent
+from tabinet.agent.bgp import BgpWatcher
+from tabinet.agent.dataplane import Dataplane
+from tabinet.agent.feed import Feed
+from tabinet.agent.http import Response, Routes, serve
+from tabinet.agent.kernelthread import KernelThread
+from tabinet.agent.log import Logger, open_log
+from tabinet.agent.metrics import Metrics
+from tabinet.agent.parameters import Parameters, store_config
+from tabinet.agent.reporter import Reporter
+from tabinet.bgp.control import BirdControl
+from tabinet.bgp.driver import BgpDriver, check_with
+from tabinet.bgp.records import BgpOptions
+from tabinet.calc.graph import Graph
+from tabinet.dataplane.links.driver import LinkDriver
+from tabinet.dataplane.nft.driver import NftDriver
+from tabinet.dataplane.routes.driver import RouteDriver
+from tabinet.dataplane.workloads import WorkloadManager
+from tabinet.errors import KernelError, SetupError
+from tabinet.kernel.nftsocket import open_nftables
+from tabinet.kernel.rtnetlink import Watch
+from tabinet.kernel.rtsocket import open_events, open_rtnetlink
+from tabinet.kernel.sysctl import ProcSysctl
+from tabinet.lib.backoff import Backoff
+from tabinet.model.keys import affinity_prefix, kind_prefix
+from tabinet.model.report import report_path
+from tabinet.model.status import HostStatus, HostStatusKey, endpoint_status_prefix, status_path_of
+from tabinet.rules.builder import TableBuilder
+from tabinet.rules.options import HostAction, TableOptions
+from tabinet.store.api import Datastore
+from tabinet.store.open import open_store
+from tabinet.store.syncer import Syncer
+
+KINDS = (
+    "BGPConfiguration",
+    "BGPPeer",
+    "ClusterInformation",
+    "FelixConfiguration",
+    "GlobalNetworkPolicy",
+    "GlobalNetworkSet",
+    "IPPool",
+    "NetworkPolicy",
+    "NetworkSet",
+    "Node",
+    "Profile",
+    "Tier",
+    "WorkloadEndpoint",
+)
+"""The kinds that the agent follows."""
+APPLY_BACKOFF = Backoff(first_s=0.1, limit_s=10.0)
+
+
+@contextlib.asynccontextmanager
+async def build_agent(parameters: Parameters) -> AsyncIterator[Agent]:
+    """An agent that is ready to run; everything it opened is closed at the end.
+
+    Raises:
+        SetupError: the kernel lacks something, or an address to serve on is taken.
+        StoreError: the store's address makes no sense. A store that is merely away is waited for.
+    """
+    host = parameters.text("agent", "host") or socket.gethostname().lower()
+    log = open_log(parameters.text("agent", "log_level"), parameters.text("agent", "log_format"), host)
+    metrics = Metrics()
+    kernel = KernelThread()
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(kernel.close)
+        store = await open_store(store_config(parameters))
+        stack.push_async_callback(store.close)
+        dataplane = await kernel.call(open_dataplane, parameters)
+        stack.push_async_callback(kernel.call, dataplane.close)
+        agent = _assemble(parameters, host, store, dataplane, kernel, metrics, log)
+        address = parameters.text("agent", "http_address")
+        if address:
+            server = await serve(address, http_routes(agent, metrics))
+            stack.callback(server.close)
+        log.info("started", version=tabinet.__version__, pid=os.getpid(), store=parameters.text("store", "kind"))
+        yield agent
+
+
+def open_dataplane(parameters: Parameters) -> Dataplane:
+    """The real dataplane of this network namespace.
+
+    Raises:
+        SetupError: the kernel does not give us its sockets.
+    """
+    prefixes = parameters.items("felix", "interface_prefix")
+    action = HostAction(parameters.text("felix", "default_endpoint_to_host_action"))
+    try:
+        rtnetlink = open_rtnetlink()
+        links = LinkDriver(rtnetlink, ProcSysctl(), ipv6=parameters.switch("felix", "ipv6_support"))
+        return Dataplane(
+            builder=TableBuilder(TableOptions(interface_prefixes=prefixes, endpoint_to_host=action)),
+            nft=NftDriver(open_nftables()),
+            workloads=WorkloadManager(links, RouteDriver(rtnetlink)),
+            rtnetlink=rtnetlink,
+            events=open_events(Watch.LINKS | Watch.ADDRESSES | Watch.ROUTES | Watch.NEIGHBOURS, route_protocol=84),
+            interface_prefixes=prefixes,
+        )
+    except (OSError, KernelError) as error:
+        raise SetupError(f"the kernel refuses a netlink socket: {error}; the agent needs root (CAP_NET_ADMIN) and nf_tables") from error
+
+
+def http_routes(agent: Agent, metrics: Metrics) -> Routes:
+    """What the agent answers over HTTP."""
+
+    def health() -> Response:
+        ready, body = agent.health()
+        return Response(200 if ready else 503, "application/json", body)
+
+    return {
+        "/metrics": lambda: Response(200, "text/plain; version=0.0.4; charset=utf-8", metrics.render()),
+        "/health": health,
+        "/readiness": health,
+        "/liveness": lambda: Response(200, "application/json", b'{"live":true}'),
+    }
+
+
+def _assemble(
+    parameters: Parameters, host: str, store: Datastore, dataplane: Dataplane, kernel: KernelThread, metrics: Metrics, log: Logger
+) -> Agent:
+    started, first = time.monotonic(), [True]
+
+    def heartbeat() -> bytes:
+        status = HostStatus(time=_now(), uptime=round(time.monotonic() - started, 1), first_update=first[0])
+        first[0] = False
+        return msgspec.json.encode(status)
+
+    graph = Graph(frozenset((host,)))
+    return Agent(
+        host=host,
+        version=tabinet.__version__,
+        started=_now(),
+        parameters=parameters,
+        syncer=Syncer(store, [*(kind_prefix(kind) for kind in KINDS), affinity_prefix(host)]),
+        graph=graph,
+        feed=Feed(graph.on_input),
+        kernel=kernel,
+        dataplane=dataplane,
+        bgp=_bgp(parameters, dataplane, kernel, log),
+        reporter=Reporter(
+            store=store,
+            endpoint_prefix=endpoint_status_prefix(host),
+            heartbeat_path=status_path_of(HostStatusKey(host)),
+            last_heartbeat_path=status_path_of(HostStatusKey(host, last_reported=True)),
+            report_path=report_path(host),
+            interval_s=parameters.seconds("felix", "reporting_interval_s"),
+            ttl_s=parameters.seconds("felix", "reporting_ttl_s"),
+            heartbeat=heartbeat,
+        ),
+        metrics=metrics,
+        log=log,
+        retry=APPLY_BACKOFF,
+        chance=random.random,
+    )
+
+
+def _bgp(parameters: Parameters, dataplane: Dataplane, kernel: KernelThread, log: Logger) -> BgpWatcher | None:
+    if not parameters.switch("bird", "enabled"):
+        return None
+    options = BgpOptions(
+        bfd_interval_ms=parameters.integer("bird", "bfd_interval_ms"), bfd_multiplier=parameters.integer("bird", "bfd_multiplier")
+    )
+    control = BirdControl(Path(parameters.text("bird", "socket")))
+    driver = BgpDriver(Path(parameters.text("bird", "config")), control, options, check_with())
+    return BgpWatcher(driver, dataplane.facts, kernel, log)
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
