@@ -12,13 +12,15 @@ import msgspec
 
 from tabinet.lab.plan import ETCD_PORT, MANAGEMENT, HostPlan, NodeKind, Plan, etcd_address, namespace_of
 from tabinet.lab.processes import Launch
-from tabinet.lab.routers import BIRD_PROGRAM, RouterFile, RouterSpec, daemons, render_router
+from tabinet.lab.routers import BIRD_PROGRAM, RouterFile, RouterSpec, Software, daemons, render_router
 from tabinet.lab.state import LabDirectory
 
 ETCD = "etcd"
 BIRD = "bird"
 AGENT = "agent"
 ETCD_PROGRAM = "/usr/bin/etcd"
+FRR_USER = "frr"
+"""FRR's daemons refuse to be of a user outside the group that may use their sockets, which root is not (Debian's frr package)."""
 
 
 class Component(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -29,6 +31,8 @@ class Component(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """How it comes back after it ran before: routes that are in the kernel are kept until the neighbours have told theirs again."""
     socket: str = ""
     """Unix socket that accepts connections when the program is ready; empty when readiness shows elsewhere."""
+    owner: str = ""
+    """User to whom the node's directory belongs because the program gives up root; empty for root."""
     files: tuple[RouterFile, ...] = ()
     """Written into the node's directory before the first start, and never again."""
 
@@ -81,9 +85,10 @@ def _etcd(plan: Plan, directory: LabDirectory) -> Component:
 def _router(plan: Plan, spec: RouterSpec, directory: LabDirectory) -> list[Component]:
     found = []
     files = render_router(spec)
+    owner = FRR_USER if spec.software is Software.FRR else ""
     for command in daemons(spec, directory.node(spec.name)):
         launch = _launch(plan, directory, spec.name, command.name, command.argv)
-        found.append(Component(launch=launch, restart_argv=command.restart_argv, socket=command.socket, files=files))
+        found.append(Component(launch=launch, restart_argv=command.restart_argv, socket=command.socket, owner=owner, files=files))
         files = ()
     return found
 

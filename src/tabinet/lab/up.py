@@ -7,6 +7,7 @@ each other is done at the same time; the time is mostly that of starting Pythons
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,6 +102,8 @@ class _Raising:
                 path = component.launch.directory / file.name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(path, file.text.encode())
+            if component.owner:
+                shutil.chown(component.launch.directory, component.owner, component.owner)
         client = self.lab.directory.path / CLIENT_FILE
         write_atomically(client, render_client_file(self.lab.directory).encode())
 

@@ -11,11 +11,12 @@ import asyncio
 from tabinet.attach.names import Workload as Identity
 from tabinet.attach.netns import AttachRequest, attach
 from tabinet.attach.network import LinuxNetwork
-from tabinet.errors import DataError, LabError
+from tabinet.errors import DataError, LabError, TabinetError
+from tabinet.ipam.client import IpamClient
 from tabinet.lab.expectation import Target
 from tabinet.lab.plan import Plan, namespace_of
 from tabinet.lab.topology import Workload
-from tabinet.lib.ip import parse_prefix
+from tabinet.lib.ip import IPV4, IPV6, parse_prefix
 from tabinet.model.codec import decode_stored
 from tabinet.model.keys import path_of
 from tabinet.model.resources import EndpointPort, WorkloadEndpoint
@@ -27,6 +28,45 @@ ORCHESTRATOR = "lab"
 def identity_of(workload: Workload) -> Identity:
     """By which name a workload is attached."""
     return Identity(node=workload.host, workload=workload.name, orchestrator=ORCHESTRATOR, namespace=workload.namespace)
+
+
+async def attach_workloads(store: Datastore, plan: Plan) -> None:
+    """Every workload of the plan is attached and ready.
+
+    Raises:
+        LabError: one could not be attached; all the reasons are told.
+    """
+    ipam = IpamClient(store)
+    outcomes = await asyncio.gather(
+        *(attach(request_of(plan, workload), store, network=_network(plan, workload), ipam=ipam) for workload in plan.topology.workloads),
+        return_exceptions=True,
+    )
+    failed = []
+    for workload, outcome in zip(plan.topology.workloads, outcomes, strict=True):
+        if isinstance(outcome, TabinetError):
+            failed.append(f"{workload.name}: {outcome}")
+        elif isinstance(outcome, BaseException):
+            raise outcome
+    if failed:
+        raise LabError(f"not attached: {'; '.join(failed)}")
+
+
+def _network(plan: Plan, workload: Workload) -> LinuxNetwork:
+    return LinuxNetwork(namespace_of(plan.name, workload.host))
+
+
+def request_of(plan: Plan, workload: Workload) -> AttachRequest:
+    """How a workload is attached: one address of each family that the lab has a pool of."""
+    families = [pool.family for pool in plan.topology.pools]
+    return AttachRequest(
+        workload=identity_of(workload),
+        netns=namespace_of(plan.name, workload.name),
+        count4=int(IPV4 in families),
+        count6=int(IPV6 in families),
+        labels=workload.labels,
+        profiles=workload.profiles,
+        ports=tuple(EndpointPort(name=port.name, protocol=port.protocol, port=port.port) for port in workload.ports),
+    )
 
 
 async def read_targets_found(store: Datastore, plan: Plan) -> list[Target]:
