@@ -119,7 +119,7 @@ async def wait_routes(hosts: Mapping[str, str], wanted: Mapping[str, Sequence[Pr
     sockets = {host: await asyncio.to_thread(_open, namespace) for host, namespace in hosts.items()}
     deadline = time.monotonic() + timeout_s
     try:
-        while missing := {host: gone for host in hosts if (gone := _unreachable(sockets[host].routes(), wanted[host]))}:
+        while missing := {host: gone for host in hosts if (gone := missing_routes(sockets[host].routes(), wanted[host]))}:
             if time.monotonic() > deadline:
                 texts = [f"{host} to {', '.join(prefix.address for prefix in gone[:3])}" for host, gone in missing.items()]
                 raise LabError(f"no route after {timeout_s:g} s from {'; '.join(texts)}")
@@ -133,7 +133,7 @@ def _open(namespace: str) -> RtSocket:
     return run_in(namespace, open_rtnetlink)
 
 
-def _unreachable(routes: Iterable[Route], addresses: Sequence[Prefix]) -> list[Prefix]:
+def missing_routes(routes: Iterable[Route], addresses: Sequence[Prefix]) -> list[Prefix]:
     """The addresses whose longest match is no way to anywhere."""
     table = list(routes)
     found = []
