@@ -1,0 +1,274 @@
+"""A network namespace attached to the fabric as a workload: what a CNI plugin, the lab and others call.
+
+In: an ``AttachRequest``. Out: an ``Attachment`` whose policy and routes are in the kernel. ``attach`` is idempotent: repeated, it repairs
+what is missing and gives the same addresses. When it fails or is cancelled, what it did is undone, addresses included, and what an earlier
+successful call did stays. ``detach`` is idempotent too, and does not need the namespace. Names follow from the workload alone, nothing
+is remembered in this process.
+
+One attachment costs three to five round trips to the store, a handful of netlink messages, and the agent's time. Not done here: routes,
+sysctls and policy of the host's side (the agent's), and choosing what runs where.
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from tabinet.attach.endpoint import EndpointFacts, endpoint_document
+from tabinet.attach.inside import GATEWAYS
+from tabinet.attach.names import INTERFACE_PREFIX, Workload, interface_name
+from tabinet.attach.network import LinuxNetwork, Network
+from tabinet.attach.plug import configure, connect, disconnect
+from tabinet.attach.ready import Awaited, wait_until_ready
+from tabinet.attach.steps import Undo, in_thread, uninterrupted
+from tabinet.errors import Conflict, InputError, Problem, TabinetError
+from tabinet.ipam.client import IpamClient
+from tabinet.ipam.plan import AssignRequest
+from tabinet.lib.ip import Prefix
+from tabinet.model.codec import decode_document
+from tabinet.model.keys import ResourceKey, path_of
+from tabinet.model.resources import EndpointPort
+from tabinet.model.status import status_path_of
+from tabinet.store.api import Compare, Datastore, DeleteOp, GetOp, KeyValue, Op, PutOp
+
+MAX_ATTEMPTS = 20
+DEFAULT_WAIT_S = 30.0
+
+
+class AttachRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What is attached, and with what."""
+
+    workload: Workload
+    netns: str
+    """The network namespace: a name as in ip-netns(8), or a path."""
+    interface: str = "eth0"
+    """What the interface is called inside."""
+    count4: int = 0
+    count6: int = 0
+    """How many addresses of each family, requested ones included."""
+    addresses: tuple[Prefix, ...] = ()
+    """These addresses, from pools."""
+    pools4: tuple[Prefix, ...] = ()
+    pools6: tuple[Prefix, ...] = ()
+    """Only from these pools; empty: from any that fits."""
+    labels: dict[str, str] = {}
+    profiles: tuple[str, ...] = ()
+    ports: tuple[EndpointPort, ...] = ()
+    attributes: dict[str, str] = {}
+    """Stored beside the addresses; namespace and workload are added."""
+    mtu: int = 0
+    """Bytes; 0 leaves the kernel's default."""
+    interface_prefix: str = INTERFACE_PREFIX
+    """What names of interfaces on the host begin with: the agent's ``interfacePrefix``."""
+
+
+class Attachment(msgspec.Struct, frozen=True, kw_only=True):
+    """A workload that is attached."""
+
+    key: ResourceKey
+    """Of its WorkloadEndpoint."""
+    revision: int
+    """The revision of the WorkloadEndpoint."""
+    host_interface: str
+    mac: str
+    """Of the interface inside."""
+    addresses: tuple[Prefix, ...]
+    """IPv4 first."""
+    gateways: tuple[Prefix, ...]
+    """One for each family of the addresses."""
+    ready: bool
+    """True: the agent has it in the kernel. False: nobody waited for that."""
+
+
+async def attach(
+    request: AttachRequest,
+    store: Datastore,
+    *,
+    network: Network | None = None,
+    ipam: IpamClient | None = None,
+    wait: bool = True,
+    wait_s: float = DEFAULT_WAIT_S,
+) -> Attachment:
+    """The namespace is attached and, unless ``wait`` is off, the agent has its endpoint in the kernel.
+
+    ``ipam`` saves round trips when many workloads are attached through one client.
+
+    Raises:
+        InputError: the request makes no sense; nothing was changed.
+        AttachError: no such namespace, another interface in the way, or not ready within ``wait_s`` seconds.
+        AddressError: no address to be had.
+        KernelError, StoreError: refused. In all cases what was done is undone; a note on the error says what could not be.
+    """
+    check_request(request)
+    undo = Undo()
+    work = _Attaching(request, store, network or LinuxNetwork(), ipam or IpamClient(store), undo)
+    try:
+        return await _attach(work, wait_s if wait else None)
+    except BaseException as error:
+        for left in await uninterrupted(undo.run()):
+            error.add_note(left)
+        raise
+
+
+async def detach(
+    workload: Workload,
+    store: Datastore,
+    *,
+    network: Network | None = None,
+    ipam: IpamClient | None = None,
+    interface_prefix: str = INTERFACE_PREFIX,
+) -> None:
+    """The workload has no endpoint, no interface and no addresses. Nothing happens where that is so already.
+
+    Every part is tried whatever becomes of the others; but addresses are kept while endpoint or interface may still use them.
+
+    Raises:
+        KernelError, StoreError: the first thing that failed; repeat the call.
+    """
+    network = network or LinuxNetwork()
+    host_name = interface_name(workload, interface_prefix)
+    failed: list[TabinetError] = []
+    try:
+        await store.txn([], [DeleteOp(path_of(workload.key))])
+    except TabinetError as error:
+        failed.append(error)
+    try:
+        await in_thread(lambda: disconnect(network, host_name))
+    except TabinetError as error:
+        failed.append(error)
+    if failed:
+        raise failed[0]
+    await (ipam or IpamClient(store)).release_handle(workload.handle)
+
+
+def check_request(request: AttachRequest) -> None:
+    """Returns when the request can be carried out by anyone.
+
+    Raises:
+        InputError: says everything that is wrong with it.
+    """
+    problems: list[Problem] = []
+    try:
+        path_of(request.workload.key)
+        status_path_of(request.workload.status_key)
+        interface_name(request.workload, request.interface_prefix)
+    except ValueError as error:
+        problems.append(Problem(path="workload", value=str(error), allowed="parts without '/' that neither begin nor end with '-'"))
+    if not 0 < len(request.interface.encode()) <= 15 or "/" in request.interface or request.interface in (".", "..", "lo"):
+        problems.append(Problem(path="interface", value=repr(request.interface), allowed="an interface name of 1 to 15 bytes"))
+    if not request.addresses and request.count4 <= 0 and request.count6 <= 0:
+        problems.append(Problem(path="addresses", value="none", allowed="at least one address, or a count"))
+    problems += [
+        Problem(path=f"addresses[{index}]", value=str(address), allowed="a single address")
+        for index, address in enumerate(request.addresses)
+        if not address.is_host
+    ]
+    if not request.netns:
+        problems.append(Problem(path="netns", value="''", allowed="the name or path of a network namespace"))
+    if problems:
+        raise InputError(problems)
+
+
+class _Attaching(msgspec.Struct, frozen=True):
+    request: AttachRequest
+    store: Datastore
+    network: Network
+    ipam: IpamClient
+    undo: Undo
+
+
+async def _attach(work: _Attaching, wait_s: float | None) -> Attachment:
+    request = work.request
+    host_name = interface_name(request.workload, request.interface_prefix)
+    stored = await work.store.get(path_of(request.workload.key))
+    addresses = await uninterrupted(_assign(work, known=stored is not None))
+    await uninterrupted(_connect(work, host_name))
+    mac = await in_thread(lambda: configure(work.network, request.netns, request.interface, addresses))
+    facts = EndpointFacts(
+        workload=request.workload,
+        interface=host_name,
+        mac=mac,
+        addresses=addresses,
+        labels=request.labels,
+        profiles=request.profiles,
+        ports=request.ports,
+    )
+    awaited = await uninterrupted(_write_endpoint(work, facts, stored))
+    if wait_s is not None:
+        await wait_until_ready(work.store, awaited, wait_s)
+    return Attachment(
+        key=request.workload.key,
+        revision=awaited.revision,
+        host_interface=host_name,
+        mac=mac,
+        addresses=addresses,
+        gateways=tuple(GATEWAYS[family] for family in sorted({address.family for address in addresses})),
+        ready=wait_s is not None,
+    )
+
+
+async def _assign(work: _Attaching, *, known: bool) -> tuple[Prefix, ...]:
+    """The workload's addresses. ``known``: its endpoint exists, so that what it had before is in use."""
+    request, ipam = work.request, work.ipam
+    handle = request.workload.handle
+    if not known:
+        # Before the first attempt: when an answer is lost nobody knows what was assigned, and nobody uses it.
+        work.undo.add(f"addresses of {handle}", lambda: ipam.release_handle(handle))
+    wanted = AssignRequest(
+        host=request.workload.node,
+        handle=handle,
+        count4=request.count4,
+        count6=request.count6,
+        pools4=request.pools4,
+        pools6=request.pools6,
+        attributes={"namespace": request.workload.namespace, "workload": request.workload.workload} | request.attributes,
+    )
+    for address in request.addresses:
+        given = await ipam.assign_address(address, wanted)
+        _undo_assignment(work, given.assigned, known)
+    result = await ipam.assign(wanted)
+    _undo_assignment(work, result.assigned, known)
+    return result.addresses
+
+
+def _undo_assignment(work: _Attaching, assigned: tuple[Prefix, ...], known: bool) -> None:
+    if known and assigned:
+        handle = work.request.workload.handle
+        work.undo.add(f"{len(assigned)} addresses of {handle}", lambda: work.ipam.release_addresses(assigned, handle=handle))
+
+
+async def _connect(work: _Attaching, host_name: str) -> None:
+    request, network = work.request, work.network
+    made = await in_thread(lambda: connect(network, host_name, request.netns, request.interface, request.mtu))
+    if made:
+        work.undo.add(f"interface {host_name}", lambda: in_thread(lambda: disconnect(network, host_name)))
+
+
+async def _write_endpoint(work: _Attaching, facts: EndpointFacts, stored: KeyValue | None) -> Awaited:
+    """The endpoint is stored; nothing is written when it is so already."""
+    path = path_of(facts.workload.key)
+    uid, created = str(uuid.uuid4()), datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    if stored is None:
+        work.undo.add(f"endpoint {facts.workload.key}", lambda: work.store.txn([], [DeleteOp(path)]))
+    for _ in range(MAX_ATTEMPTS):
+        before: dict[str, Any] | None = decode_document(stored.value, path) if stored else None
+        document = endpoint_document(facts, before, uid, created)
+        changed = document != before
+        reads: list[Op] = [GetOp(status_path_of(facts.workload.status_key))]
+        then: list[Op] = [PutOp(path, msgspec.json.encode(document)), *reads] if changed else reads
+        result = await work.store.txn([Compare(path, stored.revision if stored else 0)], then, [GetOp(path)])
+        if result.succeeded:
+            revision = result.revision if changed or stored is None else stored.revision
+            if changed and stored is not None:
+                _undo_change(work, path, revision, stored)
+            return Awaited(facts.workload.status_key, revision, result.values[-1], result.revision)
+        stored = result.values[0]
+    raise Conflict(f"{facts.workload.key} changed {MAX_ATTEMPTS} times while it was written")
+
+
+def _undo_change(work: _Attaching, path: str, revision: int, before: KeyValue) -> None:
+    """The earlier document comes back, unless somebody else has written since."""
+    work.undo.add(f"changes to {path}", lambda: work.store.txn([Compare(path, revision)], [PutOp(path, before.value)]))

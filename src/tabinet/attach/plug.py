@@ -1,0 +1,112 @@
+"""The kernel's part of an attachment: a veth pair from the host into a network namespace, and the inside of it.
+
+Plain synchronous functions over ``Network``. Each is idempotent: what is there and right stays, what is there and wrong is replaced. The
+host's side is up, with the address ee:ee:ee:ee:ee:ee; routes to it, its sysctls and its policy are the agent's, and until the agent has
+programmed them nothing passes. Sources: veth(4), rtnetlink(7).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Iterator, Sequence
+
+from tabinet.attach.inside import HOST_MAC, plan_inside, plan_parameters
+from tabinet.attach.network import Network
+from tabinet.errors import AttachError, KernelError
+from tabinet.kernel.rtnetlink import AddVeth, DeleteLink, Link, Rtnetlink, RtOp, SetLink, execute_all
+from tabinet.kernel.sysctl import Sysctl, ensure
+from tabinet.lib.ip import Prefix
+
+
+def connect(network: Network, host_name: str, namespace: str, interface: str, mtu: int = 0) -> bool:
+    """``host_name`` is up on the host and leads to ``interface`` in the namespace; True when this made it so.
+
+    ``mtu`` is that of both ends, in bytes; 0 leaves the kernel's default.
+
+    Raises:
+        AttachError: there is no such namespace, or it has another interface of that name.
+        KernelError: the kernel refused.
+    """
+    with _existing(network, namespace) as descriptor:
+        host_link = network.on_host(lambda rtnetlink: find_link(rtnetlink, host_name))
+        if host_link is not None:
+            inner = network.inside(namespace, lambda rtnetlink, _: find_link(rtnetlink, interface))
+            if inner is None or (host_link.peer_index, inner.peer_index) != (inner.index, host_link.index):
+                disconnect(network, host_name)
+                host_link = None
+        made = host_link is None
+        if made:
+            pair = AddVeth(name=host_name, peer_name=interface, peer_namespace=descriptor, mac=HOST_MAC, mtu=mtu)
+            (outcome,) = network.on_host(lambda rtnetlink: rtnetlink.execute([pair]))
+            if outcome is not None and outcome.errno == errno.EEXIST:
+                raise AttachError(f"network namespace {namespace} has an interface {interface} that is not ours") from outcome
+            if outcome is not None:
+                raise outcome
+    try:
+        network.on_host(lambda rtnetlink: _set_up(rtnetlink, host_name, mtu))
+    except KernelError:
+        if made:
+            disconnect(network, host_name)
+        raise
+    return made
+
+
+def configure(network: Network, namespace: str, interface: str, addresses: Sequence[Prefix]) -> str:
+    """The inside has the addresses, routes and neighbours; gives the hardware address of the interface.
+
+    Raises:
+        AttachError: namespace or interface is gone.
+        KernelError: the kernel refused.
+    """
+
+    def work(rtnetlink: Rtnetlink, sysctl: Sysctl) -> str:
+        links = rtnetlink.links()
+        link = next((link for link in links if link.name == interface), None)
+        if link is None:
+            raise AttachError(f"interface {interface} is gone from network namespace {namespace}")
+        for key, value in plan_parameters(interface, addresses):
+            ensure(sysctl, key, value)
+        execute_all(rtnetlink, plan_inside(links, link, rtnetlink.addresses(), addresses))
+        return link.mac
+
+    with _existing(network, namespace):
+        return network.inside(namespace, work)
+
+
+@contextlib.contextmanager
+def _existing(network: Network, namespace: str) -> Iterator[int]:
+    """A file descriptor of the namespace, which exists."""
+    with contextlib.ExitStack() as stack:
+        try:
+            descriptor = stack.enter_context(network.opened(namespace))
+        except KernelError as error:
+            if error.errno == errno.ENOENT:
+                raise AttachError(f"there is no network namespace {namespace}") from error
+            raise
+        yield descriptor
+
+
+def disconnect(network: Network, host_name: str) -> None:
+    """The pair is gone, both ends; nothing happens when it was gone already.
+
+    Raises:
+        KernelError: the kernel refused.
+    """
+    (outcome,) = network.on_host(lambda rtnetlink: rtnetlink.execute([DeleteLink(host_name)]))
+    if outcome is not None and outcome.errno != errno.ENODEV:
+        raise outcome
+
+
+def find_link(rtnetlink: Rtnetlink, name: str) -> Link | None:
+    """The interface of this name. O(interfaces of the namespace)."""
+    return next((link for link in rtnetlink.links() if link.name == name), None)
+
+
+def _set_up(rtnetlink: Rtnetlink, name: str, mtu: int) -> None:
+    link = find_link(rtnetlink, name)
+    if link is None:
+        raise KernelError(errno.ENODEV, f"set {name} up")
+    if not link.up or link.mac != HOST_MAC or (mtu and link.mtu != mtu):
+        operations: list[RtOp] = [SetLink(index=link.index, up=True, mac="" if link.mac == HOST_MAC else HOST_MAC, mtu=mtu)]
+        execute_all(rtnetlink, operations)
