@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Coroutine, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tabinet.errors import LabError
 from tabinet.lab.plan import BRIDGE, MANAGEMENT, End, NodeKind, NodePlan, Plan, etcd_address, namespace_prefix
+from tabinet.lab.together import together
 
 NETNS_DIRECTORY = Path("/run/netns")
 """Where ip-netns(8) keeps namespaces by name."""
@@ -96,9 +97,9 @@ async def build(plan: Plan) -> None:
     """
     await run(["ip", "-batch", "-"], namespace_batch(plan))
     routing = [node for node in plan.nodes if node.kind in (NodeKind.ROUTER, NodeKind.HOST)]
-    await _for_all(_set_sysctls(node.namespace) for node in routing)
+    await together((_set_sysctls(node.namespace) for node in routing), _AT_ONCE)
     await run(["ip", "-batch", "-"], cable_batch(plan))
-    await _for_all(run(["ip", "-n", node.namespace, "-batch", "-"], node_batch(plan, node)) for node in plan.nodes)
+    await together((run(["ip", "-n", node.namespace, "-batch", "-"], node_batch(plan, node)) for node in plan.nodes), _AT_ONCE)
 
 
 async def _set_sysctls(namespace: str) -> None:
@@ -110,18 +111,6 @@ async def _set_sysctls(namespace: str) -> None:
 def in_namespace(namespace: str, argv: list[str]) -> list[str]:
     """The command line that runs ``argv`` in a network namespace, leaving mounts and cgroups as they are; it keeps its process id."""
     return ["nsenter", f"--net={NETNS_DIRECTORY / namespace}", *argv]
-
-
-async def _for_all(tasks: Iterable[Coroutine[None, None, object]]) -> None:
-    gate = asyncio.Semaphore(_AT_ONCE)
-
-    async def one(task: Coroutine[None, None, object]) -> None:
-        async with gate:
-            await task
-
-    async with asyncio.TaskGroup() as group:
-        for task in tasks:
-            group.create_task(one(task))
 
 
 async def run(argv: list[str], stdin: str = "", timeout_s: float = _COMMAND_TIMEOUT_S) -> str:

@@ -1,7 +1,7 @@
 """FRR 8.4 as a lab router: text for zebra, bfdd and bgpd, and their command lines.
 
 Each daemon has a file with what concerns it only. All sockets, the PID files and the log stay in the router's directory, so that many FRRs
-live on one machine; no daemon listens on TCP (``-P 0``). Start order: zebra, bfdd, bgpd, each when the one before accepts connections.
+live on one machine; no daemon listens on TCP (``-P 0``) or changes to another user (``-S``), so it needs nothing but root. Start order: zebra, bfdd, bgpd, each when the one before accepts connections.
 Source: https://docs.frrouting.org/en/frr-8.4/ (basic, zebra, bgp, bfd). Pure; linear in the neighbours.
 """
 
@@ -14,7 +14,9 @@ from tabinet.lab.routerspec import Command, NeighbourSpec, RouterFile, RouterSpe
 from tabinet.lib.ip import IPV4, IPV6, Prefix
 
 FRR_DIRECTORY = "/usr/lib/frr"
-NETLINK_BUFFER_BYTES = 4_000_000
+NETLINK_BUFFER_BYTES = 4_194_304
+PRIVATE = ("/usr/bin/unshare", "--mount", "/bin/sh", "-c", 'mount -t tmpfs -o size=4m tmpfs /var/tmp && exec "$@"', "frr")
+"""Runs the rest of the line with a /var/tmp of its own: FRR keeps a directory there for each process, which a killed one would leave."""
 
 
 def render_frr(spec: RouterSpec) -> tuple[RouterFile, ...]:
@@ -31,8 +33,9 @@ def frr_daemons(spec: RouterSpec, directory: PurePath) -> tuple[Command, ...]:
 
     def command(daemon: str, *extra: str) -> Command:
         argv = (
+            *PRIVATE,
             f"{FRR_DIRECTORY}/{daemon}",
-            *("-u", "root", "-g", "root", "-N", spec.name, "-P", "0", "--log", "stdout"),
+            *("-S", "-P", "0", "--log", "stdout"),
             *("--vty_socket", str(directory), "-z", str(directory / "zserv.api")),
             *("-f", str(directory / f"{daemon}.conf"), "-i", str(directory / f"{daemon}.pid")),
             *extra,

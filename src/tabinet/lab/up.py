@@ -6,7 +6,6 @@ each other is done at the same time; the time is mostly that of starting Pythons
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from tabinet.lab.processes import start
 from tabinet.lab.readiness import wait_started, wait_store
 from tabinet.lab.state import ROOT, LabDirectory, LabState, ProcessRecord, exclusive, write_atomically
 from tabinet.lab.teardown import take_down
+from tabinet.lab.together import together
 from tabinet.lab.workloads import attach_workloads
 from tabinet.store.client import ResourceClient
 
@@ -74,16 +74,10 @@ class _Raising:
         for component in everything:
             if component.name not in (AGENT, ETCD):
                 daemons.setdefault(component.node, []).append(component)
-        async with asyncio.TaskGroup() as group:
-            for sequence in daemons.values():
-                group.create_task(self._start(sequence))
-            group.create_task(self._start([component for component in everything if component.name == ETCD]))
-            group.create_task(self._apply([*plan.resources, *documents]))
+        etcd = [component for component in everything if component.name == ETCD]
+        await together([*map(self._start, (etcd, *daemons.values())), self._apply([*plan.resources, *documents])])
         self.progress(f"agents of {len(plan.hosts)} hosts")
-        async with asyncio.TaskGroup() as group:
-            for component in everything:
-                if component.name == AGENT:
-                    group.create_task(self._start([component]))
+        await together(self._start([component]) for component in everything if component.name == AGENT)
         self._remember("building")
         self.progress(f"{len(plan.topology.workloads)} workloads")
         async with self.lab.store() as store:
