@@ -1,7 +1,7 @@
 """FRR 8.4 as a lab router: text for zebra, bfdd and bgpd, and their command lines.
 
-Each daemon has a file with what concerns it only. All sockets, the PID files and the log stay in the router's directory, so that many FRRs
-live on one machine; no daemon listens on TCP (``-P 0``) or changes to another user (``-S``), so it needs nothing but root. Start order: zebra, bfdd, bgpd, each when the one before accepts connections.
+Each daemon has a file with what concerns it only. All sockets and the PID files stay in the router's directory, so that many FRRs live on
+one machine; no daemon listens on TCP for vty (``-P 0``). Start order: zebra, bfdd, bgpd, each when the one before accepts connections.
 Source: https://docs.frrouting.org/en/frr-8.4/ (basic, zebra, bgp, bfd). Pure; linear in the neighbours.
 """
 
@@ -35,7 +35,8 @@ def frr_daemons(spec: RouterSpec, directory: PurePath) -> tuple[Command, ...]:
         argv = (
             *PRIVATE,
             f"{FRR_DIRECTORY}/{daemon}",
-            *("-S", "-P", "0", "--log", "stdout"),
+            # Debian's FRR wants to be in the group of its vty sockets; as root it can write where no other user comes.
+            *("-u", "root", "-g", "frrvty", "-P", "0", "--log", "stdout"),
             *("--vty_socket", str(directory), "-z", str(directory / "zserv.api")),
             *("-f", str(directory / f"{daemon}.conf"), "-i", str(directory / f"{daemon}.pid")),
             *extra,
