@@ -118,10 +118,11 @@ class TableEdit:
         self._finish_sets(delta)
         for (name, key), before_chain in self._maps.items():
             after_chain = self.table.maps[name].get(key)
-            if after_chain is None:
-                if before_chain is not None:
-                    delta.map_removed.setdefault(name, set()).add(key)
-            elif after_chain != before_chain:
+            if after_chain == before_chain:
+                continue
+            if before_chain is not None:
+                delta.map_removed.setdefault(name, set()).add(key)
+            if after_chain is not None:
                 delta.map_set.setdefault(name, {})[key] = after_chain
         return delta
 

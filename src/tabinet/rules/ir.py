@@ -391,7 +391,7 @@ class TableDelta:
     map_set: dict[str, dict[str, str]] = field(default_factory=dict)
     """By map: interfaces that are new or lead to another chain."""
     map_removed: dict[str, set[str]] = field(default_factory=dict)
-    """By map: interfaces that are gone."""
+    """By map: interfaces that are gone or lead to another chain; to be deleted before ``map_set`` is added."""
     revokes: bool = False
     """A permission may have gone: flows that were accepted before must be judged again."""
 

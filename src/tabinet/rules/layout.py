@@ -63,6 +63,8 @@ LOCAL = {IPV4: "local4", IPV6: "local6"}
 AFTER_EGRESS = "after_egress"
 ACCEPTED = "accepted"
 DENY = "deny"
+RELATED = "related"
+"""Where an ICMP error about a current flow is judged."""
 
 _DHCP_CLIENT, _DHCP_SERVER = 68, 67  # RFC 2131 section 4.1
 _DHCP6_CLIENT, _DHCP6_SERVER = 546, 547  # RFC 8415 section 7.2
@@ -92,7 +94,7 @@ def fixed_chains(options: TableOptions) -> dict[str, Chain]:
     prefixes = options.interface_prefixes
     if not prefixes or not all(prefixes):
         raise ValueError("interface prefixes must not be empty")
-    check = Rule(CheckGeneration(VALID, "related"), comment="accepted in this generation")
+    check = Rule(CheckGeneration(VALID, RELATED), comment="accepted in this generation")
     discovery = Rule(Accept(), (HeaderIcmp6(*_MLD_AND_ND),), comment="neighbour discovery and MLD")
     return {
         "antispoof": Chain(_antispoof(prefixes, options.protect_local_sources), HookPoint.PREROUTING_RAW),
@@ -117,7 +119,7 @@ def fixed_chains(options: TableOptions) -> dict[str, Chain]:
                 Rule(Goto("out_original")),
             )
         ),
-        "related": Chain(_related(prefixes)),
+        RELATED: Chain(_related(prefixes)),
         "out_original": Chain(_half(EGRESS, Via.IN, prefixes, host=ACCEPTED, other="in_original")),
         "out_reply": Chain(_half(EGRESS, Via.OUT, prefixes, host=ACCEPTED, other="in_reply")),
         AFTER_EGRESS: Chain((Rule(Goto("in_reply"), (ReplyDirection(),)), Rule(Goto("in_original")))),

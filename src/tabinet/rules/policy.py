@@ -203,7 +203,7 @@ class _Compiler:
             head: list[ir.Match] = []
             if protocol is not None:
                 head.append(ir.Protocol(protocol))
-            if self.rule.not_protocol is not None:
+            elif self.rule.not_protocol is not None:
                 head.append(ir.Protocol(self.rule.not_protocol, negated=True))
             for icmp, negated in ((self.rule.icmp, False), (self.rule.not_icmp, True)):
                 if icmp is not None:

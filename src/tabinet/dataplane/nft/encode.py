@@ -1,0 +1,331 @@
+"""IR as the kernel's bytes: rules to expressions, sets to specifications, elements to keys.
+
+Pure. A rule's encoding depends on the rule, on the current generation (for the two verdicts that deal with it) and on the physical names of
+sets (``name_of``: the driver renames a set when it grows). The user data of a rule carries its comment, as nft(8) shows it, and a digest
+of its expressions, by which a restarted agent knows its own rules again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+
+import msgspec
+
+from tabinet.calc.messages import PortMember
+from tabinet.kernel import nftexpr as x
+from tabinet.kernel.nftables import Element, SetSpec
+from tabinet.lib.ip import IPV4, Prefix
+from tabinet.rules import ir
+from tabinet.rules.ir import HookPoint, SetDef, SetType, Side, State, Via
+from tabinet.rules.marks import GENERATION_MASK, generation_mark
+
+NameOf = Callable[[str], str]
+"""The name in the kernel of a set or map of the IR."""
+
+HOOKS = {
+    HookPoint.PREROUTING_RAW: (0, -300),
+    HookPoint.INPUT: (1, 0),
+    HookPoint.FORWARD: (2, 0),
+    HookPoint.OUTPUT: (3, 0),
+}
+"""NF_INET_* and priority (nft(8): raw is -300, filter 0)."""
+
+_DIGEST_KIND = 0x74
+"""Type of our entry in a rule's user data; nft(8) knows 0 and 1 and skips the others."""
+
+_STATES = {
+    State.INVALID: x.CtState.INVALID,
+    State.UNTRACKED: x.CtState.UNTRACKED,
+    State.NEW: x.CtState.NEW,
+    State.ESTABLISHED: x.CtState.ESTABLISHED,
+    State.RELATED: x.CtState.RELATED,
+}
+_NFPROTO = {4: b"\x02", 6: b"\x0a"}
+_ADDRESS_TYPE = {4: x.Datatype.IPV4_ADDR, 6: x.Datatype.IPV6_ADDR}
+_BYTES = {4: 4, 6: 16}
+_HEADER_OFFSET = {(4, Side.SOURCE): 12, (4, Side.DESTINATION): 16, (6, Side.SOURCE): 8, (6, Side.DESTINATION): 24}
+_UDP, _ICMPV6 = b"\x11", b"\x3a"
+
+
+class Encoded(msgspec.Struct, frozen=True, gc=False):
+    """A rule as the kernel takes it."""
+
+    expressions: bytes
+    userdata: bytes
+    targets: tuple[str, ...]
+    """Chains that it leads to."""
+    sets: tuple[str, ...]
+    """Sets and maps that it looks up, by their names in the kernel."""
+
+
+def encode_rule(rule: ir.Rule, generation: int, name_of: NameOf) -> Encoded:
+    """The rule's bytes."""
+    parts: list[bytes] = []
+    sets: list[str] = []
+    for match in rule.matches:
+        parts += _match(match, name_of)
+        named = _set_of(match)
+        if named:
+            sets.append(name_of(named))
+    if rule.counter:
+        parts.append(x.counter())
+    if rule.log is not None:
+        parts.append(x.limit(rule.log.per_second, 1, rule.log.burst))
+        parts.append(x.nflog(rule.log.prefix, rule.log.group))
+    targets: tuple[str, ...] = ()
+    match rule.verdict:
+        case ir.Accept():
+            parts.append(x.verdict(x.Verdict.ACCEPT))
+        case ir.Drop():
+            parts.append(x.verdict(x.Verdict.DROP))
+        case ir.Jump(chain=chain):
+            parts.append(x.verdict(x.Verdict.JUMP, chain))
+            targets = (chain,)
+        case ir.Goto(chain=chain):
+            parts.append(x.verdict(x.Verdict.GOTO, chain))
+            targets = (chain,)
+        case ir.Dispatch(map_name=name, via=via):
+            parts += [x.meta(_interface_key(via), x.reg(0)), x.verdict_map(name_of(name), x.reg(0))]
+            sets.append(name_of(name))
+        case ir.CheckGeneration(map_name=name):
+            parts += [x.ct(x.Ct.STATE, x.reg(0)), x.ct(x.Ct.MARK, x.reg(1))]
+            parts += [x.bitwise(x.reg(1), x.reg(1), x.host32(GENERATION_MASK), x.host32(0)), x.verdict_map(name_of(name), x.reg(0))]
+            sets.append(name_of(name))
+        case ir.AcceptFlow():
+            # An immediate, not a map element: a packet that still runs the old rules must mark the old generation.
+            keep, put = x.host32(~GENERATION_MASK), x.host32(generation_mark(generation))
+            parts += [x.ct(x.Ct.MARK, x.reg(0)), x.bitwise(x.reg(0), x.reg(0), keep, put), x.ct_set(x.Ct.MARK, x.reg(0))]
+            parts.append(x.verdict(x.Verdict.ACCEPT))
+        case ir.Next():
+            pass
+    expressions = x.rule(*parts)
+    return Encoded(expressions, _userdata(rule.comment, expressions), targets, tuple(sets))
+
+
+def sets_of(chain: ir.Chain) -> Iterator[str]:
+    """The IR names of the sets and maps that a chain looks up."""
+    for rule in chain.rules:
+        for match in rule.matches:
+            named = _set_of(match)
+            if named:
+                yield named
+        if isinstance(rule.verdict, ir.Dispatch | ir.CheckGeneration):
+            yield rule.verdict.map_name
+
+
+def generation_elements(generation: int, related: str) -> tuple[Element, ...]:
+    """What the GENERATION map holds: (state, generation) to verdict.
+
+    New belongs to it, or every packet of a flow that is never answered would be judged.
+    """
+    mark = x.host32(generation_mark(generation))
+    return (
+        Element(x.host32(x.CtState.ESTABLISHED) + mark, verdict=x.Verdict.ACCEPT),
+        Element(x.host32(x.CtState.NEW) + mark, verdict=x.Verdict.ACCEPT),
+        Element(x.host32(x.CtState.RELATED) + mark, verdict=x.Verdict.GOTO, chain=related),
+    )
+
+
+def encode_set(definition: SetDef, size: int) -> SetSpec:
+    """The set's specification for at most ``size`` elements; interval sets have no bound."""
+    match definition.type:
+        case SetType.ADDRESSES:
+            return x.set_spec(_ADDRESS_TYPE[definition.family], size=size)
+        case SetType.NETS:
+            return x.set_spec(_ADDRESS_TYPE[definition.family], interval=True)
+        case SetType.PORTS:
+            return x.set_spec(x.Datatype.INET_SERVICE, interval=True)
+        case SetType.ADDRESS_PORTS:
+            return x.set_spec(_ADDRESS_TYPE[definition.family], x.Datatype.INET_PROTO, x.Datatype.INET_SERVICE, size=size)
+        case SetType.SOURCES:
+            return x.set_spec(x.Datatype.IFNAME, _ADDRESS_TYPE[definition.family], size=size)
+        case SetType.SOURCE_NETS:
+            return x.set_spec(x.Datatype.IFNAME, _ADDRESS_TYPE[definition.family], interval=True)
+        case SetType.CHAINS:
+            return x.set_spec(x.Datatype.IFNAME, size=size, verdict_map=True)
+        case SetType.GENERATION:
+            return x.set_spec(x.Datatype.CT_STATE, x.Datatype.MARK, size=size, verdict_map=True)
+
+
+def encode_elements(definition: SetDef, elements: Iterable[ir.Element]) -> tuple[Element, ...]:
+    """The kernel's elements for those of a set, sorted; intervals of plain sets become a start and an exclusive end."""
+    found: list[Element] = []
+    for element in elements:
+        match element:
+            case Prefix():
+                found.append(Element(element.packed))
+            case PortMember():
+                found.append(Element(x.key(element.address.packed, bytes((element.protocol,)), x.port(element.port))))
+            case ir.Source():
+                found.append(Element(x.key(x.ifname(element.interface), element.address.packed)))
+            case ir.SourceRange():
+                name, length = x.ifname(element.interface), _BYTES[definition.family]
+                first, last = element.first.to_bytes(length, "big"), element.last.to_bytes(length, "big")
+                found.append(Element(x.key(name, first), end=x.key(name, last)))
+            case ir.Range():
+                found += _interval(element, 2 if definition.type is SetType.PORTS else _BYTES[definition.family])
+    return tuple(sorted(found, key=_element_order))
+
+
+def encode_mapping(mapping: Iterable[tuple[str, str]]) -> tuple[Element, ...]:
+    """The kernel's elements of a CHAINS map, sorted."""
+    return tuple(Element(x.ifname(interface), verdict=x.Verdict.GOTO, chain=chain) for interface, chain in sorted(mapping))
+
+
+def encode_interfaces(interfaces: Iterable[str]) -> tuple[Element, ...]:
+    """The kernel's elements of a CHAINS map by which keys are deleted, sorted."""
+    return tuple(Element(x.ifname(interface)) for interface in sorted(interfaces))
+
+
+def _interval(element: ir.Range, length: int) -> list[Element]:
+    start = Element(element.first.to_bytes(length, "big"))
+    if element.last + 1 >= 1 << (8 * length):
+        return [start]  # open to the end of the address space
+    return [start, Element((element.last + 1).to_bytes(length, "big"), interval_end=True)]
+
+
+def _element_order(element: Element) -> tuple[bytes, bool]:
+    return element.key, not element.interval_end
+
+
+def _userdata(comment: str, expressions: bytes) -> bytes:
+    content = hashlib.blake2b(expressions, digest_size=12).digest()
+    return (x.comment(comment) if comment else b"") + bytes((_DIGEST_KIND, len(content))) + content
+
+
+def _set_of(match: ir.Match) -> str:
+    match match:
+        case ir.AddressIn() | ir.PortIn() | ir.AddressPortIn() | ir.SourceIn() | ir.HeaderAddressIn():
+            return match.set_name
+        case _:
+            return ""
+
+
+def _interface_key(via: Via) -> x.Meta:
+    return x.Meta.IIFNAME if via is Via.IN else x.Meta.OIFNAME
+
+
+def _compare(negated: bool) -> x.Compare:
+    return x.Compare.NE if negated else x.Compare.EQ
+
+
+def _flow_address(side: Side, family: int, register: int) -> bytes:
+    """Source of the original direction; destination after translation, which is where the replies come from."""
+    key = x.Ct.SRC_IP if family == IPV4 else x.Ct.SRC_IP6
+    return x.ct(key, register, x.CtDirection.ORIGINAL if side is Side.SOURCE else x.CtDirection.REPLY)
+
+
+def _flow_port(side: Side, register: int) -> bytes:
+    return x.ct(x.Ct.PROTO_SRC, register, x.CtDirection.ORIGINAL if side is Side.SOURCE else x.CtDirection.REPLY)
+
+
+def _between(first: bytes, last: bytes, negated: bool) -> bytes:
+    if first == last:
+        return x.compare(x.reg(0), _compare(negated), first)
+    return x.in_range(x.reg(0), _compare(negated), first, last)
+
+
+def _match(match: ir.Match, name_of: NameOf) -> list[bytes]:
+    """The expressions that go on only where the match holds."""
+    first = x.reg(0)
+    match match:
+        case ir.InterfacePrefix(via=via, prefix=prefix, negated=negated):
+            return [x.meta(_interface_key(via), first), x.compare(first, _compare(negated), x.ifname_prefix(prefix))]
+        case ir.NoInterface(via=via):
+            key = x.Meta.IIF if via is Via.IN else x.Meta.OIF
+            return [x.meta(key, first), x.compare(first, x.Compare.EQ, x.host32(0))]
+        case ir.Family(family=family):
+            return [x.meta(x.Meta.NFPROTO, first), x.compare(first, x.Compare.EQ, _NFPROTO[family])]
+        case ir.StateIs(states=states):
+            bits = 0
+            for state in states:
+                bits |= _STATES[state]
+            return [
+                x.ct(x.Ct.STATE, first),
+                x.bitwise(first, first, x.host32(bits), x.host32(0)),
+                x.compare(first, x.Compare.NE, x.host32(0)),
+            ]
+        case ir.ReplyDirection():
+            return [x.ct(x.Ct.DIRECTION, first), x.compare(first, x.Compare.EQ, bytes((x.CtDirection.REPLY,)))]
+        case ir.OriginalDirection():
+            return [x.ct(x.Ct.DIRECTION, first), x.compare(first, x.Compare.EQ, bytes((x.CtDirection.ORIGINAL,)))]
+        case ir.Protocol(number=number, negated=negated):
+            return [x.meta(x.Meta.L4PROTO, first), x.compare(first, _compare(negated), bytes((number,)))]
+        case ir.Icmp(type=kind, code=code, negated=negated):
+            low, high = bytes((kind, code or 0)), bytes((kind, 255 if code is None else code))
+            return [x.ct(x.Ct.PROTO_DST, first, x.CtDirection.ORIGINAL), _between(low, high, negated)]
+        case ir.Port(side=side, first=low_port, last=high_port, negated=negated):
+            return [_flow_port(side, first), _between(x.port(low_port), x.port(high_port), negated)]
+        case ir.PortIn(side=side, set_name=name, negated=negated):
+            return [_flow_port(side, first), x.lookup(name_of(name), first, inverted=negated)]
+        case ir.Address(side=side, family=family, first=low_value, last=high_value, negated=negated):
+            size = _BYTES[family]
+            return [
+                _flow_address(side, family, first),
+                _between(low_value.to_bytes(size, "big"), high_value.to_bytes(size, "big"), negated),
+            ]
+        case ir.AddressIn(side=side, family=family, set_name=name, negated=negated):
+            return [_flow_address(side, family, first), x.lookup(name_of(name), first, inverted=negated)]
+        case ir.AddressPortIn(side=side, family=family, set_name=name, negated=negated):
+            after = _BYTES[family] // 4
+            return [
+                _flow_address(side, family, first),
+                x.meta(x.Meta.L4PROTO, x.reg(after)),
+                _flow_port(side, x.reg(after + 1)),
+                x.lookup(name_of(name), first, inverted=negated),
+            ]
+        case _:
+            return _header_match(match, name_of)
+
+
+def _header_match(match: ir.Match, name_of: NameOf) -> list[bytes]:
+    first = x.reg(0)
+    match match:
+        case ir.SourceIn(family=family, set_name=name, source=source):
+            address = x.reg(4)
+            if source is ir.Tuple.HEADER:
+                return [
+                    *_family(family),
+                    x.meta(x.Meta.IIFNAME, first),
+                    x.payload(x.NETWORK_HEADER, _HEADER_OFFSET[family, Side.SOURCE], _BYTES[family], address),
+                    x.lookup(name_of(name), first),
+                ]
+            key = x.Ct.SRC_IP if family == IPV4 else x.Ct.SRC_IP6
+            direction = x.CtDirection.ORIGINAL if source is ir.Tuple.ORIGINAL else x.CtDirection.REPLY
+            return [x.meta(x.Meta.IIFNAME, first), x.ct(key, address, direction), x.lookup(name_of(name), first)]
+        case ir.HeaderAddress(side=side, net=net):
+            size = _BYTES[net.family]
+            return [
+                *_family(net.family),
+                x.payload(x.NETWORK_HEADER, _HEADER_OFFSET[net.family, side], size, first),
+                _between(net.packed, net.last.to_bytes(size, "big"), False),
+            ]
+        case ir.HeaderAddressIn(side=side, family=family, set_name=name):
+            return [
+                *_family(family),
+                x.payload(x.NETWORK_HEADER, _HEADER_OFFSET[family, side], _BYTES[family], first),
+                x.lookup(name_of(name), first),
+            ]
+        case ir.HeaderUdp(source_port=source_port, destination_port=destination_port):
+            ports = x.port(source_port) + x.port(destination_port)
+            return [
+                x.meta(x.Meta.L4PROTO, first),
+                x.compare(first, x.Compare.EQ, _UDP),
+                x.payload(x.TRANSPORT_HEADER, 0, 4, first),
+                x.compare(first, x.Compare.EQ, ports),
+            ]
+        case ir.HeaderIcmp6(first=low, last=high):
+            return [
+                x.meta(x.Meta.L4PROTO, first),
+                x.compare(first, x.Compare.EQ, _ICMPV6),
+                x.payload(x.TRANSPORT_HEADER, 0, 1, first),
+                _between(bytes((low,)), bytes((high,)), False),
+            ]
+        case _:
+            raise AssertionError(match)
+
+
+def _family(family: int) -> list[bytes]:
+    """An inet chain sees both families: look before reading a header."""
+    return [x.meta(x.Meta.NFPROTO, x.reg(0)), x.compare(x.reg(0), x.Compare.EQ, _NFPROTO[family])]
