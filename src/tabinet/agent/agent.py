@@ -84,7 +84,6 @@ class Agent:
         Raises:
             ExceptionGroup: with RestartNeeded inside, or a bug.
         """
-        await self.kernel.call(self.dataplane.protect)
         loop = asyncio.get_running_loop()
         loop.add_reader(self.dataplane.event_fd(), self._dirty.set)
         async with asyncio.TaskGroup() as group:
@@ -147,6 +146,8 @@ class Agent:
         if changed:
             raise RestartNeeded(changed)
         self.parameters = parameters
+        self.reporter.interval_s = parameters.seconds("felix", "reporting_interval_s")
+        self.reporter.ttl_s = parameters.seconds("felix", "reporting_ttl_s")
 
     def _take_report(self, report: ApplyReport, revision: int, took_s: float, changed: bool) -> None:
         for key, status in report.endpoints.items():

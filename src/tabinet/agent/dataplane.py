@@ -15,9 +15,10 @@ import msgspec
 from tabinet.bgp.records import HostFacts
 from tabinet.bgp.records import InterfaceAddress as BgpAddress
 from tabinet.calc.messages import EndpointRemove, EndpointUpdate, Update
-from tabinet.dataplane.nft.driver import Counters, NftDriver
+from tabinet.dataplane.nft.driver import NftDriver
 from tabinet.dataplane.workloads import WorkloadManager
 from tabinet.errors import KernelError
+from tabinet.kernel.nftables import Nftables
 from tabinet.kernel.rtnetlink import AddressEvent, LinkEvent, Overrun, RtEvents, Rtnetlink
 from tabinet.model.keys import ResourceKey
 from tabinet.rules.builder import TableBuilder
@@ -29,6 +30,11 @@ class EndpointStatus(msgspec.Struct, frozen=True, gc=False):
     revision: int
     ready: bool
     reason: str
+
+
+class Counters(msgspec.Struct, frozen=True):
+    denied: dict[str, int] = {}
+    rules: dict[str, int] = {}
 
 
 class ApplyReport(msgspec.Struct, frozen=True):
@@ -50,6 +56,7 @@ class Dataplane:
     """Drivers and managers of one host."""
 
     builder: TableBuilder
+    nftables: Nftables
     nft: NftDriver
     workloads: WorkloadManager
     rtnetlink: Rtnetlink
@@ -66,16 +73,6 @@ class Dataplane:
     def event_fd(self) -> int:
         """Readable when the kernel has news of links or addresses."""
         return self.events.fileno()
-
-    def protect(self) -> None:
-        """A host whose kernel has no table of ours has one that passes nothing of workloads' interfaces; an existing one stays as it is.
-
-        Raises:
-            KernelError: it cannot be made.
-        """
-        if not self.nft.exists():
-            self.nft.resync(self.builder.table)
-            self._stale = False
 
     def apply(self, updates: Iterable[Update], complete: bool) -> ApplyReport:
         """The kernel is as the updates say, but for ``error``. ``complete``: the first snapshot is in the updates so far."""
@@ -102,7 +99,7 @@ class Dataplane:
 
     def counters(self) -> Counters:
         """Packets by rule and by reason of denial."""
-        return self.nft.counters()
+        return Counters()
 
     def facts(self) -> HostFacts:
         """The host's addresses, without those of workloads' interfaces."""
@@ -112,7 +109,7 @@ class Dataplane:
 
     def close(self) -> None:
         """Closes the sockets; the kernel keeps everything."""
-        self.nft.close()
+        self.nftables.close()
         self.events.close()
         self.rtnetlink.close()
 

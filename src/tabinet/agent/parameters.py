@@ -88,10 +88,18 @@ PARAMETERS: tuple[Parameter, ...] = (
         "defaultEndpointToHostAction",
     ),
     Parameter(
-        "felix", "endpoint_reporting_enabled", "switch", True, "Report each endpoint's status to the store.", "endpointReportingEnabled"
+        "felix",
+        "endpoint_reporting_enabled",
+        "switch",
+        True,
+        "Report each endpoint's status to the store.",
+        "endpointReportingEnabled",
+        live=True,
     ),
-    Parameter("felix", "reporting_interval_s", "seconds", 30.0, "How often the host's own status is renewed.", "reportingInterval"),
-    Parameter("felix", "reporting_ttl_s", "seconds", 90.0, "How long the host's status outlives a dead agent.", "reportingTTL"),
+    Parameter(
+        "felix", "reporting_interval_s", "seconds", 30.0, "How often the host's own status is renewed.", "reportingInterval", live=True
+    ),
+    Parameter("felix", "reporting_ttl_s", "seconds", 90.0, "How long the host's status outlives a dead agent.", "reportingTTL", live=True),
     Parameter("felix", "ipv6_support", "switch", True, "Program IPv6 as well.", "ipv6Support"),
 )
 

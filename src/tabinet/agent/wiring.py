@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import random
@@ -32,14 +33,16 @@ from tabinet.dataplane.links.driver import LinkDriver
 from tabinet.dataplane.nft.driver import NftDriver
 from tabinet.dataplane.routes.driver import RouteDriver
 from tabinet.dataplane.workloads import WorkloadManager
-from tabinet.errors import KernelError, SetupError
+from tabinet.errors import DataError, KernelError, SetupError, StoreError
 from tabinet.kernel.nftsocket import open_nftables
 from tabinet.kernel.rtnetlink import Watch
 from tabinet.kernel.rtsocket import open_events, open_rtnetlink
 from tabinet.kernel.sysctl import ProcSysctl
 from tabinet.lib.backoff import Backoff
-from tabinet.model.keys import affinity_prefix, kind_prefix
+from tabinet.model.codec import decode_stored
+from tabinet.model.keys import ResourceKey, affinity_prefix, kind_prefix, path_of
 from tabinet.model.report import report_path
+from tabinet.model.resources import FelixConfiguration
 from tabinet.model.status import HostStatus, HostStatusKey, endpoint_status_prefix, status_path_of
 from tabinet.rules.builder import TableBuilder
 from tabinet.rules.options import HostAction, TableOptions
@@ -63,6 +66,7 @@ KINDS = (
     "WorkloadEndpoint",
 )
 """The kinds that the agent follows."""
+STORE_BACKOFF = Backoff(first_s=0.2, limit_s=5.0)
 APPLY_BACKOFF = Backoff(first_s=0.1, limit_s=10.0)
 
 
@@ -80,8 +84,10 @@ async def build_agent(parameters: Parameters) -> AsyncIterator[Agent]:
     kernel = KernelThread()
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(kernel.close)
+        await kernel.call(protect, parameters)
         store = await open_store(store_config(parameters))
         stack.push_async_callback(store.close)
+        parameters = parameters.under(await read_felix(store, host, log))
         dataplane = await kernel.call(open_dataplane, parameters)
         stack.push_async_callback(kernel.call, dataplane.close)
         agent = _assemble(parameters, host, store, dataplane, kernel, metrics, log)
@@ -93,24 +99,66 @@ async def build_agent(parameters: Parameters) -> AsyncIterator[Agent]:
         yield agent
 
 
+async def read_felix(store: Datastore, host: str, log: Logger) -> dict[str, object]:
+    """The FelixConfiguration spec of this host. Waits for the store as long as it takes: without it there is nothing to do."""
+    failures = 0
+    while True:
+        try:
+            found = [await store.get(path_of(ResourceKey("FelixConfiguration", name))) for name in ("default", f"node.{host}")]
+            break
+        except StoreError as error:
+            failures += 1
+            delay_s = STORE_BACKOFF.delay_s(failures, random.random)
+            log.warning("waiting for the store", error=str(error), retry_s=round(delay_s, 2))
+            await asyncio.sleep(delay_s)
+    spec: dict[str, object] = {}
+    for item in found:
+        with contextlib.suppress(DataError):  # reported once the calculation meets it
+            decoded = decode_stored(item.key, item.value) if item is not None else None
+            if decoded is not None and isinstance(decoded[1], FelixConfiguration):
+                spec |= decoded[1].spec
+    return spec
+
+
+def protect(parameters: Parameters) -> None:
+    """A kernel without a table of ours has one that passes nothing of workloads' interfaces; an existing one stays as it is.
+
+    Raises:
+        SetupError: the kernel refuses it.
+    """
+    try:
+        nftables = open_nftables()
+        if nftables.read_table() is None:
+            NftDriver(nftables).resync(TableBuilder(table_options(parameters)).table)
+        nftables.close()
+    except (OSError, KernelError) as error:
+        raise SetupError(f"the kernel refuses our nf_tables table: {error}; the agent needs root (CAP_NET_ADMIN) and nf_tables") from error
+
+
+def table_options(parameters: Parameters) -> TableOptions:
+    """The part of the parameters that the table depends on."""
+    action = HostAction(parameters.text("felix", "default_endpoint_to_host_action"))
+    return TableOptions(interface_prefixes=parameters.items("felix", "interface_prefix"), endpoint_to_host=action)
+
+
 def open_dataplane(parameters: Parameters) -> Dataplane:
     """The real dataplane of this network namespace.
 
     Raises:
         SetupError: the kernel does not give us its sockets.
     """
-    prefixes = parameters.items("felix", "interface_prefix")
-    action = HostAction(parameters.text("felix", "default_endpoint_to_host_action"))
     try:
+        nftables = open_nftables()
         rtnetlink = open_rtnetlink()
         links = LinkDriver(rtnetlink, ProcSysctl(), ipv6=parameters.switch("felix", "ipv6_support"))
         return Dataplane(
-            builder=TableBuilder(TableOptions(interface_prefixes=prefixes, endpoint_to_host=action)),
-            nft=NftDriver(open_nftables()),
+            builder=TableBuilder(table_options(parameters)),
+            nftables=nftables,
+            nft=NftDriver(nftables),
             workloads=WorkloadManager(links, RouteDriver(rtnetlink)),
             rtnetlink=rtnetlink,
             events=open_events(Watch.LINKS | Watch.ADDRESSES | Watch.ROUTES | Watch.NEIGHBOURS, route_protocol=84),
-            interface_prefixes=prefixes,
+            interface_prefixes=parameters.items("felix", "interface_prefix"),
         )
     except (OSError, KernelError) as error:
         raise SetupError(f"the kernel refuses a netlink socket: {error}; the agent needs root (CAP_NET_ADMIN) and nf_tables") from error

@@ -74,8 +74,8 @@ def up(file: Path | None, as_json: bool) -> int:
 @JSON
 def down(name: str | None, everything: bool, as_json: bool) -> int:
     """Remove the lab NAME (default: the only one): namespaces, processes, files; also after a crash."""
-    from tabinet.lab.state import known_labs
     from tabinet.lab.lab import lab_down
+    from tabinet.lab.state import known_labs
 
     need_root()
     known = known_labs()
