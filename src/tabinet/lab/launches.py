@@ -10,7 +10,8 @@ import sys
 
 import msgspec
 
-from tabinet.lab.plan import ETCD_PORT, MANAGEMENT, HostPlan, NodeKind, Plan, etcd_address, namespace_of
+from tabinet.lab.frr import FRR_DIRECTORY
+from tabinet.lab.plan import ETCD_PORT, MANAGEMENT, HostPlan, Plan, etcd_address, namespace_of
 from tabinet.lab.processes import Launch
 from tabinet.lab.routers import BIRD_PROGRAM, RouterFile, RouterSpec, Software, daemons, render_router
 from tabinet.lab.state import LabDirectory
@@ -18,9 +19,9 @@ from tabinet.lab.state import LabDirectory
 ETCD = "etcd"
 BIRD = "bird"
 AGENT = "agent"
+REPORT_INTERVAL_S = 5.0
+REPORT_TTL_S = 15.0
 ETCD_PROGRAM = "/usr/bin/etcd"
-FRR_USER = "frr"
-"""FRR's daemons refuse to be of a user outside the group that may use their sockets, which root is not (Debian's frr package)."""
 
 
 class Component(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -31,8 +32,6 @@ class Component(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """How it comes back after it ran before: routes that are in the kernel are kept until the neighbours have told theirs again."""
     socket: str = ""
     """Unix socket that accepts connections when the program is ready; empty when readiness shows elsewhere."""
-    owner: str = ""
-    """User to whom the node's directory belongs because the program gives up root; empty for root."""
     files: tuple[RouterFile, ...] = ()
     """Written into the node's directory before the first start, and never again."""
 
@@ -85,10 +84,9 @@ def _etcd(plan: Plan, directory: LabDirectory) -> Component:
 def _router(plan: Plan, spec: RouterSpec, directory: LabDirectory) -> list[Component]:
     found = []
     files = render_router(spec)
-    owner = FRR_USER if spec.software is Software.FRR else ""
     for command in daemons(spec, directory.node(spec.name)):
         launch = _launch(plan, directory, spec.name, command.name, command.argv)
-        found.append(Component(launch=launch, restart_argv=command.restart_argv, socket=command.socket, owner=owner, files=files))
+        found.append(Component(launch=launch, restart_argv=command.restart_argv, socket=command.socket, files=files))
         files = ()
     return found
 
@@ -127,7 +125,9 @@ def render_agent_file(plan: Plan, host: HostPlan, directory: LabDirectory) -> st
         f"[agent]\nhost = {_quoted(host.name)}\nrun_dir = {_quoted(node)}\nhttp_address = {_quoted(f'unix:{node}/http.sock')}\n\n"
         f'[store]\nkind = "etcd"\nendpoints = ["http://{etcd_address()}:{ETCD_PORT}"]\n\n'
         f"[bird]\nconfig = {_quoted(node / 'bird.conf')}\nsocket = {_quoted(node / 'bird.ctl')}\n"
-        f"bfd_interval_ms = {bfd.interval_ms}\nbfd_multiplier = {bfd.multiplier}\n"
+        f"bfd_interval_ms = {bfd.interval_ms}\nbfd_multiplier = {bfd.multiplier}\n\n"
+        # Here and not in FelixConfiguration, whose change would make every agent start anew in the middle of the lab's own start.
+        f"[felix]\nreporting_interval_s = {REPORT_INTERVAL_S}\nreporting_ttl_s = {REPORT_TTL_S}\n"
     )
 
 
@@ -143,10 +143,10 @@ def _quoted(value: object) -> str:
 
 def programs_needed(plan: Plan) -> tuple[str, ...]:
     """Absolute paths, or names to be found in PATH, of all programs that the lab runs."""
-    argvs = [component.launch.argv for component in components(plan, LabDirectory("x"))]
-    return tuple(dict.fromkeys(["ip", "nsenter", "nft", *(argv[0] for argv in argvs)]))
-
-
-def node_kinds(plan: Plan) -> dict[str, NodeKind]:
-    """Kind by node."""
-    return {node.name: node.kind for node in plan.nodes}
+    frr = {spec.name for spec in plan.routers if spec.software is Software.FRR}
+    programs = [
+        # FRR's daemons are started through another program.
+        f"{FRR_DIRECTORY}/{component.name}" if component.node in frr else component.launch.argv[0]
+        for component in components(plan, LabDirectory(plan.name))
+    ]
+    return tuple(dict.fromkeys(["ip", "nsenter", "nft", *programs]))

@@ -280,7 +280,7 @@ def _resources(topology: Topology, hosts: tuple[HostPlan, ...]) -> tuple[dict[st
     guid = uuid.uuid5(_CLUSTER, topology.name).hex
     documents = [
         resource("ClusterInformation", "default", {"clusterGUID": guid, "clusterType": "tabinet-lab", "datastoreReady": True}),
-        resource("FelixConfiguration", "default", {"endpointReportingEnabled": True, "reportingInterval": "5s", "reportingTTL": "15s"}),
+        resource("FelixConfiguration", "default", {"endpointReportingEnabled": True}),
         resource("BGPConfiguration", "default", {"nodeToNodeMeshEnabled": topology.mesh, "asNumber": topology.as_number}),
         resource("Tier", "default", {"order": 1_000_000, "defaultAction": "Deny"}),
     ]

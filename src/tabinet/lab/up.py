@@ -6,7 +6,6 @@ each other is done at the same time; the time is mostly that of starting Pythons
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,12 +29,12 @@ CLIENT_FILE = "tabinet.toml"
 """In the lab's directory: how the other commands find its store."""
 
 
-async def lab_up(loaded: LoadedTopology, *, progress: Progress = lambda step: None, root: Path = ROOT) -> Lab:
+async def lab_up(loaded: LoadedTopology, *, progress: Progress = lambda step: None, keep: bool = False, root: Path = ROOT) -> Lab:
     """The lab runs: all programs are ready, all workloads attached, all routes there.
 
     Raises:
         SetupError: the machine lacks something; nothing was made.
-        LabError: it exists already, or something failed; what was made is removed again.
+        LabError: it exists already, or something failed; what was made is removed again, unless ``keep`` is set for a look at it.
     """
     plan = make_plan(loaded.topology)
     directory = LabDirectory(plan.name, root)
@@ -48,7 +47,8 @@ async def lab_up(loaded: LoadedTopology, *, progress: Progress = lambda step: No
         try:
             await raising.run(loaded.documents)
         except BaseException:
-            await take_down(directory)
+            if not keep:
+                await take_down(directory)
             raise
         return raising.lab
 
@@ -96,8 +96,6 @@ class _Raising:
                 path = component.launch.directory / file.name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(path, file.text.encode())
-            if component.owner:
-                shutil.chown(component.launch.directory, component.owner, component.owner)
         client = self.lab.directory.path / CLIENT_FILE
         write_atomically(client, render_client_file(self.lab.directory).encode())
 
