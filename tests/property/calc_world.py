@@ -1,0 +1,231 @@
+"""Random resources from a small world: few names, labels and addresses, so that things meet, match and collide."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+from tabinet.lib.ip import parse_prefix
+from tabinet.model.ipam import Affinity, AffinityState
+from tabinet.model.keys import AffinityKey, Key, ResourceKey
+from tabinet.model.resources import (
+    BGPConfiguration,
+    BGPConfigurationSpec,
+    BGPPeer,
+    BGPPeerSpec,
+    ClusterInformation,
+    ClusterInformationSpec,
+    EndpointPort,
+    EntityRule,
+    FelixConfiguration,
+    GlobalNetworkPolicy,
+    GlobalNetworkPolicySpec,
+    GlobalNetworkSet,
+    HttpMatch,
+    IPPool,
+    IPPoolSpec,
+    Metadata,
+    NetworkPolicy,
+    NetworkPolicySpec,
+    NetworkSet,
+    NetworkSetSpec,
+    Node,
+    NodeBgp,
+    NodeSpec,
+    Profile,
+    ProfileSpec,
+    Rule,
+    ServiceAccountMatch,
+    Tier,
+    TierSpec,
+    WorkloadEndpoint,
+    WorkloadEndpointSpec,
+)
+
+HOSTS = ("h1", "h2", "h3")
+KEYS, VALUES = ("a", "b", "pcns.a"), ("x", "y")
+NAMESPACES = ("n1", "n2")
+PROFILES = ("kns.n1", "kns.n2", "p1", "projectcalico-default-allow")
+ADDRESSES = ("10.0.0.1/32", "10.0.0.1", "10.0.0.2/32", "10.0.0.3", "fd00::1/128", "fd00:0::2")
+NETS = ("10.0.0.1/32", "10.0.0.0/24", "fd00::/64", "192.0.2.0/24")
+
+
+@dataclass
+class World:
+    """Draws resources; the same random numbers give the same ones."""
+
+    random: Random
+
+    def one(self, *choices: object) -> object:
+        return self.random.choice(choices)
+
+    def some(self, choices: tuple[str, ...], most: int = 2) -> tuple[str, ...]:
+        return tuple(self.random.sample(choices, self.random.randint(0, most)))
+
+    def chance(self, probability: float) -> bool:
+        return self.random.random() < probability
+
+    def labels(self) -> dict[str, str]:
+        return {key: self.random.choice(VALUES) for key in KEYS if self.chance(0.5)}
+
+    def selector(self, depth: int = 0) -> str:
+        if depth < 2 and self.chance(0.3):
+            inner = self.one(" && ", " || ").join((self.selector(depth + 1), self.selector(depth + 1)))  # type: ignore[attr-defined]  # a text
+            return f"{self.one('', '!')}({inner})"
+        key, value = self.random.choice(KEYS), self.random.choice(VALUES)
+        return str(
+            self.one(
+                f"{key} == '{value}'",
+                f"{key} == '{value}'",
+                f"{key} != '{value}'",
+                f"has({key})",
+                f"!has({key})",
+                f"{key} in {{'{value}', 'z'}}",
+                f"{key} not in {{'{value}', 'z'}}",
+                f"{key} starts with '{value}'",
+                "all()",
+                "projectcalico.org/namespace == 'n1'",
+            )
+        )
+
+    def maybe(self, probability: float) -> str:
+        return self.selector() if self.chance(probability) else ""
+
+    def side(self) -> EntityRule:
+        if self.chance(0.3):
+            return EntityRule()
+        accounts = ServiceAccountMatch(names=self.some(("sa1", "sa2")), selector=self.maybe(0.3)) if self.chance(0.1) else None
+        return EntityRule(
+            nets=self.some(NETS) if self.chance(0.2) else (),
+            not_nets=self.some(NETS) if self.chance(0.1) else (),
+            selector="broken ==" if self.chance(0.03) else self.maybe(0.7),
+            not_selector=self.maybe(0.2),
+            namespace_selector=str(self.one("", "", "", "all()", "global()", "a == 'x'")),
+            service_accounts=accounts,
+            ports=(self.random.choice((80, "8000:8080", "http", "dns")),) if self.chance(0.3) else (),
+            not_ports=(self.random.choice((22, "http")),) if self.chance(0.1) else (),
+        )
+
+    def rules(self) -> tuple[Rule, ...]:
+        return tuple(
+            Rule(
+                action=str(self.one("Allow", "Deny", "Pass", "Log")),
+                protocol=self.random.choice((None, "TCP", "UDP", 47)),
+                source=self.side(),
+                destination=self.side(),
+                http=HttpMatch(methods=("GET",)) if self.chance(0.05) else None,
+            )
+            for _ in range(self.random.randint(0, 2))
+        )
+
+    def policy_fields(self) -> dict[str, object]:
+        return {
+            "tier": self.one("default", "default", "t1", "t2"),
+            "order": self.one(None, 1.0, 2.0),
+            "selector": "broken ==" if self.chance(0.03) else self.maybe(0.6),
+            "types": self.one((), ("Ingress",), ("Egress",), ("Ingress", "Egress")),
+            "ingress": self.rules(),
+            "egress": self.rules(),
+            "service_account_selector": self.maybe(0.1),
+        }
+
+    def name(self, kind: str, *names: str, namespaced: bool = False) -> ResourceKey:
+        return ResourceKey(kind, self.random.choice(names), self.random.choice(NAMESPACES) if namespaced else "")
+
+    # --- resources --------------------------------------------------------------------------------------------------
+
+    def endpoint(self) -> tuple[Key, object]:
+        key = self.name("WorkloadEndpoint", "w1", "w2", "w3", "w4", namespaced=True)
+        spec = WorkloadEndpointSpec(
+            node=self.random.choice(HOSTS),
+            orchestrator=str(self.one("", "k8s")),
+            ip_networks=self.some(ADDRESSES),
+            profiles=(*self.some(PROFILES), *self.some(("missing",), 1)),
+            interface_name=str(self.one("", f"cali{key.namespace}{key.name}", f"cali{key.namespace}{key.name}", "cali1")),
+            mac=str(self.one("", "02-00-5E-10-00-01")),
+            ports=tuple(
+                EndpointPort(
+                    name=str(self.one("http", "dns")),
+                    protocol=self.random.choice(("TCP", "UDP", 17)),
+                    port=self.random.choice((53, 80)),
+                )
+                for _ in range(self.random.randint(0, 2))
+            ),
+            allow_spoofed_source_prefixes=self.some(NETS, 1),
+            service_account_name=str(self.one("", "sa1")),
+        )
+        return key, WorkloadEndpoint(metadata=Metadata(labels=self.labels()), spec=spec)
+
+    def policy(self) -> tuple[Key, object]:
+        if self.chance(0.5):
+            key = self.name("NetworkPolicy", "q1", "q2", namespaced=True)
+            return key, NetworkPolicy(spec=NetworkPolicySpec(**self.policy_fields()))  # type: ignore[arg-type]  # by name
+        scope = {
+            "namespace_selector": self.one("", "", "", "all()", "global()", "a == 'x'"),
+            "do_not_track": self.chance(0.1),
+        }
+        spec = GlobalNetworkPolicySpec(**self.policy_fields(), **scope)  # type: ignore[arg-type]  # by name
+        return self.name("GlobalNetworkPolicy", "g1", "g2"), GlobalNetworkPolicy(spec=spec)
+
+    def profile(self) -> tuple[Key, object]:
+        applied = {key: self.random.choice(VALUES) for key in (*KEYS, "pcsa.a") if self.chance(0.5)}
+        return self.name("Profile", *PROFILES), Profile(spec=ProfileSpec(ingress=self.rules(), labels_to_apply=applied))
+
+    def tier(self) -> tuple[Key, object]:
+        spec = TierSpec(order=self.random.choice((None, 1.0, 2.0)), default_action=str(self.one("Deny", "Pass")))
+        return self.name("Tier", "t1", "t2", "default"), Tier(spec=spec)
+
+    def network_set(self) -> tuple[Key, object]:
+        metadata, spec = Metadata(labels=self.labels()), NetworkSetSpec(nets=self.some(NETS, 3))
+        if self.chance(0.5):
+            return self.name("NetworkSet", "s1", namespaced=True), NetworkSet(metadata=metadata, spec=spec)
+        return self.name("GlobalNetworkSet", "s1", "s2"), GlobalNetworkSet(metadata=metadata, spec=spec)
+
+    def routing(self) -> tuple[Key, object]:
+        return self.random.choice((self.node, self.node, self.bgp_configuration, self.bgp_peer, self.bgp_peer, self.pool, self.affinity))()
+
+    def node(self) -> tuple[Key, object]:
+        key = self.name("Node", *HOSTS)
+        bgp = NodeBgp(
+            ipv4_address=str(self.one("", f"172.16.0.{key.name[1]}/24", "172.16.0.9", "nonsense")),
+            ipv6_address=str(self.one("", f"fd01::{key.name[1]}/64")),
+            as_number=self.random.choice((None, 65001, "1.10", "x")),
+            route_reflector_cluster_id=str(self.one("", "", "224.0.0.1")),
+        )
+        return key, Node(metadata=Metadata(labels=self.labels()), spec=NodeSpec(bgp=bgp if self.chance(0.8) else None))
+
+    def bgp_configuration(self) -> tuple[Key, object]:
+        spec = BGPConfigurationSpec(
+            node_to_node_mesh_enabled=self.random.choice((None, True, False)),
+            as_number=self.random.choice((None, 64999)),
+            listen_port=self.random.choice((0, 1179)),
+        )
+        return self.name("BGPConfiguration", "default", "node.h1"), BGPConfiguration(spec=spec)
+
+    def bgp_peer(self) -> tuple[Key, object]:
+        explicit = self.chance(0.5)
+        spec = BGPPeerSpec(
+            node=str(self.one("", "", "h1")),
+            node_selector=self.maybe(0.3),
+            peer_ip=str(self.one("192.0.2.1", "[fd02::1]:1179", "172.16.0.1", "bad")) if explicit else "",
+            as_number=65100 if explicit else None,
+            peer_selector="" if explicit and self.chance(0.9) else self.selector(),
+            reverse_peering=str(self.one("", "", "Manual")),
+            max_restart_time=str(self.one("", "90s")),
+        )
+        return self.name("BGPPeer", "b1", "b2"), BGPPeer(spec=spec)
+
+    def pool(self) -> tuple[Key, object]:
+        return self.name("IPPool", "i1", "i2"), IPPool(spec=IPPoolSpec(cidr=str(self.one("10.0.0.0/16", "fd00::/48", "x"))))
+
+    def affinity(self) -> tuple[Key, object]:
+        block = parse_prefix(str(self.one("10.0.0.0/26", "10.0.0.64/26")))
+        state = self.random.choice((AffinityState.CONFIRMED, AffinityState.CONFIRMED, *AffinityState))
+        return AffinityKey(self.random.choice(HOSTS), block), Affinity(state=state, deleted=self.chance(0.1))
+
+    def configuration(self) -> tuple[Key, object]:
+        if self.chance(0.3):
+            ready = ClusterInformationSpec(datastore_ready=self.random.choice((None, True, False)))
+            return self.name("ClusterInformation", "default"), ClusterInformation(spec=ready)
+        spec: dict[str, object] = {name: self.random.randint(0, 2) for name in self.some(("mtu", "log"))}
+        return self.name("FelixConfiguration", "default", "node.h1"), FelixConfiguration(spec=spec)
