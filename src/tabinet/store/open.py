@@ -9,7 +9,6 @@ import msgspec
 from tabinet.errors import InputError, Problem
 from tabinet.store.api import Datastore
 
-
 StoreKind = Literal["etcd", "sqlite", "memory"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -49,7 +50,7 @@ async def open_client(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIt
         if etcd is not None:
             store = await open_etcd([etcd.endpoint])
         elif request.param == "sqlite":
-            store = await open_sqlite(tmp_path / "store.db", poll_s=0.01)
+            store = await open_sqlite(tmp_path / "store.db", poll_s=0.01, clock=lambda: time.time() * 10)
         else:
             store = memory
         opened.append(store)

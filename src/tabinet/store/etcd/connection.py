@@ -27,6 +27,8 @@ Pick = Callable[[Methods], grpc.aio.UnaryUnaryMultiCallable[Request, Response]]
 Metadata = tuple[tuple[str, str], ...]
 
 CONNECT_TIMEOUT_S = 3.0
+PATIENCE_S = 0.7
+"""Longer than the pause between two attempts to connect, so that a call right after etcd's restart is answered."""
 _OPTIONS = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.keepalive_time_ms", 10_000),  # etcd takes offence below 5 s (--grpc-keepalive-min-time)
@@ -34,7 +36,7 @@ _OPTIONS = (
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 3000),  # how long a connection attempt may take
-    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.max_reconnect_backoff_ms", 500),
     ("grpc.enable_http_proxy", 0),  # the control plane goes straight to its store, whatever http_proxy says
     ("grpc.use_local_subchannel_pool", 1),  # two stores of one process share no back-off
 )
@@ -152,17 +154,18 @@ class Connection:
         return member
 
     async def _connected(self, member: Member, *, patient: bool) -> bool:
-        """True when the channel stands; False when an attempt failed. A patient one first waits for a new attempt."""
-        attempted = not patient
+        """True when the channel stands, False when an attempt failed; a patient one gives a member that was away ``PATIENCE_S`` more."""
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            async with asyncio.timeout(CONNECT_TIMEOUT_S) as limit:
                 while (state := member.channel.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
                     if state is grpc.ChannelConnectivity.SHUTDOWN:
                         return False
-                    if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE and attempted:
-                        return False
-                    if state is grpc.ChannelConnectivity.CONNECTING:
-                        attempted = True
+                    if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+                        if not patient:
+                            return False
+                        # The channel tries again by itself, but may not say so: it goes from here straight to READY.
+                        limit.reschedule(asyncio.get_running_loop().time() + PATIENCE_S)
+                    patient = False
                     await member.channel.wait_for_state_change(state)
         except TimeoutError:
             return False
