@@ -63,7 +63,7 @@ def _fill_tier(metadata: dict[str, Any], spec: dict[str, Any]) -> None:
     _absent(spec, defaultAction="Deny" if metadata.get("name") not in ("kube-admin", "kube-baseline") else "Pass")
     order = TIER_ORDERS.get(str(metadata.get("name")))
     if order is not None:
-        _absent(spec, order=order)
+        _absent(spec, order=int(order))
 
 
 def _fill_endpoint(metadata: dict[str, Any], spec: dict[str, Any]) -> None:

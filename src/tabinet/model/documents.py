@@ -144,15 +144,13 @@ def _load_json(text: str, source: str) -> Any:
 
 _TAG = "tag:yaml.org,2002:"
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,29})|0x[0-9a-fA-F]{1,16}|0o[0-7]{1,21}")
+_FRACTION = r"(\.[0-9]{1,30}|(0|[1-9][0-9]{0,29})\.[0-9]{0,30})([eE][-+]?[0-9]{1,3})?|(0|[1-9][0-9]{0,29})[eE][-+]?[0-9]{1,3}"
 _PLAIN_WORDS = {
     None: [
         (f"{_TAG}null", re.compile(r"(~|null|Null|NULL|)$")),
         (f"{_TAG}bool", re.compile(r"(true|True|TRUE|false|False|FALSE|yes|Yes|YES|no|No|NO|on|On|ON|off|Off|OFF)$")),
         (f"{_TAG}int", re.compile(rf"({_INTEGER.pattern})$")),
-        (
-            f"{_TAG}float",
-            re.compile(r"([-+]?(\.[0-9]{1,30}|[0-9]{1,30}(\.[0-9]{0,30})?([eE][-+]?[0-9]{1,3})?)|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$"),
-        ),
+        (f"{_TAG}float", re.compile(rf"([-+]?({_FRACTION})|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$")),
         (f"{_TAG}merge", re.compile(r"<<$")),
     ]
 }

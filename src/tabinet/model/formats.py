@@ -5,7 +5,7 @@ where ``shapes`` reads it; so the record is the one place that says what a field
 operator's document must pass; ``stored`` is what a value that is already in the store must pass, which is less: only what would be
 dangerous to act on (or impossible to understand) is refused there, so that values of newer or laxer writers are not dropped.
 
-An empty text stands for an absent one and is judged by nobody, except as an item of a list.
+In a field whose default is the empty text, an empty text means that the field is absent, and nobody judges it.
 """
 
 from __future__ import annotations

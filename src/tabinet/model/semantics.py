@@ -79,16 +79,16 @@ def _compile_listing(inner: Check) -> Check:
 
 
 def _compile_object(fields: dict[str, Field], constraints: tuple[Constraint, ...]) -> Check | None:
-    compiled = ((field.attribute, wire, _compile(field.shape)) for wire, field in fields.items())
-    parts = tuple((attribute, wire, check) for attribute, wire, check in compiled if check is not None)
+    compiled = ((field.attribute, wire, "" if field.blank else None, _compile(field.shape)) for wire, field in fields.items())
+    parts = tuple((attribute, wire, absent, check) for attribute, wire, absent, check in compiled if check is not None)
     if not parts and not constraints:
         return None
 
     def check_object(value: Any, path: str, problems: list[Problem]) -> None:
         before = len(problems)
-        for attribute, wire, check in parts:
+        for attribute, wire, absent, check in parts:
             member = getattr(value, attribute)
-            if member is not None and member != "" and member != ():
+            if member is not None and member != absent and member != ():
                 check(member, f"{path}.{wire}" if path else wire, problems)
         if constraints and len(problems) == before:
             for constraint in constraints:

@@ -51,6 +51,8 @@ class Field(msgspec.Struct, frozen=True):
     """Its name in the record."""
     shape: Shape
     required: bool
+    blank: bool = False
+    """An empty text means that it is absent."""
 
 
 class Object(msgspec.Struct, frozen=True):
@@ -91,13 +93,15 @@ def _shape(info: inspect.Type, extra: dict[str, Any] | None = None) -> Shape:
         case inspect.Metadata():
             return _shape(info.type, {**(extra or {}), **(info.extra or {})})
         case inspect.StructType():
-            fields = {field.encode_name: Field(field.name, _shape(field.type), field.required) for field in info.fields}
+            fields = {
+                field.encode_name: Field(field.name, _shape(field.type), field.required, field.default == "") for field in info.fields
+            }
             return Object(info.cls, fields)
         case inspect.VarTupleType():
             return Listing(_shape(info.item_type))
         case inspect.DictType() if extra and "fields" in extra:
             known: dict[str, Any] = extra["fields"]
-            return Object(None, {name: Field(name, _shape(inspect.type_info(kind)), False) for name, kind in known.items()})
+            return Object(None, {name: Field(name, _shape(inspect.type_info(kind)), False, True) for name, kind in known.items()})
         case inspect.DictType():
             return Table(_shape(info.value_type))
         case inspect.UnionType():

@@ -148,7 +148,7 @@ class _Walk:
             allowed = "must be a finite number"
         elif kind is str and not _is_storable(value):
             allowed = "must be Unicode text"
-        elif shape.form is not None and value != "":
+        elif shape.form is not None:
             allowed = shape.form.check(value)
         if not allowed:
             return set()
@@ -195,7 +195,7 @@ class _Walk:
             where = f"{path}.{name}" if path else name
             if field is None:
                 self.add(where, member, _unknown(name, shape.fields))
-            elif member is not None:
+            elif member is not None and not (member == "" and (field.blank or field.required)):
                 kept, below = self.value(field.shape, member, where)
                 broken |= {f"{name}.{place}".rstrip(".") for place in below}
                 if "" not in below:

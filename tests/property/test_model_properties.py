@@ -1,0 +1,290 @@
+"""Laws of the model: anything in gives a value or our own error; what validation accepts, readers accept; broken policies only deny."""
+
+from __future__ import annotations
+
+import json
+import string
+from typing import Any
+
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tabinet.errors import DataError, InputError
+from tabinet.lib.ip import BITS, Prefix
+from tabinet.model.codec import decode_document, decode_stored, encode_document, fail_closed
+from tabinet.model.defaults import with_defaults
+from tabinet.model.documents import Document, load_documents
+from tabinet.model.endpoint_names import WorkloadEndpointName, parse_endpoint_name
+from tabinet.model.keys import AffinityKey, BlockKey, HandleKey, Key, ResourceKey, kind_prefix, parse_path, path_of
+from tabinet.model.kinds import BY_NAME, KINDS
+from tabinet.model.shapes import Listing, Object, Scalar, Shape, Table, shape_of
+from tabinet.model.validate import validate
+
+PART = st.text(st.characters(exclude_characters="/", exclude_categories=("Cs",)), min_size=1, max_size=12)
+
+
+@st.composite
+def blocks(draw: st.DrawFn) -> Prefix:
+    family = draw(st.sampled_from((4, 6)))
+    length = draw(st.integers(0, BITS[family]))
+    shift = BITS[family] - length
+    return Prefix(family, draw(st.integers(0, (1 << BITS[family]) - 1)) >> shift << shift, length)
+
+
+def resource_keys() -> st.SearchStrategy[Key]:
+    return st.sampled_from(KINDS).flatmap(
+        lambda kind: st.builds(ResourceKey, st.just(kind.name), PART, PART if kind.namespaced else st.just(""))
+    )
+
+
+KEYS: st.SearchStrategy[Key] = st.one_of(
+    resource_keys(), st.builds(BlockKey, blocks()), st.builds(AffinityKey, PART, blocks()), st.builds(HandleKey, PART)
+)
+
+
+@given(KEYS)
+def test_paths_of_keys_round_trip(key: Key) -> None:
+    path = path_of(key)
+    assert parse_path(path) == key
+    if isinstance(key, ResourceKey):
+        assert path.startswith(kind_prefix(key.kind, key.namespace))
+
+
+@given(
+    st.text(max_size=80)
+    | st.lists(st.sampled_from(["calico", "ipam", "v2", "v3", "resources", "ippools", "10.0.0.0-26", "block", "ipv4", "x", ""])).map(
+        "/".join
+    )
+)
+def test_any_path_is_a_key_or_none(path: str) -> None:
+    key = parse_path(path)
+    if key is not None:
+        assert parse_path(path_of(key)) == key
+
+
+NAME_PART = st.text(string.ascii_lowercase + "-.", min_size=1, max_size=8).filter(lambda text: text.strip("-") == text)
+
+
+@given(st.builds(WorkloadEndpointName, NAME_PART, NAME_PART, NAME_PART, NAME_PART))
+def test_endpoint_names_round_trip(name: WorkloadEndpointName) -> None:
+    assert parse_endpoint_name(str(name)) == name
+
+
+@given(st.text("ab-", max_size=16))
+def test_any_name_is_four_parts_or_a_value_error(text: str) -> None:
+    try:
+        name = parse_endpoint_name(text)
+    except ValueError:
+        return
+    assert str(name) == text
+
+
+# --- documents made from the shapes of the kinds ---------------------------------------------------------------------
+
+WORDS = st.sampled_from(
+    [
+        "",
+        "a",
+        "b-1",
+        "A",
+        "has(a)",
+        "all()",
+        "global()",
+        "a = b",
+        "10.0.0.0/16",
+        "10.0.0.5",
+        "10.0.0.5/32",
+        "10.0.0.5/8",
+        "fd00::/64",
+        "fd00::1",
+        "TCP",
+        "ICMP",
+        "ICMPv6",
+        "UDP",
+        "Allow",
+        "Deny",
+        "Log",
+        "Pass",
+        "Ingress",
+        "Egress",
+        "80:90",
+        "http",
+        "1.10",
+        "65000:1",
+        "30s",
+        "Never",
+        "Always",
+        "Info",
+        "Workload",
+        "02:00:00:00:00:01",
+        "k8s",
+        "\x00",
+        "é",
+    ]
+)
+NUMBERS = st.sampled_from([0, 1, 4, 6, 26, 80, 255, 64512, 65536, -1, 1 << 70])
+ODDITIES = st.one_of(
+    st.none(), WORDS, NUMBERS, st.booleans(), st.floats(), st.lists(WORDS, max_size=2), st.dictionaries(WORDS, WORDS, max_size=2)
+)
+
+
+def values(shape: Shape, odd: bool) -> st.SearchStrategy[Any]:
+    """Values that nearly fit a shape; with ``odd`` also some that do not fit at all."""
+    found: st.SearchStrategy[Any]
+    match shape:
+        case Scalar(types, form):
+            by_type: dict[type, st.SearchStrategy[Any]] = {str: WORDS, int: NUMBERS, float: NUMBERS, bool: st.booleans()}
+            found = st.one_of([by_type[kind] for kind in types])
+            if form is not None and form.choices:
+                found = st.sampled_from(form.choices)
+        case Listing(item):
+            found = st.lists(values(item, odd), max_size=3)
+        case Table(value):
+            found = st.dictionaries(WORDS, values(value, odd), max_size=2)
+        case Object(_, fields):
+            required = {name: values(field.shape, odd) for name, field in fields.items() if field.required}
+            optional = {name: values(field.shape, odd) for name, field in list(fields.items())[:18] if not field.required}
+            found = st.fixed_dictionaries(required, optional=optional)
+        case _:
+            found = WORDS
+    return st.one_of(found, found, found, ODDITIES) if odd else found
+
+
+def documents(odd: bool) -> st.SearchStrategy[dict[str, Any]]:
+    def of(name: str) -> st.SearchStrategy[dict[str, Any]]:
+        spec = shape_of(BY_NAME[name].record).fields["spec"].shape
+        names = {
+            "ClusterInformation": "default",
+            "BGPConfiguration": "default",
+            "FelixConfiguration": "default",
+            "WorkloadEndpoint": "a-k8s-b-e",
+        }
+        metadata: dict[str, Any] = {"name": names.get(name, "x")}
+        if BY_NAME[name].namespaced:
+            metadata["namespace"] = "ns"
+        return values(spec, odd).map(lambda made: {"apiVersion": "projectcalico.org/v3", "kind": name, "metadata": metadata, "spec": made})
+
+    return st.sampled_from([kind.name for kind in KINDS]).flatmap(of)
+
+
+def key_of(document: dict[str, Any]) -> ResourceKey:
+    metadata = document["metadata"]
+    return ResourceKey(document["kind"], metadata["name"], metadata.get("namespace", ""))
+
+
+@given(documents(odd=True))
+@settings(max_examples=120, deadline=None)
+def test_validation_judges_anything_and_what_it_accepts_readers_accept(document: dict[str, Any]) -> None:
+    problems = validate(Document(data=document, source="f", index=1, line=1))
+    assert all(problem.path and problem.allowed and problem.value for problem in problems)
+    if not problems:
+        stored = encode_document(with_defaults(document))
+        assert decode_document(stored) == json.loads(stored)
+        assert decode_stored(path_of(key_of(document)), stored) is not None
+
+
+@given(documents(odd=False))
+@settings(max_examples=80, deadline=None)
+def test_the_same_for_documents_that_nearly_fit(document: dict[str, Any]) -> None:
+    if not validate(Document(data=document, source="f", index=1, line=1)):
+        assert decode_stored(path_of(key_of(document)), encode_document(with_defaults(document))) is not None
+
+
+@given(documents(odd=True))
+@settings(max_examples=120, deadline=None)
+def test_stored_values_are_read_or_refused_and_broken_policies_only_deny(document: dict[str, Any]) -> None:
+    path = path_of(key_of(document))
+    stored = json.dumps(document).encode()
+    try:
+        decode_stored(path, stored)
+    except DataError as error:
+        assert error.problems
+    closed = fail_closed(path, stored)
+    if closed is None:
+        return
+    key, record = closed
+    assert key == key_of(document)
+    spec: Any = record.spec  # type: ignore[union-attr]  # only resources are closed
+    if key.kind == "Tier":
+        assert spec.default_action == "Deny"
+    else:
+        assert all(rule.action == "Deny" for rule in (*spec.ingress, *spec.egress))
+    if key.kind.endswith("Policy"):
+        assert {kind.lower() for kind in spec.types} == {name for name in ("ingress", "egress") if getattr(spec, name)}
+        assert spec.types
+
+
+JSON: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@given(KEYS, st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))
+@settings(max_examples=100)
+def test_any_bytes_are_a_record_or_our_error(key: Key, value: bytes) -> None:
+    try:
+        decode_stored(path_of(key), value)
+    except DataError as error:
+        assert error.problems
+    fail_closed(path_of(key), value)
+
+
+@given(st.text(max_size=200) | st.binary(max_size=100) | st.text("ab:- \n{}[]'\"&*!<?#,|>~0.1e", max_size=60))
+@settings(max_examples=250, deadline=None)
+def test_any_file_is_documents_or_our_error(text: str | bytes) -> None:
+    try:
+        documents_found = load_documents(text, "f")
+    except InputError as error:
+        assert error.problems
+        return
+    for document in documents_found:
+        json.dumps(document.data, allow_nan=False)
+        validate(document)
+
+
+PLAIN = st.dictionaries(st.text(string.ascii_letters, min_size=1, max_size=5), JSON, max_size=4)
+
+
+@given(st.lists(PLAIN, max_size=3))
+@settings(max_examples=60, deadline=None)
+def test_what_is_written_as_yaml_is_read_as_it_was(contents: list[dict[str, Any]]) -> None:
+    text = yaml.safe_dump_all(contents, allow_unicode=True, sort_keys=False)
+    try:
+        found = load_documents(text, "f")
+    except InputError as error:
+        # Integers beyond what plain words may be are the only plain values that do not come back.
+        assert error.problems
+        return
+    if all(not isinstance(content.get("items"), list) for content in contents):
+        assert len(found) == len(contents)
+        for document, content in zip(found, contents, strict=True):
+            assert json.loads(json.dumps(document.data)) == content or _has_odd_words(content)
+
+
+def _has_odd_words(value: Any) -> bool:
+    """True for texts and numbers that YAML 1.1 writers and we read differently on purpose."""
+    match value:
+        case dict():
+            return any(_has_odd_words(item) for pair in value.items() for item in pair)
+        case list():
+            return any(_has_odd_words(item) for item in value)
+        case bool() | None:
+            return False
+        case int():
+            return abs(value) >= 10**30
+        case float():
+            return True
+        case str():
+            return any(character not in string.ascii_letters for character in value)
+    return True
+
+
+@given(PLAIN)
+def test_what_is_written_as_json_is_read_as_it_was(content: dict[str, Any]) -> None:
+    if isinstance(content.get("kind"), str) and content["kind"].endswith("List"):
+        return
+    (document,) = load_documents(json.dumps(content), "f.json")
+    assert document.data == content
