@@ -126,6 +126,17 @@ def test_a_peer_can_be_born_elsewhere(seat: Seat) -> None:
     assert {link.name for link in seat.rt.links()} == {"lo", "a"}
 
 
+def test_indices_can_be_chosen(seat: Seat) -> None:
+    execute_all(seat.rt, [AddVeth("a", "b", index=100, peer_index=200)])
+    assert (seat.link("a").index, seat.link("b").index) == (100, 200)
+    assert seat.codes(AddVeth("c", "d", index=100, peer_index=300), AddVeth("c", "d", index=101, peer_index=200)) == [
+        errno.EEXIST,
+        errno.EBUSY,
+    ]
+    execute_all(seat.rt, [AddVeth("e", "eth0", seat.elsewhere, index=300, peer_index=2)])
+    assert seat.link("e").index == 300
+
+
 def test_carrier_needs_both_ends(seat: Seat) -> None:
     execute_all(seat.rt, [AddVeth("a", "b")])
     a, b = seat.link("a").index, seat.link("b").index

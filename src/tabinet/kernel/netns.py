@@ -143,6 +143,20 @@ def run_in(name: str, work: Callable[[], T]) -> T:
         os.close(namespace)
 
 
+def run_in_new(work: Callable[[], T]) -> T:
+    """What ``work`` returns or raises, called in a new namespace without a name, which ends with the last socket opened in it.
+
+    Raises:
+        KernelError: EPERM without CAP_SYS_ADMIN, ENOSYS or EINVAL when the kernel has no network namespaces.
+    """
+
+    def leave_and_work() -> T:
+        _call("unshare", "make a network namespace", _CLONE_NEWNET)
+        return work()
+
+    return _in_thread(leave_and_work)
+
+
 @contextlib.contextmanager
 def entered(name: str) -> Iterator[None]:
     """Within the context the calling thread is in the namespace, afterwards where it was. Not across an ``await``.

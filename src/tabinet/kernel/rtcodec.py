@@ -135,8 +135,8 @@ def render(operation: RtOp) -> Request:
 
 
 def _veth(operation: AddVeth) -> bytes:
-    def end(name: str, mac: str, namespace: int | None) -> bytes:
-        body = _IFINFO.pack(0, 0, 0, 0, 0) + attribute(_IFLA_IFNAME, text(name))
+    def end(name: str, mac: str, namespace: int | None, index: int) -> bytes:
+        body = _IFINFO.pack(0, 0, index, 0, 0) + attribute(_IFLA_IFNAME, text(name))
         if mac:
             body += attribute(_IFLA_ADDRESS, render_mac(mac))
         if operation.mtu:
@@ -145,9 +145,9 @@ def _veth(operation: AddVeth) -> bytes:
             body += attribute(_IFLA_NET_NS_FD, u32(namespace))
         return body
 
-    peer = attribute(_VETH_INFO_PEER, end(operation.peer_name, operation.peer_mac, operation.peer_namespace))
+    peer = attribute(_VETH_INFO_PEER, end(operation.peer_name, operation.peer_mac, operation.peer_namespace, operation.peer_index))
     information = nested(_IFLA_LINKINFO, attribute(_IFLA_INFO_KIND, b"veth"), nested(_IFLA_INFO_DATA, peer))
-    return end(operation.name, operation.mac, None) + information
+    return end(operation.name, operation.mac, None, operation.index) + information
 
 
 def _set_link(operation: SetLink) -> bytes:

@@ -223,20 +223,22 @@ class FakeRtnetlink:
         _need(operation.name not in names, errno.EEXIST)
         here = operation.peer_namespace is None
         _need(not here or operation.peer_name not in names | {operation.name}, errno.EEXIST)
+        _need(operation.index not in self._links, errno.EEXIST)
+        _need(not here or operation.peer_index not in self._links, errno.EBUSY)
         mtu = operation.mtu or 1500
         peer = _ELSEWHERE
         if here:
-            peer = self._new_link(operation.peer_name, operation.peer_mac, mtu)
-        index = self._new_link(operation.name, operation.mac, mtu)
+            peer = self._new_link(operation.peer_name, operation.peer_mac, mtu, operation.peer_index)
+        index = self._new_link(operation.name, operation.mac, mtu, operation.index)
         self._peers[index] = peer
         if here:
             self._peers[peer] = index
             self._change(peer, peer_index=index)
         self._change(index, peer_index=peer if here else 2)
 
-    def _new_link(self, name: str, mac: str, mtu: int) -> int:
-        index = self._next_index
-        self._next_index += 1
+    def _new_link(self, name: str, mac: str, mtu: int, wanted: int) -> int:
+        index = wanted or self._next_index
+        self._next_index = max(self._next_index, index) + 1
         self._links[index] = Link(index, name, mac or f"02:00:00:00:{index >> 8 & 255:02x}:{index & 255:02x}", mtu, kind="veth")
         return index
 

@@ -131,7 +131,11 @@ class RtOp(msgspec.Struct, frozen=True, gc=False, tag=True):
 
 
 class AddVeth(RtOp, frozen=True):
-    """A pair of interfaces exists, both down. EEXIST when a name is taken."""
+    """A pair of interfaces exists, both down. EEXIST when a name or ``index`` is taken, EBUSY when ``peer_index`` is.
+
+    Give ends in two namespaces different indices: where they are equal the kernel takes the pair for one interface (linkwatch compares
+    index and peer's index) and announces a change of carrier up to a second late.
+    """
 
     name: str
     peer_name: str
@@ -142,6 +146,9 @@ class AddVeth(RtOp, frozen=True):
     peer_mac: str = ""
     mtu: int = 0
     """Of both; 0: the kernel's default of 1500."""
+    index: int = 0
+    """0: the next free one. The kernel takes ``peer_index`` only together with this."""
+    peer_index: int = 0
 
 
 class DeleteLink(RtOp, frozen=True):
