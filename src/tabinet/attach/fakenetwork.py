@@ -72,7 +72,10 @@ class FakeNetwork:
 
     def inside(self, namespace: str, work: Callable[[Rtnetlink, Sysctl], T]) -> T:
         found = self._find(namespace)
-        return work(_Inside(self, namespace, found.rtnetlink), found.sysctl)
+        try:
+            return work(_Inside(self, namespace, found.rtnetlink), found.sysctl)
+        finally:
+            self._drop_halves(namespace)
 
     @contextlib.contextmanager
     def opened(self, namespace: str) -> Iterator[int]:
@@ -88,6 +91,14 @@ class FakeNetwork:
         if found is None:
             raise KernelError(errno.ENOENT, f"open namespace {namespace}")
         return found
+
+    def _drop_halves(self, namespace: str) -> None:
+        """An interface that was deleted inside takes its other end along."""
+        left = {link.name for link in self.namespaces[namespace].rtnetlink.links()}
+        for host_name, (where, interface) in list(self.pairs.items()):
+            if where == namespace and interface not in left:
+                del self.pairs[host_name]
+                self.host.stranger(DeleteLink(host_name))
 
     def execute_on_host(self, operation: RtOp) -> KernelError | None:
         """The outcome of an operation on the host, with what it does to the far ends."""

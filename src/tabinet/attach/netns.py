@@ -12,6 +12,7 @@ sysctls and policy of the host's side (the agent's), and choosing what runs wher
 from __future__ import annotations
 
 import uuid
+from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,7 +23,7 @@ from tabinet.attach.inside import GATEWAYS
 from tabinet.attach.names import INTERFACE_PREFIX, Workload, interface_name
 from tabinet.attach.network import LinuxNetwork, Network
 from tabinet.attach.plug import configure, connect, disconnect
-from tabinet.attach.ready import Awaited, wait_until_ready
+from tabinet.attach.ready import StatusWatch
 from tabinet.attach.steps import Undo, in_thread, uninterrupted
 from tabinet.errors import Conflict, InputError, Problem, TabinetError
 from tabinet.ipam.client import IpamClient
@@ -32,7 +33,7 @@ from tabinet.model.codec import decode_document
 from tabinet.model.keys import ResourceKey, path_of
 from tabinet.model.resources import EndpointPort
 from tabinet.model.status import status_path_of
-from tabinet.store.api import Compare, Datastore, DeleteOp, GetOp, KeyValue, Op, PutOp
+from tabinet.store.api import Compare, Datastore, DeleteOp, GetOp, KeyValue, PutOp
 
 MAX_ATTEMPTS = 20
 DEFAULT_WAIT_S = 30.0
@@ -182,8 +183,23 @@ class _Attaching(msgspec.Struct, frozen=True):
 
 async def _attach(work: _Attaching, wait_s: float | None) -> Attachment:
     request = work.request
+    status_key = request.workload.status_key
+    before = await work.store.txn([], [GetOp(path_of(request.workload.key)), GetOp(status_path_of(status_key))])
+    stored, status = before.values
+    async with aclosing(StatusWatch(work.store, status_key, status, before.revision)) as watch:
+        if wait_s is not None:
+            await watch.open()
+        attachment = await _change(work, stored)
+        if wait_s is None:
+            return attachment
+        await watch.wait_until_ready(attachment.revision, wait_s)
+        return msgspec.structs.replace(attachment, ready=True)
+
+
+async def _change(work: _Attaching, stored: KeyValue | None) -> Attachment:
+    """Everything is as it shall be, as far as it is up to us."""
+    request = work.request
     host_name = interface_name(request.workload, request.interface_prefix)
-    stored = await work.store.get(path_of(request.workload.key))
     addresses = await uninterrupted(_assign(work, known=stored is not None))
     await uninterrupted(_connect(work, host_name))
     mac = await in_thread(lambda: configure(work.network, request.netns, request.interface, addresses))
@@ -196,17 +212,15 @@ async def _attach(work: _Attaching, wait_s: float | None) -> Attachment:
         profiles=request.profiles,
         ports=request.ports,
     )
-    awaited = await uninterrupted(_write_endpoint(work, facts, stored))
-    if wait_s is not None:
-        await wait_until_ready(work.store, awaited, wait_s)
+    revision = await uninterrupted(_write_endpoint(work, facts, stored))
     return Attachment(
         key=request.workload.key,
-        revision=awaited.revision,
+        revision=revision,
         host_interface=host_name,
         mac=mac,
         addresses=addresses,
         gateways=tuple(GATEWAYS[family] for family in sorted({address.family for address in addresses})),
-        ready=wait_s is not None,
+        ready=False,
     )
 
 
@@ -247,8 +261,8 @@ async def _connect(work: _Attaching, host_name: str) -> None:
         work.undo.add(f"interface {host_name}", lambda: in_thread(lambda: disconnect(network, host_name)))
 
 
-async def _write_endpoint(work: _Attaching, facts: EndpointFacts, stored: KeyValue | None) -> Awaited:
-    """The endpoint is stored; nothing is written when it is so already."""
+async def _write_endpoint(work: _Attaching, facts: EndpointFacts, stored: KeyValue | None) -> int:
+    """The endpoint is stored; gives its revision. Nothing is written when it is so already."""
     path = path_of(facts.workload.key)
     uid, created = str(uuid.uuid4()), datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     if stored is None:
@@ -256,15 +270,14 @@ async def _write_endpoint(work: _Attaching, facts: EndpointFacts, stored: KeyVal
     for _ in range(MAX_ATTEMPTS):
         before: dict[str, Any] | None = decode_document(stored.value, path) if stored else None
         document = endpoint_document(facts, before, uid, created)
-        changed = document != before
-        reads: list[Op] = [GetOp(status_path_of(facts.workload.status_key))]
-        then: list[Op] = [PutOp(path, msgspec.json.encode(document)), *reads] if changed else reads
-        result = await work.store.txn([Compare(path, stored.revision if stored else 0)], then, [GetOp(path)])
+        if stored is not None and document == before:
+            return stored.revision
+        put = PutOp(path, msgspec.json.encode(document))
+        result = await work.store.txn([Compare(path, stored.revision if stored else 0)], [put], [GetOp(path)])
         if result.succeeded:
-            revision = result.revision if changed or stored is None else stored.revision
-            if changed and stored is not None:
-                _undo_change(work, path, revision, stored)
-            return Awaited(facts.workload.status_key, revision, result.values[-1], result.revision)
+            if stored is not None:
+                _undo_change(work, path, result.revision, stored)
+            return result.revision
         stored = result.values[0]
     raise Conflict(f"{facts.workload.key} changed {MAX_ATTEMPTS} times while it was written")
 

@@ -3,16 +3,17 @@
 In: the store, the status key, the revision of the WorkloadEndpoint that is to be in the kernel. Ready means: the agent says ``up`` for
 this revision or a later one. The status is watched, not polled; a store that goes away meanwhile is asked again. When time is up
 the error says what was missing: no agent, an agent that is behind, or the agent's own reason.
+
+The watch stands before the endpoint is written. etcd serves a watch that begins in the past only every 100 ms, one that begins now at
+once, and the agent needs less time than that.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
-from contextlib import aclosing
-
-import msgspec
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 
 from tabinet.errors import AttachError, Compacted, DataError, StoreError, StoreUnavailable
 from tabinet.lib.backoff import Backoff
@@ -24,21 +25,9 @@ from tabinet.model.status import (
     parse_host_status,
     status_path_of,
 )
-from tabinet.store.api import Datastore, GetOp, KeyValue, PutEvent
+from tabinet.store.api import Datastore, GetOp, KeyValue, PutEvent, WatchBatch
 
 _RETRY = Backoff(first_s=0.05, limit_s=1.0)
-
-
-class Awaited(msgspec.Struct, frozen=True, gc=False):
-    """What is waited for, and what was known when the endpoint was written."""
-
-    key: EndpointStatusKey
-    revision: int
-    """Of the WorkloadEndpoint."""
-    status: KeyValue | None
-    """The stored status at that moment."""
-    store_revision: int
-    """The store's revision at that moment: everything that comes later is watched."""
 
 
 def judge_status(item: KeyValue | None, revision: int) -> str:
@@ -58,53 +47,80 @@ def judge_status(item: KeyValue | None, revision: int) -> str:
     return ""
 
 
-async def wait_until_ready(store: Datastore, awaited: Awaited, wait_s: float) -> None:
-    """The agent has the endpoint in the kernel.
+@dataclass(slots=True)
+class StatusWatch:
+    """The status of one endpoint, from the moment of ``open`` until ``aclose``."""
 
-    Raises:
-        AttachError: not within ``wait_s`` seconds; says what was missing.
-        StoreDenied: the store refuses to tell.
-    """
-    progress = _Progress(judge_status(awaited.status, awaited.revision))
-    if not progress.missing:
-        return
-    try:
-        async with asyncio.timeout(wait_s):
-            await _watch(store, awaited, progress)
-    except TimeoutError:
-        agent = await _describe_agent(store, awaited.key)
-        raise AttachError(f"not ready after {wait_s:g} s: {progress.missing}; {agent}") from None
+    store: Datastore
+    key: EndpointStatusKey
+    latest: KeyValue | None
+    """The stored status as last seen; to begin with, at ``seen_revision``."""
+    seen_revision: int
+    """Everything up to this revision of the store is in ``latest``."""
+    _batches: AsyncGenerator[WatchBatch, None] | None = None
+    _trouble: str = ""
 
+    async def open(self) -> None:
+        """The watch stands.
 
-class _Progress(msgspec.Struct):
-    missing: str
+        Raises:
+            StoreUnavailable, StoreDenied: it could not be set up.
+        """
+        self._batches = self.store.watch(status_path_of(self.key), self.seen_revision)
+        self._take(await anext(self._batches))
 
+    async def aclose(self) -> None:
+        """The watch has ended."""
+        if self._batches is not None:
+            await self._batches.aclose()
+            self._batches = None
 
-async def _watch(store: Datastore, awaited: Awaited, progress: _Progress, chance: Callable[[], float] = random.random) -> None:
-    path = status_path_of(awaited.key)
-    after = awaited.store_revision
-    failures = 0
-    while True:
+    async def wait_until_ready(self, revision: int, wait_s: float) -> None:
+        """The agent has the endpoint of this revision, or a later one, in the kernel.
+
+        Raises:
+            AttachError: not within ``wait_s`` seconds; says what was missing.
+            StoreDenied: the store refuses to tell.
+        """
         try:
-            async with aclosing(store.watch(path, after)) as batches:
-                async for batch in batches:
-                    failures = 0
-                    after = max(after, batch.revision)
-                    for event in batch.events:
-                        if isinstance(event, PutEvent) and event.item.key == path:
-                            progress.missing = judge_status(event.item, awaited.revision)
-                            if not progress.missing:
-                                return
+            async with asyncio.timeout(wait_s):
+                failures = 0
+                while judge_status(self.latest, revision):
+                    try:
+                        await self._next()
+                        failures, self._trouble = 0, ""
+                    except StoreUnavailable as error:
+                        await self.aclose()
+                        failures, self._trouble = failures + 1, f"; the store went away ({error})"
+                        await asyncio.sleep(_RETRY.delay_s(failures, random.random))
+        except TimeoutError:
+            agent = await _describe_agent(self.store, self.key)
+            missing = judge_status(self.latest, revision) + self._trouble
+            raise AttachError(f"not ready after {wait_s:g} s: {missing}; {agent}") from None
+
+    async def _next(self) -> None:
+        """One more batch has been taken in."""
+        try:
+            if self._batches is None:
+                await self.open()
+            elif (batch := await anext(self._batches, None)) is not None:
+                self._take(batch)
+            else:
+                raise StoreUnavailable("the watch ended")
         except Compacted:
-            result = await store.txn([], [GetOp(path)])
-            after = result.revision
-            progress.missing = judge_status(result.values[0], awaited.revision)
-            if not progress.missing:
-                return
-        except StoreUnavailable as error:
-            progress.missing = f"the store went away ({error})"
-            failures += 1
-            await asyncio.sleep(_RETRY.delay_s(failures, chance))
+            await self.aclose()
+            result = await self.store.txn([], [GetOp(status_path_of(self.key))])
+            self.latest, self.seen_revision = result.values[0], result.revision
+
+    def _take(self, batch: WatchBatch) -> None:
+        path = status_path_of(self.key)
+        for event in batch.events:
+            if isinstance(event, PutEvent):
+                if event.item.key == path:
+                    self.latest = event.item
+            elif event.key == path:
+                self.latest = None
+        self.seen_revision = max(self.seen_revision, batch.revision)
 
 
 async def _describe_agent(store: Datastore, key: EndpointStatusKey) -> str:

@@ -198,9 +198,7 @@ async def test_repeating_changes_nothing(store: MemoryStore, network: FakeNetwor
 async def test_repeating_repairs_the_inside(store: MemoryStore, network: FakeNetwork, agent: Agent) -> None:
     first = await attach(REQUEST, store, network=network)
     inside = network.namespaces["ns"].rtnetlink
-    inside.stranger(DeleteLink("eth0"))
-    network.host.stranger(DeleteLink(NAME))
-    network.pairs.clear()
+    network.inside("ns", lambda rtnetlink, _: rtnetlink.execute([DeleteLink("eth0")]))
     again = await attach(REQUEST, store, network=network)
     assert again.addresses == first.addresses
     assert len(inside.routes()) == 3
