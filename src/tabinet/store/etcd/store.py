@@ -20,9 +20,9 @@ import msgspec
 from tabinet.errors import Compacted, InputError, NotFound, Problem, SetupError, StoreUnavailable
 from tabinet.store.api import Compare, DeleteOp, GetOp, KeyValue, Op, Page, PutOp, TxnResult, WatchBatch
 from tabinet.store.etcd import rpc_pb2 as pb
-from tabinet.store.etcd.connection import Connection, stream_metadata
+from tabinet.store.etcd.connection import Connection, Member, stream_metadata
 from tabinet.store.etcd.endpoints import parse_endpoint
-from tabinet.store.etcd.failures import translate
+from tabinet.store.etcd.failures import token_refused, translate
 from tabinet.store.etcd.watching import watch_prefix
 from tabinet.store.semantics import check_txn, key_bytes, key_text, prefix_end
 
@@ -97,17 +97,29 @@ class EtcdStore:
         return answer.ID
 
     async def keep_alive(self, lease: int) -> None:
-        member = await self._connection.member()
-        token = await self._connection.token(member)
+        for may_refresh in (True, False):
+            member = await self._connection.member()
+            token = await self._connection.token(member)
+            try:
+                left_s = await self._renew(member, token, lease)
+            except grpc.aio.AioRpcError as error:
+                if token and may_refresh and token_refused(error):
+                    self._connection.forget_token(token)
+                    continue
+                failure = translate(error, member.endpoint.text)
+                if isinstance(failure, StoreUnavailable):
+                    self._connection.pass_over(member)
+                raise failure from error
+            if left_s <= 0:
+                raise NotFound(f"lease {lease} has ended")
+            return
+
+    async def _renew(self, member: Member, token: str | None, lease: int) -> int:
+        """Seconds that the lease has now; 0 when it has ended."""
         call = member.methods.lease_keep_alive(None, timeout=self._timeout_s, metadata=stream_metadata(token))
         try:
             await call.write(pb.LeaseKeepAliveRequest(ID=lease))
             answer = await call.read()
-        except grpc.aio.AioRpcError as error:
-            failure = translate(error, member.endpoint.text)
-            if isinstance(failure, StoreUnavailable):
-                self._connection.pass_over(member)
-            raise failure from error
         except (asyncio.CancelledError, grpc.aio.UsageError):
             self._connection.raise_if_closed()
             raise
@@ -115,8 +127,7 @@ class EtcdStore:
             call.cancel()
         if not isinstance(answer, pb.LeaseKeepAliveResponse):
             raise StoreUnavailable(f"etcd at {member.endpoint.text} ended the renewal of lease {lease}")
-        if answer.TTL <= 0:
-            raise NotFound(f"lease {lease} has ended")
+        return answer.TTL
 
     async def revoke(self, lease: int) -> None:
         request = pb.LeaseRevokeRequest(ID=lease)
@@ -144,7 +155,10 @@ class EtcdStore:
 
     async def _page(self, start: bytes, end: bytes, limit: int, revision: int) -> pb.RangeResponse:
         request = pb.RangeRequest(key=start, range_end=end, limit=limit, revision=revision)
-        return await self._connection.call(lambda methods: methods.range, request, timeout_s=PAGE_TIMEOUT_S, read_only=True)
+        try:
+            return await self._connection.call(lambda methods: methods.range, request, timeout_s=PAGE_TIMEOUT_S, read_only=True)
+        except Compacted:
+            raise Compacted(revision + 1) from None  # etcd does not say which it is; later than ours
 
 
 async def open_etcd(
