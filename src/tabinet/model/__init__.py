@@ -8,5 +8,6 @@
 - ``documents``: YAML and JSON files to documents. ``validate``: every problem of a document. ``defaults``: what a writer fills in.
 - ``protocols``, ``asn``, ``ports``: values that can be written in several ways, to numbers.
 
-``shapes``, ``semantics``, ``constraints``, ``names`` and ``felix`` are the tables and walkers behind ``codec`` and ``validate``.
+``shapes``, ``semantics``, ``constraints``, ``policy_constraints``, ``findings``, ``names`` and ``felix`` are the tables and walkers behind
+``codec`` and ``validate``.
 """

@@ -1,13 +1,13 @@
 """Rules that involve several fields of one record, as a table: which record, which fields are read, what is wrong.
 
-A constraint runs only when the fields that it reads are themselves fine, so that one mistake is reported once. Those marked ``stored`` also
-hold for values that come from the store: without them the meaning of a policy or pool would be guessed.
+A constraint runs only when the fields that it reads are themselves fine, so that one mistake is reported once. Those marked ``stored``
+also hold for values that come from the store: without them the meaning of a policy or pool would be guessed. Those of policies are in
+``policy_constraints``; the table here has all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
 
 import msgspec
 
@@ -15,192 +15,15 @@ from tabinet.lib.ip import Prefix, parse_prefix
 from tabinet.model import protocols
 from tabinet.model import resources as r
 from tabinet.model.endpoint_names import endpoint_name_of
+from tabinet.model.findings import Constraint, Finding
 from tabinet.model.formats import parse_community, parse_peer
-
-
-class Finding(NamedTuple):
-    """One thing wrong: where below the record (``egress[0].source``), what is there, what is allowed."""
-
-    path: str
-    value: Any
-    allowed: str
-
-
-class Constraint(NamedTuple):
-    """A rule about a record of one type."""
-
-    reads: tuple[str, ...]
-    """What it looks at: dotted names on the wire, without indices."""
-    check: Callable[[Any], Iterator[Finding]]
-    stored: bool = False
-
-
-# --- rules of policies ----------------------------------------------------------------------------------------------
-
-
-def _protocol(value: int | str | None) -> int:
-    return 0 if value is None else protocols.parse_protocol(value)
-
-
-def _ports_need_protocol(rule: r.Rule) -> Iterator[Finding]:
-    if _protocol(rule.protocol) in protocols.WITH_PORTS:
-        return
-    for side in ("source", "destination"):
-        entity = getattr(rule, side)
-        for name, wire in (("ports", "ports"), ("not_ports", "notPorts")):
-            if getattr(entity, name):
-                yield Finding(f"{side}.{wire}", getattr(entity, name), "allowed only with protocol TCP, UDP or SCTP")
-
-
-def _icmp_needs_protocol(rule: r.Rule) -> Iterator[Finding]:
-    if _protocol(rule.protocol) in (protocols.ICMP, protocols.ICMPV6):
-        return
-    for value, wire in ((rule.icmp, "icmp"), (rule.not_icmp, "notICMP")):
-        if value is not None:
-            yield Finding(wire, msgspec.to_builtins(value), "allowed only with protocol ICMP or ICMPv6")
-
-
-def _icmp_code_needs_type(match: r.IcmpMatch) -> Iterator[Finding]:
-    if match.code is not None and match.type is None:
-        yield Finding("code", match.code, "allowed only together with a type")
-
-
-def _protocol_fits_version(rule: r.Rule) -> Iterator[Finding]:
-    needed = {protocols.ICMP: 4, protocols.ICMPV6: 6}
-    for value, wire in ((rule.protocol, "protocol"), (rule.not_protocol, "notProtocol")):
-        version = needed.get(_protocol(value))
-        if version and rule.ip_version not in (None, version):
-            yield Finding("ipVersion", rule.ip_version, f"allowed: {version}, because {wire} is {value}")
-
-
-def _not_protocol_differs(rule: r.Rule) -> Iterator[Finding]:
-    if rule.protocol is not None and rule.not_protocol is not None and _protocol(rule.protocol) == _protocol(rule.not_protocol):
-        yield Finding("notProtocol", rule.not_protocol, "must differ from protocol, or the rule never matches")
-
-
-def _nets_of_one_family(rule: r.Rule) -> Iterator[Finding]:
-    expected = rule.ip_version
-    because = "ipVersion"
-    for side in ("source", "destination"):
-        entity = getattr(rule, side)
-        for name, wire in (("nets", "nets"), ("not_nets", "notNets")):
-            for index, text in enumerate(getattr(entity, name)):
-                family = parse_prefix(text).family
-                if expected is None:
-                    expected, because = family, f"{side}.{wire}[{index}]"
-                elif family != expected:
-                    yield Finding(f"{side}.{wire}[{index}]", text, f"must be IPv{expected}, as {because} says")
-
-
-def _http_only_for_allowed_tcp(rule: r.Rule) -> Iterator[Finding]:
-    if rule.http is None:
-        return
-    if rule.action != "Allow":
-        yield Finding("http", msgspec.to_builtins(rule.http), "allowed only in rules with action Allow")
-    if rule.protocol is not None and _protocol(rule.protocol) != protocols.TCP:
-        yield Finding("http", msgspec.to_builtins(rule.http), "allowed only with protocol TCP")
-
-
-def _http_paths(match: r.HttpMatch) -> Iterator[Finding]:
-    if len(set(match.methods)) != len(match.methods):
-        yield Finding("methods", list(match.methods), "must not repeat a method")
-    for index, path in enumerate(match.paths):
-        text = path.exact or path.prefix
-        if bool(path.exact) == bool(path.prefix):
-            yield Finding(f"paths[{index}]", msgspec.to_builtins(path), "must have either exact or prefix")
-        elif not text.startswith("/") or any(mark in text for mark in "? #"):
-            yield Finding(f"paths[{index}]", text, "must begin with / and have no '?', '#' or space")
-
-
-def _service_ports(rule: r.Rule) -> Iterator[Finding]:
-    if rule.destination.services is not None:
-        for name, wire in (("ports", "ports"), ("not_ports", "notPorts")):
-            if getattr(rule.destination, name):
-                yield Finding(f"destination.{wire}", getattr(rule.destination, name), "not allowed with services, which bring their ports")
-
-
-def _services_stand_alone(entity: r.EntityRule) -> Iterator[Finding]:
-    if entity.services is None:
-        return
-    if not entity.services.name:
-        yield Finding("services", msgspec.to_builtins(entity.services), "must name a service")
-    others = {
-        "nets": entity.nets,
-        "notNets": entity.not_nets,
-        "selector": entity.selector,
-        "notSelector": entity.not_selector,
-        "namespaceSelector": entity.namespace_selector,
-        "serviceAccounts": entity.service_accounts,
-    }
-    for wire, value in others.items():
-        if value:
-            yield Finding(wire, msgspec.to_builtins(value), "not allowed with services")
-
-
-def _entity_sizes(entity: r.EntityRule) -> Iterator[Finding]:
-    for wire, values, limit in (
-        ("nets", entity.nets, 256),
-        ("notNets", entity.not_nets, 256),
-        ("ports", entity.ports, 50),
-        ("notPorts", entity.not_ports, 50),
-    ):
-        if len(values) > limit:
-            yield Finding(wire, f"{len(values)} items", f"allowed: at most {limit}")
-
-
-# --- policies -------------------------------------------------------------------------------------------------------
-
-
-def _types_once(spec: r.NetworkPolicySpec) -> Iterator[Finding]:
-    if len(set(spec.types)) != len(spec.types):
-        yield Finding("types", list(spec.types), "must not name a type twice")
-
-
-def _services_by_direction(spec: r.NetworkPolicySpec) -> Iterator[Finding]:
-    for index, rule in enumerate(spec.ingress):
-        if rule.destination.services is not None:
-            yield Finding(f"ingress[{index}].destination.services", rule.destination.services.name, "not allowed in ingress rules")
-    for index, rule in enumerate(spec.egress):
-        if rule.source.services is not None:
-            yield Finding(f"egress[{index}].source.services", rule.source.services.name, "not allowed in egress rules")
-        if rule.http is not None:
-            yield Finding(f"egress[{index}].http", msgspec.to_builtins(rule.http), "not allowed in egress rules")
-
-
-def _services_need_namespace(spec: r.GlobalNetworkPolicySpec) -> Iterator[Finding]:
-    for direction, rules, side in (("ingress", spec.ingress, "source"), ("egress", spec.egress, "destination")):
-        for index, rule in enumerate(rules):
-            services = getattr(rule, side).services
-            if services is not None and not services.namespace:
-                yield Finding(f"{direction}[{index}].{side}.services.namespace", "", "must be given in a global policy")
-
-
-def _untracked(spec: r.GlobalNetworkPolicySpec) -> Iterator[Finding]:
-    if spec.do_not_track and spec.pre_dnat:
-        yield Finding("preDNAT", True, "not allowed together with doNotTrack")
-    if (spec.do_not_track or spec.pre_dnat) and not spec.apply_on_forward:
-        yield Finding("applyOnForward", False, "must be true with doNotTrack or preDNAT")
-    if spec.pre_dnat and spec.egress:
-        yield Finding("egress", f"{len(spec.egress)} rules", "not allowed with preDNAT")
-    if spec.pre_dnat and "Egress" in spec.types:
-        yield Finding("types", list(spec.types), "must not have Egress with preDNAT")
-
-
-TIER_ORDERS = {"kube-admin": 1_000.0, "default": 1_000_000.0, "kube-baseline": 10_000_000.0}
-"""Order of the tiers that always exist."""
-
-
-def _fixed_tier_order(tier: r.Tier) -> Iterator[Finding]:
-    order = TIER_ORDERS.get(tier.metadata.name)
-    if order is not None and tier.spec.order not in (None, order):
-        yield Finding("spec.order", tier.spec.order, f"must be {order:.0f} for this tier")
-
+from tabinet.model.policy_constraints import POLICY_CONSTRAINTS
 
 # --- endpoints and pools --------------------------------------------------------------------------------------------
 
 
 def _port_names(port: r.EndpointPort) -> Iterator[Finding]:
-    if _protocol(port.protocol) not in protocols.WITH_PORTS:
+    if protocols.parse_protocol(port.protocol) not in protocols.WITH_PORTS:
         yield Finding("protocol", port.protocol, "allowed: TCP, UDP or SCTP")
     if not port.name and not port.host_port:
         yield Finding("name", "", "must be given unless there is a hostPort")
@@ -353,40 +176,8 @@ def _mesh_settings(spec: r.BGPConfigurationSpec) -> Iterator[Finding]:
             yield Finding("nodeMeshMaxRestartTime", spec.node_mesh_max_restart_time, "not allowed while nodeToNodeMeshEnabled is false")
 
 
-_POLICY = (
-    Constraint(("types",), _types_once),
-    Constraint(("ingress.destination.services", "egress.source.services", "egress.http"), _services_by_direction),
-)
-
 CONSTRAINTS: dict[type[msgspec.Struct], tuple[Constraint, ...]] = {
-    r.Rule: (
-        Constraint(
-            ("protocol", "source.ports", "source.notPorts", "destination.ports", "destination.notPorts"), _ports_need_protocol, stored=True
-        ),
-        Constraint(("protocol", "icmp", "notICMP"), _icmp_needs_protocol, stored=True),
-        Constraint(("protocol", "notProtocol", "ipVersion"), _protocol_fits_version, stored=True),
-        Constraint(("protocol", "notProtocol"), _not_protocol_differs),
-        Constraint(("ipVersion", "source.nets", "source.notNets", "destination.nets", "destination.notNets"), _nets_of_one_family),
-        Constraint(("action", "protocol", "http"), _http_only_for_allowed_tcp, stored=True),
-        Constraint(("destination.services", "destination.ports", "destination.notPorts"), _service_ports),
-    ),
-    r.IcmpMatch: (Constraint(("type", "code"), _icmp_code_needs_type, stored=True),),
-    r.HttpMatch: (Constraint(("methods", "paths"), _http_paths),),
-    r.EntityRule: (
-        Constraint(
-            ("services", "nets", "notNets", "selector", "notSelector", "namespaceSelector", "serviceAccounts"),
-            _services_stand_alone,
-            stored=True,
-        ),
-        Constraint(("nets", "notNets", "ports", "notPorts"), _entity_sizes),
-    ),
-    r.NetworkPolicySpec: _POLICY,
-    r.GlobalNetworkPolicySpec: (
-        *_POLICY,
-        Constraint(("ingress.source.services", "egress.destination.services"), _services_need_namespace),
-        Constraint(("doNotTrack", "preDNAT", "applyOnForward", "types", "egress"), _untracked, stored=True),
-    ),
-    r.Tier: (Constraint(("metadata.name", "spec.order"), _fixed_tier_order),),
+    **POLICY_CONSTRAINTS,
     r.EndpointPort: (Constraint(("name", "protocol", "hostPort"), _port_names),),
     r.IpNat: (Constraint(("internalIP", "externalIP"), _nat_families, stored=True),),
     r.WorkloadEndpoint: (Constraint(("metadata.name", *(f"spec.{part}" for part in _NAME_PARTS)), _name_fits_spec),),

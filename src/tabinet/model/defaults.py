@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from tabinet.lib.ip import parse_prefix
-from tabinet.model.constraints import TIER_ORDERS
 from tabinet.model.kinds import BY_NAME
+from tabinet.model.policy_constraints import TIER_ORDERS
 
 DEFAULT_NAMESPACE = "default"
 _BLOCK_SIZES = {4: 26, 6: 122}

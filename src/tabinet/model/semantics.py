@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 
 from tabinet.errors import Problem
-from tabinet.model.constraints import CONSTRAINTS, Constraint
+from tabinet.model.constraints import CONSTRAINTS
+from tabinet.model.findings import Constraint
 from tabinet.model.formats import Judge
 from tabinet.model.shapes import Field, Listing, Object, Scalar, Shape, shape_of
 

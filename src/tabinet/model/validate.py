@@ -8,6 +8,7 @@ A document is walked along the shape of its kind: unknown names (with the neares
 from __future__ import annotations
 
 import difflib
+import functools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -74,6 +75,7 @@ def _kind_of(data: dict[str, Any], walk: _Walk) -> Kind | None:
     return kind
 
 
+@functools.cache
 def _document_shape(kind: Kind) -> Object:
     shape = shape_of(kind.record)
     metadata = shape.fields["metadata"]
