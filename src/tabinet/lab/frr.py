@@ -89,6 +89,8 @@ def _render_bgpd(spec: RouterSpec) -> Iterator[str]:
     yield " no bgp ebgp-requires-policy"
     yield " no bgp default ipv4-unicast"
     yield " bgp bestpath as-path multipath-relax"
+    # A route is announced once the kernel has it: until then packets for it would come back from those it was announced to.
+    yield " bgp suppress-fib-pending"
     yield " bgp graceful-restart"
     yield " bgp graceful-restart preserve-fw-state"
     yield f" bgp graceful-restart restart-time {spec.restart_time_s}"

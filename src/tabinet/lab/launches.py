@@ -103,9 +103,13 @@ def _bird(plan: Plan, host: HostPlan, directory: LabDirectory) -> Component:
 
 
 def _first_bird_file(host: HostPlan) -> RouterFile:
-    """BIRD runs before the agent knows what it should do: with no session and no route."""
+    """BIRD runs before the agent knows what it should do: with no session and no route.
+
+    Router id and device protocol are as the agent will write them: a new device protocol would look at the interfaces only when its scan
+    time has passed, ten seconds later (BIRD 2.0), and a changed router id would restart everything.
+    """
     router_id = host.addresses[0].address.address
-    return RouterFile("bird.conf", f"log stderr all;\nrouter id {router_id};\nprotocol device {{ }}\n")
+    return RouterFile("bird.conf", f"log stderr all;\nrouter id {router_id};\nprotocol device tb_device {{ scan time 10; }}\n")
 
 
 def _agent(plan: Plan, host: HostPlan, directory: LabDirectory) -> Component:

@@ -57,8 +57,9 @@ class RouterSpec(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A neighbour that is silent for this many intervals is dead."""
     keepalive_time_s: int = 3
     hold_time_s: int = 9
-    restart_time_s: int = 120
-    """How long neighbours keep this router's routes while its daemon is away."""
+    restart_time_s: int = 5
+    """How long neighbours keep this router's routes while its daemon is away (RFC 4724). An FRR that started less than this time ago says to
+    all neighbours that it is restarting itself, and a neighbour that restarts then does not wait for it: so no longer than it takes."""
     route_limit: int = 20_000
     """Routes accepted from one neighbour and family."""
 

@@ -44,6 +44,9 @@ class LossReport(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """The lost packets as time at the flow's rate."""
     longest_gap_ms: float
     """The longest time, by the sender's clock, in which nothing that was sent arrived."""
+    first_ns: int
+    last_ns: int
+    """When the first and the last packet that arrived were sent, by the machine's monotonic clock; 0 when none arrived."""
 
 
 @dataclass(slots=True)
@@ -81,6 +84,8 @@ class Traffic:
                 lost=int(found[index]["lost"]),
                 lost_ms=found[index]["lost"] * 1000 / self.rate,
                 longest_gap_ms=found[index]["longest_gap_ms"],
+                first_ns=int(found[index]["first_ns"]),
+                last_ns=int(found[index]["last_ns"]),
             )
             for index, flow in enumerate(self.flows)
         ]

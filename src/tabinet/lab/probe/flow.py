@@ -7,8 +7,9 @@ Run inside a workload's namespace as ``python3 -I -S flow.py send|receive JSON``
 
 Both print ``{"ready": true}`` and work until a line comes in. The sender then prints ``{"sent": {id: count}}``. The line to the receiver is
 ``{"sent": {id: count}, "interval_ns": n}``; it waits until everything has arrived or nothing has for 300 ms, and prints for each id:
-``received``, ``lost``, ``longest_lost`` (the longest run of missing numbers), and ``longest_gap_ms`` (how long, by the sender's clock, the
-longest time was in which nothing that was sent arrived).
+``received``, ``lost``, ``longest_lost`` (the longest run of missing numbers), ``longest_gap_ms`` (how long, by the sender's clock, the
+longest time was in which nothing that was sent arrived), and ``first_ns`` and ``last_ns`` (when the first and the last packet that
+arrived were sent, by the monotonic clock, which all namespaces share; 0 when none arrived).
 
 Everything is counted by sequence number and the sender's clock, so a receiver that is not scheduled for a while changes nothing: its socket
 buffer holds many seconds. A sender that was not scheduled leaves slots out instead of catching up in a burst. 8 bytes for each packet.
@@ -92,7 +93,15 @@ class Arrivals:
                 gap_ns = max(gap_ns, moment - before - interval_ns if before else run * interval_ns)
             before, run = moment, 0
         gap_ns = max(gap_ns, run * interval_ns)
-        return {"received": self.count, "lost": sent - self.count, "longest_lost": longest, "longest_gap_ms": round(gap_ns / 1e6, 1)}
+        first = next((moment for moment in self.times if moment), 0)
+        return {
+            "received": self.count,
+            "lost": sent - self.count,
+            "longest_lost": longest,
+            "longest_gap_ms": round(gap_ns / 1e6, 1),
+            "first_ns": first,
+            "last_ns": before,
+        }
 
 
 def receive(listeners: list[dict[str, object]]) -> None:
