@@ -62,6 +62,8 @@ class Object(msgspec.Struct, frozen=True):
     """The record that it decodes to; ``None`` where there is only a table of names."""
     fields: dict[str, Field]
     """By name on the wire, in the order of the record."""
+    required: tuple[str, ...] = ()
+    """Those of them that must be given."""
 
 
 class Anything(msgspec.Struct, frozen=True):
@@ -96,7 +98,7 @@ def _shape(info: inspect.Type, extra: dict[str, Any] | None = None) -> Shape:
             fields = {
                 field.encode_name: Field(field.name, _shape(field.type), field.required, field.default == "") for field in info.fields
             }
-            return Object(info.cls, fields)
+            return Object(info.cls, fields, tuple(name for name, field in fields.items() if field.required))
         case inspect.VarTupleType():
             return Listing(_shape(info.item_type))
         case inspect.DictType() if extra and "fields" in extra:

@@ -82,12 +82,13 @@ def _document_shape(kind: Kind) -> Object:
     if not isinstance(metadata.shape, Object):
         raise TypeError("metadata is an object")
     tolerated = {name: Field(name, Anything(), False) for name in _TOLERATED_METADATA}
+    wider = msgspec.structs.replace(metadata.shape, fields={**metadata.shape.fields, **tolerated})
     fields = {
         **shape.fields,
-        "metadata": msgspec.structs.replace(metadata, shape=Object(metadata.shape.record, {**metadata.shape.fields, **tolerated})),
+        "metadata": msgspec.structs.replace(metadata, shape=wider),
         "status": Field("status", Anything(), False),
     }
-    return Object(shape.record, fields)
+    return msgspec.structs.replace(shape, fields=fields)
 
 
 def _check_names(kind: Kind, metadata: Any, walk: _Walk) -> None:
@@ -202,12 +203,12 @@ class _Walk:
                 broken |= {f"{name}.{place}".rstrip(".") for place in below}
                 if "" not in below:
                     clean[name] = kept
-        for name, field in shape.fields.items():
-            if field.required and value.get(name) in (None, ""):
+        for name in shape.required:
+            if value.get(name) in (None, ""):
                 self.add(f"{path}.{name}" if path else name, None, "must be given")
                 broken.add(name)
-            if field.required and name not in clean:
-                clean[name] = _stand_in(field.shape)
+            if name not in clean:
+                clean[name] = _stand_in(shape.fields[name].shape)
         if shape.record is not None:
             self.constraints(shape.record, clean, broken, path)
         return clean, broken
@@ -245,8 +246,8 @@ def _stand_in(shape: Shape) -> Any:
             return types[0]()
         case Listing():
             return []
-        case Object(_, fields):
-            return {name: _stand_in(field.shape) for name, field in fields.items() if field.required}
+        case Object(_, fields, required):
+            return {name: _stand_in(fields[name].shape) for name in required}
         case _:
             return {}
 
