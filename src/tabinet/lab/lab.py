@@ -182,6 +182,8 @@ class Lab:
                 continue
             again = any((record.node, record.component) == (component.node, component.name) for record in records)
             records = [record for record in records if (record.node, record.component) != (component.node, component.name)]
+            # What was killed leaves its socket behind, and etcd does not start where there is one.
+            Path(component.socket).unlink(missing_ok=True)
             records.append(start(_launch(component, again=again)))
             self._write(msgspec.structs.replace(state, processes=tuple(records)))
             await wait_started(component, records[-1])

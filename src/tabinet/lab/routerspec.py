@@ -57,9 +57,10 @@ class RouterSpec(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A neighbour that is silent for this many intervals is dead."""
     keepalive_time_s: int = 3
     hold_time_s: int = 9
-    restart_time_s: int = 5
-    """How long neighbours keep this router's routes while its daemon is away (RFC 4724). An FRR that started less than this time ago says to
-    all neighbours that it is restarting itself, and a neighbour that restarts then does not wait for it: so no longer than it takes."""
+    restart_time_s: int = 120
+    """How long neighbours keep this router's routes while its daemon is away (RFC 4724)."""
+    recovery_time_s: int = 6
+    """How long a BIRD that comes back from a planned restart keeps the routes it found in the kernel."""
     route_limit: int = 20_000
     """Routes accepted from one neighbour and family."""
 
