@@ -1,14 +1,15 @@
 """``Activation``: the policies and profiles that local endpoints use, and through their rules the sets that are needed.
 
 In: the rules of a policy or profile that came into use, changed, or went out of use. Out: what the ``Outbox`` shall tell, and which sets
-are active in the ``MemberIndex``. Sets are counted by the policies and profiles that name them. They are activated and deactivated
-late, by ``settle_sets``, so that a set which changes hands in between stays as it is. Pure.
+are active in the ``MemberIndex``. Sets are counted by the policies and profiles that name them. They are activated late
+(``settle_sets``) and deactivated last (``retire_sets``), so that a set which changes hands in between stays as it is. Pure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 
 from tabinet.calc.members import MemberIndex
 from tabinet.calc.outbox import Outbox
@@ -34,12 +35,9 @@ class Activation:
     _in_use: dict[ResourceKey, Translation] = field(default_factory=dict)
     _demands: dict[str, _Demand] = field(default_factory=dict)
     _unsettled: dict[str, None] = field(default_factory=dict)
-    """Sets that may have to be activated or deactivated."""
-
-    @property
-    def settled(self) -> bool:
-        """True when exactly the sets in use are active."""
-        return not self._unsettled
+    """Sets that may have to be activated."""
+    _unused: dict[str, None] = field(default_factory=dict)
+    """Sets that may have to be deactivated."""
 
     def use(self, key: ResourceKey, translation: Translation) -> None:
         """The policy or profile is in use with these rules."""
@@ -75,11 +73,11 @@ class Activation:
             demand = self._demands[set_id]
             demand.uses -= 1
             if not demand.uses:
-                self._unsettled[set_id] = None
+                self._unused[set_id] = None
 
     def settle_sets(self, limit: int) -> int:
-        """Activates and deactivates up to ``limit`` sets; gives how many were looked at."""
-        chosen = list(self._unsettled)[:limit]
+        """Activates up to ``limit`` sets that are in use; gives how many were looked at."""
+        chosen = list(islice(self._unsettled, limit))
         wanted = []
         for set_id in chosen:
             del self._unsettled[set_id]
@@ -87,15 +85,22 @@ class Activation:
             if demand.uses and not demand.active:
                 demand.active = True
                 wanted.append(demand.spec)
-            elif not demand.uses:
-                del self._demands[set_id]
-                if demand.active:
-                    self.members.deactivate(set_id)
-                    self.outbox.on_set_deactivated(set_id)
         if wanted:
             for activated in self.members.activate(wanted):
                 self.outbox.on_set_activated(activated)
         return len(chosen)
+
+    def retire_sets(self) -> None:
+        """Sets that are not in use are not active. Call it when all is settled and just before telling."""
+        for set_id in self._unused:
+            demand = self._demands[set_id]
+            if demand.uses:
+                continue
+            del self._demands[set_id]
+            if demand.active:
+                self.members.deactivate(set_id)
+                self.outbox.on_set_deactivated(set_id)
+        self._unused.clear()
 
     def problems(self) -> list[Problem]:
         """What cannot be enforced of the rules in use. O(policies and profiles in use)."""

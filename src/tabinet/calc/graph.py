@@ -266,6 +266,7 @@ class Graph:
         if not self._in_sync:
             return []
         self.work()
+        self._activation.retire_sets()
         return list(islice(self._outbox.messages(), limit))
 
     def problems(self) -> list[Problem]:
