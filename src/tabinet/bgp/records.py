@@ -16,6 +16,10 @@ ROUTE_PROTOCOL = 84
 """rtm_protocol of the routes to local workloads (rtnetlink(7)): BIRD learns these and no others."""
 
 
+RECOVERY = "tb_recovery"
+"""A session of BIRD that is none: see ``render``."""
+
+
 class InterfaceAddress(msgspec.Struct, frozen=True, order=True, gc=False):
     """An address on an interface of the host, with the length of its subnet."""
 
@@ -51,6 +55,8 @@ class BgpOptions(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """The same for peers of our own AS: a mesh has many of them, and none is the only way out."""
     restart_time_s: int = 120
     """How long peers keep our routes while BIRD restarts (RFC 4724), when the peer does not say otherwise."""
+    recovery_time_s: int = 6
+    """How long a BIRD that comes back from a planned restart keeps the routes that it found in the kernel, and installs no others."""
     import_limit: int = 100_000
     """Routes accepted in one session; more of them restart the session."""
     multipath_limit: int = 16

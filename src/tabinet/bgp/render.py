@@ -13,7 +13,9 @@ What the text says:
 - A peer in a connected subnet is ``direct`` on that interface, with BFD if wanted; any other is multihop, its next hops resolved
   recursively through the kernel's routes, which BIRD then learns for that only.
 - GRACEFUL_SHUTDOWN (RFC 8326) of a peer makes its routes the last choice; with ``drain`` we announce it ourselves.
-- Routes stay in the kernel when BIRD ends; a BIRD that is started with ``-R`` keeps them until the peers have spoken (RFC 4724).
+- Routes stay in the kernel when BIRD ends; a BIRD that is started with ``-R`` keeps them for ``recovery_time_s`` while the peers tell
+  theirs again (RFC 4724). Left alone it ends that too early: it does not wait for peers that say that they restarted themselves, and FRR says
+  so for two minutes after its start. So there is a session ``tb_recovery``, with nobody, which is always waited for.
 
 Not here: passwords, filters of BGPFilter resources, route reflectors.
 """
@@ -24,7 +26,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator
 
-from tabinet.bgp.records import ROUTE_PROTOCOL, BgpOptions, HostFacts, InterfaceAddress
+from tabinet.bgp.records import RECOVERY, ROUTE_PROTOCOL, BgpOptions, HostFacts, InterfaceAddress
 from tabinet.calc.messages import BgpIntent, PeerIntent
 from tabinet.lib.ip import IPV4, IPV6, Prefix, parse_address
 
@@ -108,6 +110,8 @@ def _render_all(intent: BgpIntent, facts: HostFacts, options: BgpOptions) -> Ite
         yield "  accept direct;"
         yield f'  interface "*" {{ interval {options.bfd_interval_ms} ms; multiplier {options.bfd_multiplier}; }};'
         yield "}"
+    if intent.peers:
+        yield from _render_recovery(intent, options)
     local = {entry.address for entry in facts.addresses}
     for family in FAMILIES:
         yield ""
@@ -132,6 +136,16 @@ def _render_head(router_id: str, severity: str) -> Iterator[str]:
     yield f"router id {router_id};"
     yield "timeformat protocol iso long ms;"
     yield "protocol device tb_device { scan time 10; }"
+
+
+def _render_recovery(intent: BgpIntent, options: BgpOptions) -> Iterator[str]:
+    """A planned restart is given its whole time. The neighbour's address is of TEST-NET-1 (RFC 5737), so nobody has it."""
+    yield f"graceful restart wait {options.recovery_time_s};"
+    yield f"protocol bgp {RECOVERY} {{"
+    yield f"  local port {intent.listen_port} as {intent.as_number}; neighbor 192.0.2.1 as {intent.as_number}; multihop; passive;"
+    yield "  graceful restart on;"
+    yield from (f"  ipv{family} {{ import none; export none; }};" for family in FAMILIES)
+    yield "}"
 
 
 def _render_direct(interfaces: Iterable[str]) -> Iterator[str]:

@@ -14,7 +14,7 @@ from datetime import datetime
 import msgspec
 
 from tabinet.bgp.reasons import reason_of
-from tabinet.bgp.records import Channel, SessionState, SessionStatus
+from tabinet.bgp.records import RECOVERY, Channel, SessionState, SessionStatus
 from tabinet.errors import BirdError
 
 CODE_STATUS_VERSION = 1000
@@ -132,6 +132,8 @@ def _each_session(protocols: Sequence[ReplyLine], bfd: dict[str, str]) -> Iterat
             if head:
                 yield _session(head, details, bfd)
             head, details = _PROTOCOL.fullmatch(line.text), []
+            if head and head[1] == RECOVERY:
+                head = None
         elif line.code == CODE_PROTOCOL_DETAILS:
             details.append(line.text.strip())
     if head:

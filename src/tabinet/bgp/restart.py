@@ -3,7 +3,8 @@
 1. ``graceful restart`` on the control socket. BIRD ends without closing its sessions by a NOTIFICATION and leaves the kernel's routes,
    so this host forwards on; its peers keep its routes as stale (RFC 4724). A SIGTERM instead would tell the peers to drop them.
 2. Wait until nothing answers on the socket.
-3. Start BIRD with ``-R``: it leaves the routes that it finds in the kernel until the peers have told theirs again.
+3. Start BIRD with ``-R``: it leaves the routes that it finds in the kernel for ``BgpOptions.recovery_time_s``, while the peers tell theirs
+   again. Until then it installs no new ones.
 
 Peers must keep stale routes although BFD went with BIRD: FRR does. A peer that does not (BIRD with ``bfd on``) drops this host's routes
 for about a second. Under systemd, ``ExecStop=`` does step 1 (``birdc graceful restart``) and ``ExecStart=`` has ``-R``; at the first

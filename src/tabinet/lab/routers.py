@@ -64,7 +64,7 @@ def _render_bird(spec: RouterSpec) -> Iterator[str]:
     yield f"router id {spec.router_id};"
     yield "timeformat protocol iso long ms;"
     yield f"graceful restart wait {spec.recovery_time_s};"
-    # Never established, so a recovery lasts that long: FRRs that started lately tell BIRD not to wait for their routes (RFC 4724 section 3).
+    # Never established, so a recovery lasts that long: FRRs that started lately tell BIRD not to wait for them (RFC 4724 section 3).
     yield f"protocol bgp recovery {{ local as {spec.as_number}; neighbor 192.0.2.1 as {spec.as_number}; multihop; passive;"
     yield "  graceful restart on; ipv4 { import none; export none; }; ipv6 { import none; export none; };"
     yield "}"

@@ -56,7 +56,7 @@ BFD = b"""1020-tb_bfd:
  10.7.0.2                  eth0       Down       2026-11-25 09:49:25.372    1.000    0.000
  fd00:7::2                 eth0       Up         2026-11-25 09:49:25.372    0.100    0.300
 0000 
-"""  # noqa: W291, W293 (as BIRD sends it)
+"""  # noqa: W291 (as BIRD sends it)
 
 
 def lines(data: bytes):
