@@ -25,6 +25,7 @@ from tabinet.kernel.rtnetlink import (
     InterfaceAddress,
     Neighbour,
     Route,
+    RtOp,
     SetLink,
     device_route,
 )
@@ -47,6 +48,10 @@ class Workloads(RuleBasedStateMachine):
         self.rt = FakeRtnetlink()
         self.sysctl = FakeSysctl()
         self.endpoints: dict[ResourceKey, Endpoint] = {}
+        for name in INTERFACES:
+            self.interface_comes(name)
+        for key, name, net in zip(KEYS, INTERFACES, ADDRESSES, strict=False):
+            self.endpoints[key] = Endpoint("h", name, MACS[1], (net,), (), (), (), ())
         self.restart()
 
     def teardown(self) -> None:
@@ -83,22 +88,24 @@ class Workloads(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(INTERFACES))
     def interface_comes(self, name: str) -> None:
+        """Its sysctls are the kernel's defaults again."""
         with contextlib.suppress(KernelError):
             self.rt.stranger(AddVeth(name, "eth0", self.elsewhere))
             for key in [key for key in self.sysctl.values if f"/{name}/" in key]:
                 del self.sysctl.values[key]
 
-    @rule(name=st.sampled_from(INTERFACES))
-    def interface_goes(self, name: str) -> None:
+    @rule(name=st.sampled_from(INTERFACES), change=st.sampled_from(["down", "down", "up", "down and up", "rename", "delete"]))
+    def interface_changes(self, name: str, change: str) -> None:
+        index = next((link.index for link in self.rt.links() if link.name == name), 0)
+        operations: dict[str, list[RtOp]] = {
+            "down": [SetLink(index, up=False)],
+            "up": [SetLink(index, up=True)],
+            "down and up": [SetLink(index, up=False), SetLink(index, up=True)],
+            "rename": [SetLink(index, name="cali2" if name != "cali2" else "other")],
+            "delete": [DeleteLink(name)],
+        }
         with contextlib.suppress(KernelError):
-            self.rt.stranger(DeleteLink(name))
-
-    @rule(name=st.sampled_from(INTERFACES), up=st.booleans(), rename=st.sampled_from(["", "other", *INTERFACES]))
-    def interface_changes(self, name: str, up: bool, rename: str) -> None:
-        for link in self.rt.links():
-            if link.name == name:
-                with contextlib.suppress(KernelError):
-                    self.rt.stranger(SetLink(link.index, up=up, name=rename))
+            self.rt.stranger(*operations[change])
 
     @rule(which=st.integers(0, 5))
     def stranger_deletes(self, which: int) -> None:
@@ -153,6 +160,14 @@ class Workloads(RuleBasedStateMachine):
         return routes, neighbours, ready
 
     @rule()
+    def check(self) -> None:
+        self.settles_on_what_the_recomputation_says()
+
+    @rule()
+    def check_again(self) -> None:
+        """Once more in the draw: half of the steps are worth little without a look."""
+        self.settles_on_what_the_recomputation_says()
+
     def settles_on_what_the_recomputation_says(self) -> None:
         self.turn()
         self.turn()  # what the first one caused has been heard

@@ -129,6 +129,17 @@ def test_a_renamed_interface_is_another_one(host: Host) -> None:
     assert host.routes == {local_route(p("10.0.0.2"), index)}
 
 
+def test_an_interface_renamed_to_something_unclaimed_is_left_alone(host: Host) -> None:
+    index = host.add_link("cali1")
+    host.manager.on_endpoint_update(endpoint("a", "cali1", "10.0.0.1"))
+    host.turn()
+    host.rt.stranger(SetLink(index, name="other"))
+    host.turn()
+    host.rt.stranger(SetLink(index, up=False))
+    assert host.turn() == 0
+    assert host.routes == set()
+
+
 def test_an_interface_set_down_is_brought_up_with_its_routes(host: Host) -> None:
     index = host.add_link("cali1")
     host.manager.on_endpoint_update(endpoint("a", "cali1", "10.0.0.1", "fd00::1"))
