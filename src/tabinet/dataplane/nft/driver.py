@@ -262,7 +262,9 @@ class NftDriver:
             definition = table.sets[name]
             if definition.type is SetType.GENERATION:
                 continue
-            present = set(self._nftables.read_elements(physical))
+            length = encode.encode_set(definition, 0).key_length
+            # Keys of 2 bytes are read with the padding of their netlink attribute behind them.
+            present = {msgspec.structs.replace(item, key=item.key[:length]) for item in self._nftables.read_elements(physical)}
             wanted = set(self._wanted(table, name))
             if present == wanted:
                 continue

@@ -1,0 +1,71 @@
+"""The fixed part of the table as text, and that nft(8) takes it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tabinet.calc import messages as m
+from tabinet.dataplane.nft.render import render_table
+from tabinet.lib.ip import parse_address, parse_prefix
+from tabinet.model.keys import ResourceKey
+from tabinet.rules.builder import TableBuilder
+
+GOLDEN = Path(__file__).parent / "nft"
+
+
+def nothing() -> TableBuilder:
+    return TableBuilder()
+
+
+def everything() -> TableBuilder:
+    """Every kind of rule and set at least once."""
+    builder = TableBuilder()
+    key = ResourceKey("NetworkPolicy", "web", "shop")
+    clients = m.Side(sets=("clients",))
+    ports = (m.PortRange(80, 80), m.PortRange(443, 445))
+    nets = tuple(parse_prefix(text) for text in ("10.0.0.0/8", "192.168.0.0/16", "::/0"))
+    rules = (
+        m.Rule(m.Action.LOG),
+        m.Rule(m.Action.ALLOW, protocol=6, source=clients, destination=m.Side(ports=ports, port_sets=("named",))),
+        m.Rule(m.Action.DENY, protocol=1, icmp=m.Icmp(8), source=m.Side(not_sets=("clients",))),
+        m.Rule(m.Action.PASS, protocol=17, source=m.Side(nets=nets, not_nets=(parse_prefix("10.3.0.0/16"),))),
+        m.Rule(m.Action.ALLOW, not_icmp=m.Icmp(128, 0)),
+        m.Rule(m.Action.ALLOW, not_protocol=6, destination=m.Side(not_ports=ports, not_port_sets=("named",))),
+    )
+    members = frozenset(parse_prefix(text) for text in ("10.0.0.1", "10.1.0.0/16", "10.1.2.0/24", "fd00::1"))
+    tier = m.TierPolicies("default", m.Action.DENY, (key, ResourceKey("GlobalNetworkPolicy", "unknown")))
+    nets_own = tuple(parse_address(text) for text in ("10.0.0.2", "fd00::2"))
+    body = m.Endpoint("h", "cali1", "", nets_own, (parse_prefix("10.9.0.0/24"),), (tier,), (tier,), ("open",))
+    for update in (
+        m.SetUpdate("clients", m.SetKind.NETS, members),
+        m.SetUpdate("named", m.SetKind.PORTS, frozenset({m.PortMember(parse_address("10.0.0.2"), 6, 8080)})),
+        m.PolicyUpdate(key, m.Policy(rules, (m.Rule(m.Action.ALLOW),))),
+        m.ProfileUpdate("open", m.Policy((), (m.Rule(m.Action.ALLOW),))),
+        m.EndpointUpdate(ResourceKey("WorkloadEndpoint", "w", "shop"), 1, body),
+    ):
+        builder.on_update(update)
+    builder.flush()
+    return builder
+
+
+@pytest.mark.parametrize("make", [nothing, everything])
+def test_text(make, request: pytest.FixtureRequest):
+    text = render_table(make().table, 7)
+    path = GOLDEN / f"{make.__name__}.nft"
+    if request.config.getoption("--update-golden"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    assert text == path.read_text()
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("name", ["nothing", "everything"])
+def test_nft_takes_the_text(name: str):
+    if shutil.which("unshare") is None:
+        pytest.fail("unshare(1) of util-linux is needed")
+    done = subprocess.run(["unshare", "-n", "nft", "-c", "-f", str(GOLDEN / f"{name}.nft")], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

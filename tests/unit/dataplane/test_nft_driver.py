@@ -1,0 +1,270 @@
+"""The driver against the fake kernel: what reaches it, what a restart sends, what a stranger's hand costs."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from tabinet.calc import messages as m
+from tabinet.dataplane.nft.driver import NftDriver
+from tabinet.errors import KernelError
+from tabinet.kernel.nftables import AddChain, AddRule, AddSet, DeleteElements, FlushChain, FlushSet
+from tabinet.kernel.nftfake import FakeNftables
+from tabinet.lib.ip import parse_prefix
+from tabinet.model.keys import ResourceKey
+from tabinet.rules import layout
+from tabinet.rules.builder import TableBuilder
+
+POLICY = ResourceKey("NetworkPolicy", "web", "default")
+OTHER = ResourceKey("NetworkPolicy", "db", "default")
+
+
+def endpoint(number: int, *policies: ResourceKey) -> m.EndpointUpdate:
+    tier = m.TierPolicies("default", m.Action.DENY, policies)
+    nets = (parse_prefix(f"10.0.{number >> 8}.{number & 255}"), parse_prefix(f"fd00::{number:x}"))
+    body = m.Endpoint("h", f"cali{number}", "", nets, (), (tier,), (), ("open",))
+    return m.EndpointUpdate(ResourceKey("WorkloadEndpoint", f"w{number}", "default"), 1, body)
+
+
+def allow_from(set_id: str) -> m.Policy:
+    return m.Policy(ingress=(m.Rule(m.Action.ALLOW, protocol=6, source=m.Side(sets=(set_id,))),), egress=())
+
+
+def addresses(*texts: str) -> frozenset:
+    return frozenset(parse_prefix(text) for text in texts)
+
+
+def small_world(builder: TableBuilder) -> None:
+    builder.on_update(m.SetUpdate("s", m.SetKind.NETS, addresses("10.0.0.2", "192.0.2.0/24")))
+    builder.on_update(m.PolicyUpdate(POLICY, allow_from("s")))
+    builder.on_update(m.ProfileUpdate("open", m.Policy((), (m.Rule(m.Action.ALLOW),))))
+    builder.on_update(endpoint(1, POLICY))
+    builder.on_update(endpoint(2, POLICY))
+    builder.flush()
+
+
+def started(fake: FakeNftables) -> tuple[TableBuilder, NftDriver]:
+    builder = TableBuilder()
+    small_world(builder)
+    driver = NftDriver(fake, first_generation=7)
+    driver.resync(builder.table)
+    return builder, driver
+
+
+def kernel_state(fake: FakeNftables):
+    info = fake.read_table()
+    assert info is not None
+    rules = {chain: [rule.userdata for rule in rules] for chain, rules in info.rules.items()}
+    elements = {name: {repr(element) for element in fake.read_elements(name)} for name in info.sets if name != layout.VALID}
+    rules.pop(layout.ACCEPTED)  # holds the generation
+    return info.chains, rules, info.sets, elements
+
+
+def fresh_state(builder: TableBuilder):
+    fake = FakeNftables()
+    NftDriver(fake, first_generation=7).resync(builder.table)
+    return kernel_state(fake)
+
+
+def test_restart_with_an_equal_table_sends_nothing():
+    fake = FakeNftables()
+    builder, driver = started(fake)
+    again = NftDriver(fake)
+    result = again.resync(builder.table)
+    assert (result.operations, result.revoked, len(fake.commits)) == (0, False, 1)
+    assert again.generation == driver.generation
+
+
+def test_empty_delta_sends_nothing():
+    fake = FakeNftables()
+    builder, driver = started(fake)
+    assert driver.apply(builder.flush()).operations == 0
+    assert len(fake.commits) == 1
+
+
+def test_new_member_is_one_operation_and_no_new_generation():
+    fake = FakeNftables()
+    builder, driver = started(fake)
+    before = driver.generation
+    builder.on_update(m.SetDelta("s", addresses("10.0.0.9"), frozenset()))
+    result = driver.apply(builder.flush())
+    assert (result.operations, result.revoked, driver.generation) == (1, False, before)
+
+
+def test_lost_member_begins_a_generation_in_the_same_transaction():
+    fake = FakeNftables()
+    builder, driver = started(fake)
+    before = driver.generation
+    builder.on_update(m.SetDelta("s", frozenset(), addresses("10.0.0.2")))
+    result = driver.apply(builder.flush())
+    assert result.revoked and driver.generation == before + 1
+    assert len(fake.commits) == 2
+    assert {type(operation) for operation in fake.commits[-1]} >= {DeleteElements, FlushChain, AddRule}
+
+
+def test_endpoint_of_a_known_class_adds_elements_only():
+    fake = FakeNftables()
+    builder, driver = started(fake)
+    builder.on_update(endpoint(3, POLICY))
+    result = driver.apply(builder.flush())
+    assert not result.revoked
+    assert not any(isinstance(operation, AddChain | AddRule | AddSet) for operation in fake.commits[-1])
+
+
+@pytest.mark.parametrize(
+    "updates",
+    [
+        [m.PolicyUpdate(POLICY, allow_from("t"))],
+        [m.PolicyRemove(POLICY)],
+        [m.SetRemove("s")],
+        [m.SetDelta("s", frozenset(), addresses("192.0.2.0/24"))],
+        [m.SetDelta("s", addresses("198.51.100.0/24", "192.0.3.0/24"), frozenset())],
+        [endpoint(1, OTHER), m.PolicyUpdate(OTHER, allow_from("s"))],
+        [m.EndpointRemove(endpoint(1).key), m.EndpointRemove(endpoint(2).key), m.PolicyRemove(POLICY), m.SetRemove("s")],
+        [m.ProfileRemove("open")],
+    ],
+)
+def test_a_delta_leads_where_a_fresh_start_would(updates):
+    fake = FakeNftables()
+    builder, driver = started(fake)
+    for update in updates:
+        builder.on_update(update)
+    driver.apply(builder.flush())
+    assert kernel_state(fake) == fresh_state(builder)
+    assert NftDriver(fake).resync(builder.table).operations == 0
+
+
+def test_a_full_set_grows_and_keeps_everything():
+    fake = FakeNftables()
+    builder, driver = started(fake)
+    many = addresses(*(f"10.1.{index >> 8}.{index & 255}" for index in range(1500)))
+    builder.on_update(m.SetDelta("s", many, frozenset()))
+    result = driver.apply(builder.flush())
+    assert not result.resynced
+    assert "a4-s" not in fake.read_table().sets
+    assert len(fake.read_elements("a4-s.g2")) == 1501
+    assert NftDriver(fake).resync(builder.table).operations == 0
+    builder.on_update(m.SetDelta("s", frozenset(), many))
+    driver.apply(builder.flush())
+    assert len(fake.read_elements("a4-s.g2")) == 1
+
+
+def test_maps_grow_while_classes_go():
+    fake = FakeNftables()
+    builder, driver = started(fake)
+    builder.on_update(m.PolicyUpdate(OTHER, allow_from("s")))
+    for number in range(1, 1100):
+        builder.on_update(endpoint(number, OTHER))
+    result = driver.apply(builder.flush())
+    assert not result.resynced
+    assert NftDriver(fake).resync(builder.table).operations == 0
+
+
+def test_a_flushed_table_is_made_again_with_another_generation():
+    fake = FakeNftables()
+    builder, driver = started(fake)
+    before = driver.generation
+    fake.drop_table()
+    builder.on_update(m.SetDelta("s", addresses("10.0.0.9"), frozenset()))
+    result = driver.apply(builder.flush())
+    assert result.resynced and driver.generation != before
+    assert kernel_state(fake) == fresh_state(builder)
+
+
+def test_a_stranger_in_our_table_is_swept_and_damage_repaired():
+    fake = FakeNftables()
+    builder, driver = started(fake)
+    chain = next(name for name in builder.table.chains if name.startswith("pi-np"))
+    fake.commit([AddChain("stranger"), AddRule(layout.DENY, b"", targets=("stranger",)), FlushSet("own4"), FlushChain(chain)])
+    result = driver.resync(builder.table)
+    assert result.revoked and result.operations < 20
+    assert kernel_state(fake) == fresh_state(builder)
+
+
+def test_only_the_difference_is_repaired():
+    fake = FakeNftables()
+    builder, driver = started(fake)
+    fake.commit([FlushSet("own4")])
+    driver.resync(builder.table)
+    written = {operation.chain for operation in fake.commits[-1] if isinstance(operation, AddRule)}
+    assert written == {layout.ACCEPTED}
+
+
+def test_a_thing_of_another_make_under_our_name_resets_the_table():
+    fake = FakeNftables()
+    builder, driver = started(fake)
+    info = fake.read_table()
+    fake.drop_table()
+    stranger = FakeNftables()
+    from tabinet.kernel.nftables import AddTable, Hook
+
+    stranger.commit([AddTable(), AddChain("judge", Hook(2, 5)), AddSet("own4", info.sets["own6"])])
+    driver = NftDriver(stranger)
+    driver.resync(builder.table)
+    assert kernel_state(stranger) == fresh_state(builder)
+
+
+def test_a_refused_revocation_is_not_forgotten():
+    fake = FakeNftables()
+    builder, driver = started(fake)
+    builder.on_update(m.SetDelta("s", frozenset(), addresses("10.0.0.2")))
+    delta = builder.flush()
+    before = driver.generation
+    fake.fail_next(errno.EBUSY, 2)
+    with pytest.raises(KernelError):
+        driver.apply(delta)
+    assert driver.generation >= before
+    result = driver.apply(builder.flush())
+    assert result.revoked
+    assert kernel_state(fake) == fresh_state(builder)
+
+
+def test_a_refused_commit_is_repaired_at_once():
+    fake = FakeNftables()
+    builder, driver = started(fake)
+    builder.on_update(m.SetDelta("s", addresses("10.0.0.9"), frozenset()))
+    fake.fail_next(errno.ENOMEM)
+    assert driver.apply(builder.flush()).resynced
+    assert kernel_state(fake) == fresh_state(builder)
+
+
+def test_large_new_sets_are_loaded_before_they_count():
+    fake = FakeNftables()
+    builder = TableBuilder()
+    many = frozenset(parse_prefix(f"10.{i >> 16}.{i >> 8 & 255}.{i & 255}") for i in range(120_000))
+    builder.on_update(m.SetUpdate("s", m.SetKind.NETS, many))
+    small_world_without_set(builder)
+    builder.flush()
+    driver = NftDriver(fake)
+    driver.resync(builder.table)
+    assert len(fake.commits) == 3
+    assert not any(isinstance(operation, AddRule) for commit in fake.commits[:2] for operation in commit)
+    assert len(fake.read_elements("a4-s.g5")) == 120_000
+    assert NftDriver(fake).resync(builder.table).operations == 0
+
+
+def small_world_without_set(builder: TableBuilder) -> None:
+    builder.on_update(m.PolicyUpdate(POLICY, allow_from("s")))
+    builder.on_update(endpoint(1, POLICY))
+
+
+def test_apply_before_resync_is_a_bug():
+    with pytest.raises(ValueError, match="resync first"):
+        NftDriver(FakeNftables()).apply(TableBuilder().flush())
+
+
+def test_counters_by_policy_rule_and_by_reason():
+    fake = FakeNftables()
+    builder, driver = started(fake)
+    info = fake.read_table()
+    chain = next(name for name in builder.table.chains if name.startswith("pi-np"))
+    for rule in info.rules[chain]:
+        fake.count(chain, rule.userdata, 2, 100)
+    spoofed = info.rules["antispoof"][-1]
+    fake.count("antispoof", spoofed.userdata, 5, 250)
+    counters = driver.counters()
+    (origin,) = [origin for origin, count in counters.rules.items() if count.packets]
+    assert (origin.owner, origin.ingress, origin.index, origin.action) == ("NetworkPolicy/default/web", True, 0, "Allow")
+    assert counters.rules[origin].packets == 2 * len(info.rules[chain]) > 2
+    assert counters.denied["spoofed source"].packets == 5
