@@ -154,3 +154,16 @@ async def test_releases_and_assignments_at_once_stay_consistent() -> None:
             group.create_task(churn(number))
     assert await IpamClient(inner).check() == ()
     assert sum(usage.assigned for usage in await clients[0].usage()) == 0
+
+
+async def test_an_assignment_at_any_point_of_a_release_of_the_same_handle() -> None:
+    for offset in range(12):
+        inner = MemoryStore()
+        await put_pool(inner, "four", "10.0.0.0/24", blockSize=30)
+        await IpamClient(inner).assign(AssignRequest(host="h1", handle="shared", count4=1))
+        release = asyncio.create_task(IpamClient(YieldingStore(inner)).release_handle("shared"))
+        for _ in range(offset):
+            await asyncio.sleep(0)
+        await IpamClient(inner).assign(AssignRequest(host="h2", handle="shared", count4=2))
+        await release
+        assert await IpamClient(inner).check() == (), f"after {offset} turns"

@@ -60,6 +60,11 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, order=True, gc=False):
         """
         return f"{self.namespace.replace('-', '--')}-{self.endpoint_name}"
 
+    @property
+    def attributes(self) -> dict[str, str]:
+        """What is stored beside its addresses, in the words that Calico's garbage collection looks for."""
+        return {"namespace": self.namespace, "pod" if self.orchestrator == "k8s" else "workload": self.workload}
+
 
 def interface_name(workload: Workload, prefix: str = INTERFACE_PREFIX) -> str:
     """The name of the host's side: ``prefix`` and eleven hexadecimal digits, at most 15 characters (IFNAMSIZ).

@@ -238,7 +238,7 @@ async def _assign(work: _Attaching, *, known: bool) -> tuple[Prefix, ...]:
         count6=request.count6,
         pools4=request.pools4,
         pools6=request.pools6,
-        attributes={"namespace": request.workload.namespace, "workload": request.workload.workload} | request.attributes,
+        attributes=request.workload.attributes | request.attributes,
     )
     for address in request.addresses:
         given = await ipam.assign_address(address, wanted)

@@ -62,9 +62,12 @@ class _HostState:
 class IpamClient:
     """Assigns and releases addresses. One event loop; any number of clients and hosts may work on one store."""
 
-    def __init__(self, store: Datastore, *, now_ns: Callable[[], int] = time.time_ns) -> None:
+    def __init__(
+        self, store: Datastore, *, now_ns: Callable[[], int] = time.time_ns, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._store = store
         self._now_ns = now_ns
+        self._monotonic = monotonic
         self._hosts: dict[str, _HostState] = {}
 
     async def assign(self, request: AssignRequest) -> Assignment:
@@ -257,7 +260,7 @@ class IpamClient:
         return state
 
     async def _current_view(self, state: _HostState, host: str) -> View:
-        now = time.monotonic()
+        now = self._monotonic()
         if state.view is None:
             with first_error():
                 async with asyncio.TaskGroup() as group:

@@ -117,6 +117,17 @@ async def test_repeating_sees_what_another_process_assigned(cluster: Cluster) ->
     assert await one.check() == ()
 
 
+async def test_repeating_sees_an_address_in_a_block_that_was_full_when_last_read(cluster: Cluster) -> None:
+    await cluster.pool("a", "10.0.0.0/24", blockSize=31)
+    one, other = cluster.client(), cluster.client()
+    full = (await one.assign(want(handle="full", count4=2))).addresses
+    await one.assign(want(handle="next"))
+    await other.release_addresses(full[:1])
+    theirs = await other.assign_address(full[0], want())
+    again = await one.assign(want())
+    assert (again.addresses, again.assigned) == (theirs.addresses, ())
+
+
 async def test_an_assignment_is_one_round_trip_in_the_good_case(cluster: Cluster) -> None:
     await cluster.pool("a", "10.0.0.0/16")
     client = cluster.client()
@@ -269,6 +280,17 @@ async def test_a_new_pool_is_found_when_the_known_ones_do_not_suffice(cluster: C
     await client.assign(want())
     await cluster.pool("b", "10.1.0.0/24")
     assert texts((await client.assign(want(handle="v"))).addresses)[0].startswith("10.1.")
+
+
+async def test_a_new_pool_that_comes_first_is_used_before_long(cluster: Cluster) -> None:
+    now = [0.0]
+    client = IpamClient(cluster.store, monotonic=lambda: now[0])
+    await cluster.pool("b", "10.1.0.0/26")
+    await client.assign(want(count4=64))
+    await cluster.pool("a", "10.0.0.0/26")
+    await cluster.pool("c", "10.2.0.0/26")
+    now[0] += 5.1
+    assert texts((await client.assign(want(handle="v"))).addresses)[0].startswith("10.0.")
 
 
 async def test_named_pools(cluster: Cluster) -> None:
