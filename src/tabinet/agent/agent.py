@@ -169,7 +169,7 @@ class Agent:
             if self._complete:
                 self.revision = revision
         self.kernel_error = report.error if self._complete else self.kernel_error
-        if changed or report.operations:
+        if changed or any(report.operations.values()):
             self.metrics.apply_seconds.observe(took_s)
             operations = {name: n for name, n in report.operations.items() if n}
             self.log.info("apply", revision=revision, ms=round(took_s * 1e3, 1), **operations)

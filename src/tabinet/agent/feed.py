@@ -26,7 +26,7 @@ class Feed:
     problems: dict[str, tuple[Problem, ...]] = field(default_factory=dict)
     """What is wrong with stored values, by store key."""
     revision: int = 0
-    """Everything up to this store revision has been passed on."""
+    """The latest store revision of which something has been passed on."""
     hold: bool = False
     """The store is being changed as a whole (ClusterInformation ``datastoreReady`` is false): do nothing until it is done."""
 

@@ -24,13 +24,13 @@ def read_parameters(config: str | None) -> Parameters:
     """
     path = Path(config) if config else DEFAULT_CONFIG
     if config is None and not path.exists() and not any(name.startswith("TABINET_STORE_") for name in os.environ):
-        labs = sorted(LABS.glob("*/tabinet.toml"))
+        labs = sorted(LABS.glob(f"{os.environ.get('TABINET_LAB', '*')}/tabinet.toml"))
         if len(labs) == 1:
             path = labs[0]
             note(f"(no {DEFAULT_CONFIG}: using the lab {path.parent.name!r})")
         elif len(labs) > 1:
             names = ", ".join(lab.parent.name for lab in labs)
-            raise SetupError(f"several labs run ({names}): choose one, as in --config {labs[0]}")
+            raise SetupError(f"several labs run ({names}): choose one, as in TABINET_LAB={labs[0].parent.name}")
     if not path.exists():
         if config:
             raise SetupError(f"{config}: no such file; --config and TABINET_CONFIG name a TOML file (docs/parameters.md)")
