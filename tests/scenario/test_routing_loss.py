@@ -101,6 +101,9 @@ class Rack:
                 self.ip(host, f"route add {address}/{length} dev tb0 proto 84")
 
     def start(self, node: str, name: str, argv: tuple[str, ...]) -> None:
+        before = self.running.get((node, name))
+        if before is not None:
+            before.wait(10)
         with (self.home(node) / f"{name}.log").open("ab") as log:
             full = ["ip", "netns", "exec", self.ns(node), *argv]
             self.running[node, name] = subprocess.Popen(full, stdout=log, stderr=log, cwd=self.home(node))

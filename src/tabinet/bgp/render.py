@@ -14,8 +14,8 @@ What the text says:
   recursively through the kernel's routes, which BIRD then learns for that only.
 - GRACEFUL_SHUTDOWN (RFC 8326) of a peer makes its routes the last choice; with ``drain`` we announce it ourselves.
 - Routes stay in the kernel when BIRD ends; a BIRD that is started with ``-R`` keeps them for ``recovery_time_s`` while the peers tell
-  theirs again (RFC 4724). Left alone it ends that too early: it does not wait for peers that say that they restarted themselves, and FRR says
-  so for two minutes after its start. So there is a session ``tb_recovery``, with nobody, which is always waited for.
+  theirs again (RFC 4724). Left alone it ends that too early: it does not wait for peers that say that they restarted themselves, and
+  FRR says so for two minutes after its start. So there is a session ``tb_recovery``, with nobody, which is always waited for.
 
 Not here: passwords, filters of BGPFilter resources, route reflectors.
 """
