@@ -161,9 +161,12 @@ async def test_an_assignment_at_any_point_of_a_release_of_the_same_handle() -> N
         inner = MemoryStore()
         await put_pool(inner, "four", "10.0.0.0/24", blockSize=30)
         await IpamClient(inner).assign(AssignRequest(host="h1", handle="shared", count4=1))
+        # This client has read everything: from now on it does not let other tasks run in the middle.
+        other = IpamClient(inner)
+        await other.assign(AssignRequest(host="h2", handle="warm", count4=1))
         release = asyncio.create_task(IpamClient(YieldingStore(inner)).release_handle("shared"))
         for _ in range(offset):
             await asyncio.sleep(0)
-        await IpamClient(inner).assign(AssignRequest(host="h2", handle="shared", count4=2))
+        await other.assign(AssignRequest(host="h2", handle="shared", count4=2))
         await release
         assert await IpamClient(inner).check() == (), f"after {offset} turns"
