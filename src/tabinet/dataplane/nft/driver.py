@@ -59,13 +59,15 @@ class ApplyResult(msgspec.Struct, frozen=True):
 class NftDriver:
     """One host's table in the kernel."""
 
-    def __init__(self, nftables: Nftables, *, first_generation: int = 0) -> None:
-        """``first_generation``: for a table that does not exist yet; 0 takes a random one.
+    def __init__(self, nftables: Nftables, *, first_generation: int = 0, preload_elements: int = PRELOAD_ELEMENTS) -> None:
+        """``first_generation``: what a table that does not exist yet counts on from; 0 takes a random one.
 
         Random, because flows may carry the marks of a table that was deleted.
+        ``preload_elements``: how many elements of new sets one transaction takes.
         """
         self._nftables = nftables
         self._first_generation = first_generation
+        self._preload_elements = preload_elements
         self._table: Table | None = None
         self._generation = 0
         self._steps: dict[str, int] = {}
@@ -294,8 +296,8 @@ class NftDriver:
 
     def _commit(self, changes: Changes, first: list[NftOp], *, may_preload: bool) -> int:
         """Executes the changes after ``first``; gives the number of operations of the transaction that counts."""
-        if may_preload and sum(len(new.elements) for new in changes.sets_added.values() if not new.is_map) > PRELOAD_ELEMENTS:
-            for transaction in preload(changes, PRELOAD_ELEMENTS):
+        if may_preload and sum(len(new.elements) for new in changes.sets_added.values() if not new.is_map) > self._preload_elements:
+            for transaction in preload(changes, self._preload_elements):
                 self._nftables.commit([*first, *transaction])
                 first = []
         operations = [*first, *order(changes)]
