@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from tabinet.calc.labels import LabelClass, Pairs
+from tabinet.calc.labels import LabelClass
 from tabinet.calc.messages import Endpoint, TierPolicies
 from tabinet.calc.policies import PolicyEntry
 from tabinet.calc.scopes import NAMESPACE, ORCHESTRATOR, SERVICE_ACCOUNT
@@ -20,7 +20,7 @@ from tabinet.model.keys import ResourceKey
 from tabinet.model.resources import WorkloadEndpoint, WorkloadEndpointSpec
 
 
-def endpoint_labels(key: ResourceKey, resource: WorkloadEndpoint) -> Pairs:
+def endpoint_labels(key: ResourceKey, resource: WorkloadEndpoint) -> dict[str, str]:
     """An endpoint's own labels: those of the resource, and what it is by itself, which nobody can override."""
     labels = dict(resource.metadata.labels)
     labels[NAMESPACE] = key.namespace
@@ -29,12 +29,12 @@ def endpoint_labels(key: ResourceKey, resource: WorkloadEndpoint) -> Pairs:
         labels[ORCHESTRATOR] = spec.orchestrator
     if spec.service_account_name:
         labels[SERVICE_ACCOUNT] = spec.service_account_name
-    return tuple(labels.items())
+    return labels
 
 
-def network_set_labels(key: ResourceKey, labels: dict[str, str]) -> Pairs:
+def network_set_labels(key: ResourceKey, labels: dict[str, str]) -> dict[str, str]:
     """A network set's own labels; a namespaced one carries its namespace."""
-    return tuple((labels | {NAMESPACE: key.namespace}).items()) if key.namespace else tuple(labels.items())
+    return labels | {NAMESPACE: key.namespace} if key.namespace else labels
 
 
 def network_set_profiles(key: ResourceKey) -> tuple[str, ...]:
@@ -106,6 +106,8 @@ class LocalIndex:
             self._leave_class(local)
             self._release(local)
             local.spec, local.revision, local.label_class, local.programmable = spec, revision, label_class, programmable(spec)
+        if label_class.locals is None:
+            label_class.locals = {}
         label_class.locals[local] = None
         self.classes[label_class] = None
         self._claim(local)
@@ -124,7 +126,7 @@ class LocalIndex:
     def touch(self, classes: Iterable[LabelClass]) -> None:
         """The policies of these classes changed."""
         for each in classes:
-            self.dirty.update(each.locals)
+            self.dirty.update(each.locals or {})
 
     def programmed(self, local: LocalEndpoint) -> bool:
         """True when the endpoint is to be programmed."""
@@ -132,7 +134,8 @@ class LocalIndex:
 
     def _leave_class(self, local: LocalEndpoint) -> None:
         left = local.label_class
-        del left.locals[local]
+        if left.locals is not None:
+            del left.locals[local]
         if not left.locals:
             # Whoever changes policies does not ask it any more, so its answer would go stale.
             left.policies = None

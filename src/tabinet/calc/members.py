@@ -13,10 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Protocol
 
-from tabinet.calc.labels import LabelClass, LabelIndex, Pairs
+from tabinet.calc.labels import LabelClass, LabelIndex, Query
 from tabinet.calc.messages import Member, PortMember, SetKind
 from tabinet.calc.sieve import Sieve
 from tabinet.calc.specs import SetSpec
@@ -54,6 +53,7 @@ class ActiveSet:
 
     set_id: str
     spec: SetSpec
+    query: Query
     members: dict[Member, int] = field(default_factory=dict)
     """With how many carriers bring each."""
 
@@ -77,7 +77,7 @@ class MemberIndex:
     # --- carriers ---------------------------------------------------------------------------------------------------
 
     def put(
-        self, key: ResourceKey, own: Pairs, profiles: tuple[str, ...], nets: tuple[str, ...], ports: tuple[EndpointPort, ...]
+        self, key: ResourceKey, own: dict[str, str], profiles: tuple[str, ...], nets: tuple[str, ...], ports: tuple[EndpointPort, ...]
     ) -> LabelClass:
         """The carrier has these labels, profiles, nets and ports now; gives its label class."""
         joined, new = self.labels.class_of(own, profiles)
@@ -138,11 +138,10 @@ class MemberIndex:
 
     def activate(self, specs: Sequence[SetSpec]) -> list[ActiveSet]:
         """These sets, none of which is active, have their members from now on. The sink hears of later changes only."""
-        self.labels.ask(chain.from_iterable(spec.selector.keys for spec in specs))
         activated = []
-        for spec in specs:
-            new = ActiveSet(spec.set_id, spec)
-            for selected in self.labels.select(spec.selector.root):
+        for spec, query in zip(specs, self.labels.open([spec.selector for spec in specs]), strict=True):
+            new = ActiveSet(spec.set_id, spec, query)
+            for selected in self.labels.answer(query):
                 selected.sets = (*selected.sets, new)
                 for carrier in selected.carriers:
                     self._count(new, carrier)
@@ -155,9 +154,9 @@ class MemberIndex:
     def deactivate(self, set_id: str) -> None:
         """The set, which is active, is forgotten."""
         old = self._active.pop(set_id)
-        for selected in self.labels.select(old.spec.selector.root):
+        for selected in self.labels.answer(old.query):
             selected.sets = tuple([each for each in selected.sets if each is not old])
-        self.labels.forget(old.spec.selector.keys)
+        self.labels.close(old.query)
         self._sieve.discard(old)
         self._memo.clear()
 

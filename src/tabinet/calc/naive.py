@@ -107,9 +107,9 @@ def _profile(resources: Resources, name: str) -> ProfileSpec | None:
 def _own(key: ResourceKey, value: object) -> tuple[dict[str, str], tuple[str, ...]]:
     """Own labels and profiles of an endpoint or network set."""
     if isinstance(value, WorkloadEndpoint):
-        return dict(endpoint_labels(key, value)), value.spec.profiles
+        return endpoint_labels(key, value), value.spec.profiles
     assert isinstance(value, NetworkSet | GlobalNetworkSet)
-    return dict(network_set_labels(key, value.metadata.labels)), network_set_profiles(key)
+    return network_set_labels(key, value.metadata.labels), network_set_profiles(key)
 
 
 def _effective(resources: Resources, own: dict[str, str], profiles: tuple[str, ...]) -> dict[str, str]:

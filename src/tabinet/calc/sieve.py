@@ -1,7 +1,7 @@
 """``Sieve``: from labels to the selectors that may match them, without trying all selectors.
 
 Each selector is filed under one label that it restricts (see ``selector.restrictions``): under the label's values if it names them, else
-under the key. Labels are then judged only by the selectors that are filed under one of them, plus those that restrict nothing.
+under the key; of several, where the fewest are so far, so that what all share (a namespace) does not become a list of everything. Labels are then judged only by the selectors that are filed under one of them, plus those that restrict nothing.
 Asking costs O(labels + candidates). Pure.
 """
 
@@ -12,8 +12,6 @@ from typing import Generic, TypeVar
 from tabinet.selector import Node, restrictions
 
 T = TypeVar("T")
-
-_NAMESPACE = "projectcalico.org/namespace"
 
 
 class Sieve(Generic[T]):
@@ -29,7 +27,7 @@ class Sieve(Generic[T]):
 
     def add(self, thing: T, root: Node) -> None:
         """``thing`` is a candidate for labels that keep the restrictions of ``root``; for none when that is impossible."""
-        best_key, best_score = "", -1
+        best_key, best_size = "", -1
         best_values: tuple[str, ...] = ()
         for key, restriction in restrictions(root).items():
             if not restriction.possible:
@@ -38,11 +36,14 @@ class Sieve(Generic[T]):
             if not restriction.present:
                 continue
             values = () if restriction.values is None else tuple(restriction.values)
-            # Few values are best; but a namespace holds many things, so that any other value of as few narrows more.
-            score = 0 if not values else 2_000_000 - 2 * len(values) - (key == _NAMESPACE)
-            if score > best_score or (score == best_score and key < best_key):
-                best_key, best_values, best_score = key, values, score
-        if best_score < 0:
+            if values:
+                size = sum([len(self._by_value.get((key, value), ())) for value in values])
+            else:
+                size = len(self._by_key.get(key, ()))
+            # Among places with as few things in them, one with values is asked less often.
+            if best_size < 0 or (size, not values) < (best_size, not best_values):
+                best_key, best_values, best_size = key, values, size
+        if best_size < 0:
             self._rest[thing] = None
             self._places[thing] = None
         elif best_values:
