@@ -293,3 +293,29 @@ def test_reading_elements_of_an_absent_set(table: Nftables) -> None:
     with pytest.raises(KernelError) as caught:
         table.read_elements("no")
     assert caught.value.errno == errno.ENOENT
+
+
+def test_own_transactions_disturb_nobody(nft: Nftables) -> None:
+    assert nft.disturbed()  # nobody knows what was before
+    assert not nft.disturbed()
+    nft.commit([AddTable()])
+    nft.commit([AddTable()])  # changes nothing, and the kernel does not count it
+    nft.commit([AddChain("forward", FORWARD)])
+    assert not nft.disturbed()
+
+
+@pytest.mark.kernel
+def test_what_others_do_in_any_table_is_noticed_once() -> None:
+    name = f"tbt-{uuid.uuid4().hex[:10]}"
+    netns.create(name)
+    try:
+        ours, other = netns.run_in(name, open_nftables), netns.run_in(name, lambda: open_nftables("somebody"))
+        ours.disturbed()
+        other.commit([AddTable()])
+        ours.commit([AddTable()])
+        assert ours.disturbed()
+        assert not ours.disturbed()
+        ours.close()
+        other.close()
+    finally:
+        netns.delete(name)

@@ -85,6 +85,7 @@ class FakeNftables:
         self._resized: dict[str, SetSpec] = {}
         self._handle = 0
         self._failures: list[int] = []
+        self._disturbed = True
         self.commits: list[list[NftOp]] = []
         """The transactions that succeeded, oldest first; empty ones are left out, as they never reach the kernel."""
 
@@ -97,6 +98,17 @@ class FakeNftables:
     def drop_table(self) -> None:
         """Somebody deletes the table behind our back."""
         self._table = None
+        self._disturbed = True
+
+    def stranger(self, operations: Sequence[NftOp]) -> None:
+        """Somebody else commits this; ``commits`` does not show it.
+
+        Raises:
+            KernelError: it is not possible.
+        """
+        self.commit(operations)
+        self.commits.pop()
+        self._disturbed = True
 
     def count(self, chain: str, userdata: bytes, packets: int, octets: int) -> None:
         """The rules with this user data have counted that much more."""
@@ -132,6 +144,10 @@ class FakeNftables:
         if self._table is not None:
             self._table.sets.update((name, spec) for name, spec in self._resized.items() if name in self._table.sets)
         self.commits.append(list(operations))
+
+    def disturbed(self) -> bool:
+        disturbed, self._disturbed = self._disturbed, False
+        return disturbed
 
     def read_table(self) -> TableInfo | None:
         if self._table is None:

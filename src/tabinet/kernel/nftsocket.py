@@ -70,6 +70,8 @@ _NEWRULE, _GETRULE, _DELRULE = _SUBSYSTEM | 6, _SUBSYSTEM | 7, _SUBSYSTEM | 8
 _NEWSET, _GETSET, _DELSET = _SUBSYSTEM | 9, _SUBSYSTEM | 10, _SUBSYSTEM | 11
 _NEWSETELEM, _GETSETELEM, _DELSETELEM = _SUBSYSTEM | 12, _SUBSYSTEM | 13, _SUBSYSTEM | 14
 
+_GETGENERATION = _SUBSYSTEM | 16
+
 _SET_INTERVAL, _SET_MAP, _SET_CONCAT = 0x04, 0x08, 0x80
 _DATA_VERDICT = 0xFFFFFF00
 _ELEMENT_INTERVAL_END = 1
@@ -218,11 +220,11 @@ def _parse_elements(data: bytes) -> Iterator[Element]:
     """The elements in an NFTA_SET_ELEM_LIST_ELEMENTS."""
     for _, content in read_attributes(data):
         attributes = parse_attributes(content)
-        key = attributes[1][4:]  # the only attribute inside is NFTA_DATA_VALUE
+        key = _value(attributes[1])
         if len(attributes) == 1:
             yield Element(key)
             continue
-        end = attributes[10][4:] if 10 in attributes else b""
+        end = _value(attributes[10]) if 10 in attributes else b""
         code: int | None = None
         chain = ""
         if 2 in attributes:
@@ -233,18 +235,27 @@ def _parse_elements(data: bytes) -> Iterator[Element]:
         yield Element(key, end, bool(_be32(attributes, 3) & _ELEMENT_INTERVAL_END), code, chain)
 
 
+def _value(data: bytes) -> bytes:
+    """What the NFTA_DATA_VALUE holds that is all there is in ``data``, without the padding that follows it."""
+    length, _ = struct.unpack_from("=HH", data)
+    return data[4:length]
+
+
 # --- socket ---------------------------------------------------------------------------------------------------------
 
 
 class NftSocket:
     """The kernel behind the ``Nftables`` protocol. Make it with ``open_nftables``."""
 
-    __slots__ = ("_netlink", "_table", "_timeout_s")
+    __slots__ = ("_disturbed", "_netlink", "_ruleset", "_table", "_timeout_s")
 
     def __init__(self, netlink: NetlinkSocket, table: str, timeout_s: float) -> None:
         self._netlink = netlink
         self._table = table
         self._timeout_s = timeout_s
+        self._ruleset = -1
+        """The kernel's count of transactions when we last looked; it wraps at 32 bits and skips 0."""
+        self._disturbed = True
 
     def close(self) -> None:
         self._netlink.close()
@@ -270,6 +281,7 @@ class NftSocket:
         numbers = self._netlink.send(requests)
         failure = self._await_outcome(numbers)
         if failure is None:
+            self._count_own()
             return
         position, code, explanation = failure
         if position == 0:
@@ -292,6 +304,29 @@ class NftSocket:
                     failure = (position, code, explanation)
                 if position == len(numbers) - 2:
                     return failure
+
+    def disturbed(self) -> bool:
+        """True when somebody else has changed anything in nf_tables since the last call, in any table; so too the first time. O(1).
+
+        The kernel counts the transactions that changed something (NFT_MSG_GETGEN); what is counted beyond our own is others'.
+
+        Raises:
+            KernelError: the kernel did not answer.
+        """
+        ruleset = self._read_ruleset()
+        disturbed = self._disturbed or ruleset != self._ruleset
+        self._ruleset, self._disturbed = ruleset, False
+        return disturbed
+
+    def _count_own(self) -> None:
+        """One transaction of ours is in the count, or none when it changed nothing; anything else is somebody else's."""
+        ruleset = self._read_ruleset()
+        self._disturbed = self._disturbed or not 0 <= ruleset - self._ruleset <= 1
+        self._ruleset = ruleset
+
+    def _read_ruleset(self) -> int:
+        answer = self._netlink.get(_message(_GETGENERATION, 0, b"", family=0), "read the ruleset's generation")
+        return _be32(parse_attributes(answer.payload, 4), 1)
 
     def read_table(self) -> TableInfo | None:
         """The table without elements; None when it does not exist. O(chains + rules + sets), and chains of other tables.
