@@ -182,9 +182,7 @@ class Lab:
                 continue
             again = any((record.node, record.component) == (component.node, component.name) for record in records)
             records = [record for record in records if (record.node, record.component) != (component.node, component.name)]
-            # What was killed leaves its socket behind, and etcd does not start where there is one.
-            Path(component.socket).unlink(missing_ok=True)
-            records.append(start(_launch(component, again=again)))
+            records.append(start(_prepared(component, again=again)))
             self._write(msgspec.structs.replace(state, processes=tuple(records)))
             await wait_started(component, records[-1])
 
@@ -265,7 +263,9 @@ def _running(state: LabState, component: Component) -> list[ProcessRecord]:
     return [record for record in state.processes if (record.node, record.component) == (component.node, component.name) and alive(record)]
 
 
-def _launch(component: Component, *, again: bool) -> Launch:
+def _prepared(component: Component, *, again: bool) -> Launch:
+    """How to start it now; the socket that a killed one left is gone, because etcd does not start where there is one."""
+    Path(component.socket).unlink(missing_ok=True)
     return msgspec.structs.replace(component.launch, argv=component.restart_argv) if again else component.launch
 
 
