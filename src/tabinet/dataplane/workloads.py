@@ -74,6 +74,8 @@ class WorkloadManager:
         self._changed: set[ResourceKey] = set()
         self._waiting: set[ResourceKey] = set()
         """Endpoints that were not ready when they were last taken: any work of ``apply`` may have been for them."""
+        self._to_check: list[int] = []
+        """Interfaces that this round of ``recheck`` has yet to look at."""
 
     # --- in: what the store says
 
@@ -168,6 +170,17 @@ class WorkloadManager:
         self._stale = True
         self._link_driver.mark_stale()
         self._route_driver.mark_stale()
+
+    def recheck(self, count: int) -> None:
+        """The next ``apply`` looks at what no event tells (sysctls) of the host and of ``count`` interfaces, other ones each time.
+
+        Enough calls see every interface. O(count), and once a round O(interfaces).
+        """
+        if not self._to_check:
+            self._to_check = [self._index[name] for name in self._interface_claims if name in self._index]
+        for index in (HOST, *self._to_check[:count]):
+            self._link_driver.recheck(index)
+        del self._to_check[:count]
 
     # --- who has what
 

@@ -283,3 +283,28 @@ def test_lost_events_lose_nothing(host: Host) -> None:
     assert host.reason("a") == "interface cali1 does not exist"
     assert host.reason("b") == ""
     assert host.manager.in_sync
+
+
+def test_rechecks_find_what_no_event_told_on_the_host_and_in_the_end_on_every_interface(host: Host) -> None:
+    for number in range(5):
+        host.add_link(f"cali{number}")
+        host.manager.on_endpoint_update(endpoint(f"w{number}", f"cali{number}", f"10.0.0.{number}"))
+    host.turn()
+    right = dict(host.sysctl.values)
+    wrong = {key: "7" for key in right}
+    host.sysctl.values.update(wrong)
+    host.turn()
+    assert host.sysctl.values == wrong  # nobody said anything
+    host.manager.recheck(2)
+    host.turn()
+    assert host.sysctl.values["net/ipv4/ip_forward"] == "1"
+    assert host.sysctl.values != right
+    host.manager.recheck(2)
+    host.manager.recheck(2)
+    host.turn()
+    assert host.sysctl.values == right
+    host.manager.recheck(100)
+    host.sysctl.writes.clear()
+    host.turn()
+    assert host.sysctl.writes == []
+    assert all(host.reason(f"w{number}") == "" for number in range(5))

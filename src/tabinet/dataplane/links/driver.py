@@ -208,6 +208,12 @@ class LinkDriver:
         """The next ``apply`` reads everything again: for a verification in the background."""
         self._stale = True
 
+    def recheck(self, index: int) -> None:
+        """The next ``apply`` reads the sysctls of this interface (``HOST``: the host's) again: no event tells of them."""
+        for item in self._wanted.get(index, {}):
+            if isinstance(item, Parameter):
+                self._tracker.drop_actual(item)
+
     def resync(self) -> list[Link]:
         """What is there was read; gives the interfaces. Sysctls are read when they are next looked at.
 
