@@ -11,6 +11,7 @@ copied from ``default`` when an interface appears).
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -44,17 +45,25 @@ SYSCTLS: dict[str, str] = {
 carrier; hash policy 1 spreads flows by their ports; duplicate address detection would delay every start by a second."""
 
 
+_FIRST_INDEX = 10
+
+
 def namespace_batch(plan: Plan) -> str:
     """ip(8) batch, for the machine's own namespace: all namespaces of the lab."""
     return _lines(f"netns add {node.namespace}" for node in plan.nodes)
 
 
 def cable_batch(plan: Plan) -> str:
-    """ip(8) batch: every cable, from namespace to namespace without ever being in the machine's own."""
+    """ip(8) batch: every cable, from namespace to namespace without ever being in the machine's own.
+
+    No two ends have the same interface index: the kernel takes a pair with equal ones for one interface, and announces a loss of its
+    carrier up to a second late.
+    """
     where = {node.name: node.namespace for node in plan.nodes}
     return _lines(
-        f"link add name {cable.a.interface} netns {where[cable.a.node]} type veth peer name {cable.b.interface} netns {where[cable.b.node]}"
-        for cable in plan.cables
+        f"link add name {cable.a.interface} index {index} netns {where[cable.a.node]} type veth"
+        f" peer name {cable.b.interface} index {index + 1} netns {where[cable.b.node]}"
+        for index, cable in zip(itertools.count(_FIRST_INDEX, 2), plan.cables, strict=False)
     )
 
 

@@ -32,7 +32,7 @@ def token_refused(error: grpc.aio.AioRpcError) -> bool:
 def translate(error: grpc.aio.AioRpcError, endpoint: str) -> StoreError:
     """The error of ours that says the same."""
     code, details = error.code(), error.details() or ""
-    if "required revision has been compacted" in details:
+    if "required revision has been compacted" in details or "required revision is a future revision" in details:
         return Compacted(0)
     if code is grpc.StatusCode.NOT_FOUND:
         return NotFound(f"etcd at {endpoint}: {_plain(details)}")

@@ -4,99 +4,94 @@
 # source: tabinet/store/etcd/rpc.proto
 # Protobuf Python Version: 7.35.1
 """Generated protocol buffer code."""
+
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pool as _descriptor_pool
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-_runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC,
-    7,
-    35,
-    1,
-    '',
-    'tabinet/store/etcd/rpc.proto'
-)
+
+_runtime_version.ValidateProtobufRuntimeVersion(_runtime_version.Domain.PUBLIC, 7, 35, 1, "", "tabinet/store/etcd/rpc.proto")
 # @@protoc_insertion_point(imports)
 
 _sym_db = _symbol_database.Default()
 
 
-
-
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctabinet/store/etcd/rpc.proto\x12\x12tabinet.store.etcd\"\\\n\x0eResponseHeader\x12\x12\n\ncluster_id\x18\x01 \x01(\x04\x12\x11\n\tmember_id\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x11\n\traft_term\x18\x04 \x01(\x04\"u\n\x08KeyValue\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x17\n\x0f\x63reate_revision\x18\x02 \x01(\x03\x12\x14\n\x0cmod_revision\x18\x03 \x01(\x03\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12\r\n\x05value\x18\x05 \x01(\x0c\x12\r\n\x05lease\x18\x06 \x01(\x03\"\x86\x01\n\x05\x45vent\x12\x31\n\x04type\x18\x01 \x01(\x0e\x32#.tabinet.store.etcd.Event.EventType\x12(\n\x02kv\x18\x02 \x01(\x0b\x32\x1c.tabinet.store.etcd.KeyValue\" \n\tEventType\x12\x07\n\x03PUT\x10\x00\x12\n\n\x06\x44\x45LETE\x10\x01\"\x8c\x01\n\x0cRangeRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x11\n\trange_end\x18\x02 \x01(\x0c\x12\r\n\x05limit\x18\x03 \x01(\x03\x12\x10\n\x08revision\x18\x04 \x01(\x03\x12\x14\n\x0cserializable\x18\x07 \x01(\x08\x12\x11\n\tkeys_only\x18\x08 \x01(\x08\x12\x12\n\ncount_only\x18\t \x01(\x08\"\x8b\x01\n\rRangeResponse\x12\x32\n\x06header\x18\x01 \x01(\x0b\x32\".tabinet.store.etcd.ResponseHeader\x12)\n\x03kvs\x18\x02 \x03(\x0b\x32\x1c.tabinet.store.etcd.KeyValue\x12\x0c\n\x04more\x18\x03 \x01(\x08\x12\r\n\x05\x63ount\x18\x04 \x01(\x03\"7\n\nPutRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\r\n\x05value\x18\x02 \x01(\x0c\x12\r\n\x05lease\x18\x03 \x01(\x03\"A\n\x0bPutResponse\x12\x32\n\x06header\x18\x01 \x01(\x0b\x32\".tabinet.store.etcd.ResponseHeader\"4\n\x12\x44\x65leteRangeRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x11\n\trange_end\x18\x02 \x01(\x0c\"Z\n\x13\x44\x65leteRangeResponse\x12\x32\n\x06header\x18\x01 \x01(\x0b\x32\".tabinet.store.etcd.ResponseHeader\x12\x0f\n\x07\x64\x65leted\x18\x02 \x01(\x03\"\xd0\x01\n\tRequestOp\x12\x39\n\rrequest_range\x18\x01 \x01(\x0b\x32 .tabinet.store.etcd.RangeRequestH\x00\x12\x35\n\x0brequest_put\x18\x02 \x01(\x0b\x32\x1e.tabinet.store.etcd.PutRequestH\x00\x12\x46\n\x14request_delete_range\x18\x03 \x01(\x0b\x32&.tabinet.store.etcd.DeleteRangeRequestH\x00\x42\t\n\x07request\"\xd8\x01\n\nResponseOp\x12;\n\x0eresponse_range\x18\x01 \x01(\x0b\x32!.tabinet.store.etcd.RangeResponseH\x00\x12\x37\n\x0cresponse_put\x18\x02 \x01(\x0b\x32\x1f.tabinet.store.etcd.PutResponseH\x00\x12H\n\x15response_delete_range\x18\x03 \x01(\x0b\x32\'.tabinet.store.etcd.DeleteRangeResponseH\x00\x42\n\n\x08response\"\x8f\x03\n\x07\x43ompare\x12\x39\n\x06result\x18\x01 \x01(\x0e\x32).tabinet.store.etcd.Compare.CompareResult\x12\x39\n\x06target\x18\x02 \x01(\x0e\x32).tabinet.store.etcd.Compare.CompareTarget\x12\x0b\n\x03key\x18\x03 \x01(\x0c\x12\x11\n\x07version\x18\x04 \x01(\x03H\x00\x12\x19\n\x0f\x63reate_revision\x18\x05 \x01(\x03H\x00\x12\x16\n\x0cmod_revision\x18\x06 \x01(\x03H\x00\x12\x0f\n\x05value\x18\x07 \x01(\x0cH\x00\x12\x0f\n\x05lease\x18\x08 \x01(\x03H\x00\"@\n\rCompareResult\x12\t\n\x05\x45QUAL\x10\x00\x12\x0b\n\x07GREATER\x10\x01\x12\x08\n\x04LESS\x10\x02\x12\r\n\tNOT_EQUAL\x10\x03\"G\n\rCompareTarget\x12\x0b\n\x07VERSION\x10\x00\x12\n\n\x06\x43REATE\x10\x01\x12\x07\n\x03MOD\x10\x02\x12\t\n\x05VALUE\x10\x03\x12\t\n\x05LEASE\x10\x04\x42\x0e\n\x0ctarget_union\"\x9a\x01\n\nTxnRequest\x12,\n\x07\x63ompare\x18\x01 \x03(\x0b\x32\x1b.tabinet.store.etcd.Compare\x12.\n\x07success\x18\x02 \x03(\x0b\x32\x1d.tabinet.store.etcd.RequestOp\x12.\n\x07\x66\x61ilure\x18\x03 \x03(\x0b\x32\x1d.tabinet.store.etcd.RequestOp\"\x87\x01\n\x0bTxnResponse\x12\x32\n\x06header\x18\x01 \x01(\x0b\x32\".tabinet.store.etcd.ResponseHeader\x12\x11\n\tsucceeded\x18\x02 \x01(\x08\x12\x31\n\tresponses\x18\x03 \x03(\x0b\x32\x1e.tabinet.store.etcd.ResponseOp\"7\n\x11\x43ompactionRequest\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x10\n\x08physical\x18\x02 \x01(\x08\"H\n\x12\x43ompactionResponse\x12\x32\n\x06header\x18\x01 \x01(\x0b\x32\".tabinet.store.etcd.ResponseHeader\"\xe9\x01\n\x0cWatchRequest\x12@\n\x0e\x63reate_request\x18\x01 \x01(\x0b\x32&.tabinet.store.etcd.WatchCreateRequestH\x00\x12@\n\x0e\x63\x61ncel_request\x18\x02 \x01(\x0b\x32&.tabinet.store.etcd.WatchCancelRequestH\x00\x12\x44\n\x10progress_request\x18\x03 \x01(\x0b\x32(.tabinet.store.etcd.WatchProgressRequestH\x00\x42\x0f\n\rrequest_union\"\x9a\x01\n\x12WatchCreateRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x11\n\trange_end\x18\x02 \x01(\x0c\x12\x16\n\x0estart_revision\x18\x03 \x01(\x03\x12\x17\n\x0fprogress_notify\x18\x04 \x01(\x08\x12\x0f\n\x07prev_kv\x18\x06 \x01(\x08\x12\x10\n\x08watch_id\x18\x07 \x01(\x03\x12\x10\n\x08\x66ragment\x18\x08 \x01(\x08\"&\n\x12WatchCancelRequest\x12\x10\n\x08watch_id\x18\x01 \x01(\x03\"\x16\n\x14WatchProgressRequest\"\xe6\x01\n\rWatchResponse\x12\x32\n\x06header\x18\x01 \x01(\x0b\x32\".tabinet.store.etcd.ResponseHeader\x12\x10\n\x08watch_id\x18\x02 \x01(\x03\x12\x0f\n\x07\x63reated\x18\x03 \x01(\x08\x12\x10\n\x08\x63\x61nceled\x18\x04 \x01(\x08\x12\x18\n\x10\x63ompact_revision\x18\x05 \x01(\x03\x12\x15\n\rcancel_reason\x18\x06 \x01(\t\x12\x10\n\x08\x66ragment\x18\x07 \x01(\x08\x12)\n\x06\x65vents\x18\x0b \x03(\x0b\x32\x19.tabinet.store.etcd.Event\",\n\x11LeaseGrantRequest\x12\x0b\n\x03TTL\x18\x01 \x01(\x03\x12\n\n\x02ID\x18\x02 \x01(\x03\"p\n\x12LeaseGrantResponse\x12\x32\n\x06header\x18\x01 \x01(\x0b\x32\".tabinet.store.etcd.ResponseHeader\x12\n\n\x02ID\x18\x02 \x01(\x03\x12\x0b\n\x03TTL\x18\x03 \x01(\x03\x12\r\n\x05\x65rror\x18\x04 \x01(\t\" \n\x12LeaseRevokeRequest\x12\n\n\x02ID\x18\x01 \x01(\x03\"I\n\x13LeaseRevokeResponse\x12\x32\n\x06header\x18\x01 \x01(\x0b\x32\".tabinet.store.etcd.ResponseHeader\"#\n\x15LeaseKeepAliveRequest\x12\n\n\x02ID\x18\x01 \x01(\x03\"e\n\x16LeaseKeepAliveResponse\x12\x32\n\x06header\x18\x01 \x01(\x0b\x32\".tabinet.store.etcd.ResponseHeader\x12\n\n\x02ID\x18\x02 \x01(\x03\x12\x0b\n\x03TTL\x18\x03 \x01(\x03\"5\n\x13\x41uthenticateRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\"Y\n\x14\x41uthenticateResponse\x12\x32\n\x06header\x18\x01 \x01(\x0b\x32\".tabinet.store.etcd.ResponseHeader\x12\r\n\x05token\x18\x02 \x01(\t\"\x0f\n\rStatusRequest\"u\n\x0eStatusResponse\x12\x32\n\x06header\x18\x01 \x01(\x0b\x32\".tabinet.store.etcd.ResponseHeader\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x62Size\x18\x03 \x01(\x03\x12\x0e\n\x06leader\x18\x04 \x01(\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
+    b'\n\x1ctabinet/store/etcd/rpc.proto\x12\x12tabinet.store.etcd"\\\n\x0eResponseHeader\x12\x12\n\ncluster_id\x18\x01 \x01(\x04\x12\x11\n\tmember_id\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x11\n\traft_term\x18\x04 \x01(\x04"u\n\x08KeyValue\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x17\n\x0f\x63reate_revision\x18\x02 \x01(\x03\x12\x14\n\x0cmod_revision\x18\x03 \x01(\x03\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12\r\n\x05value\x18\x05 \x01(\x0c\x12\r\n\x05lease\x18\x06 \x01(\x03"\x86\x01\n\x05\x45vent\x12\x31\n\x04type\x18\x01 \x01(\x0e\x32#.tabinet.store.etcd.Event.EventType\x12(\n\x02kv\x18\x02 \x01(\x0b\x32\x1c.tabinet.store.etcd.KeyValue" \n\tEventType\x12\x07\n\x03PUT\x10\x00\x12\n\n\x06\x44\x45LETE\x10\x01"\x8c\x01\n\x0cRangeRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x11\n\trange_end\x18\x02 \x01(\x0c\x12\r\n\x05limit\x18\x03 \x01(\x03\x12\x10\n\x08revision\x18\x04 \x01(\x03\x12\x14\n\x0cserializable\x18\x07 \x01(\x08\x12\x11\n\tkeys_only\x18\x08 \x01(\x08\x12\x12\n\ncount_only\x18\t \x01(\x08"\x8b\x01\n\rRangeResponse\x12\x32\n\x06header\x18\x01 \x01(\x0b\x32".tabinet.store.etcd.ResponseHeader\x12)\n\x03kvs\x18\x02 \x03(\x0b\x32\x1c.tabinet.store.etcd.KeyValue\x12\x0c\n\x04more\x18\x03 \x01(\x08\x12\r\n\x05\x63ount\x18\x04 \x01(\x03"7\n\nPutRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\r\n\x05value\x18\x02 \x01(\x0c\x12\r\n\x05lease\x18\x03 \x01(\x03"A\n\x0bPutResponse\x12\x32\n\x06header\x18\x01 \x01(\x0b\x32".tabinet.store.etcd.ResponseHeader"4\n\x12\x44\x65leteRangeRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x11\n\trange_end\x18\x02 \x01(\x0c"Z\n\x13\x44\x65leteRangeResponse\x12\x32\n\x06header\x18\x01 \x01(\x0b\x32".tabinet.store.etcd.ResponseHeader\x12\x0f\n\x07\x64\x65leted\x18\x02 \x01(\x03"\xd0\x01\n\tRequestOp\x12\x39\n\rrequest_range\x18\x01 \x01(\x0b\x32 .tabinet.store.etcd.RangeRequestH\x00\x12\x35\n\x0brequest_put\x18\x02 \x01(\x0b\x32\x1e.tabinet.store.etcd.PutRequestH\x00\x12\x46\n\x14request_delete_range\x18\x03 \x01(\x0b\x32&.tabinet.store.etcd.DeleteRangeRequestH\x00\x42\t\n\x07request"\xd8\x01\n\nResponseOp\x12;\n\x0eresponse_range\x18\x01 \x01(\x0b\x32!.tabinet.store.etcd.RangeResponseH\x00\x12\x37\n\x0cresponse_put\x18\x02 \x01(\x0b\x32\x1f.tabinet.store.etcd.PutResponseH\x00\x12H\n\x15response_delete_range\x18\x03 \x01(\x0b\x32\'.tabinet.store.etcd.DeleteRangeResponseH\x00\x42\n\n\x08response"\x8f\x03\n\x07\x43ompare\x12\x39\n\x06result\x18\x01 \x01(\x0e\x32).tabinet.store.etcd.Compare.CompareResult\x12\x39\n\x06target\x18\x02 \x01(\x0e\x32).tabinet.store.etcd.Compare.CompareTarget\x12\x0b\n\x03key\x18\x03 \x01(\x0c\x12\x11\n\x07version\x18\x04 \x01(\x03H\x00\x12\x19\n\x0f\x63reate_revision\x18\x05 \x01(\x03H\x00\x12\x16\n\x0cmod_revision\x18\x06 \x01(\x03H\x00\x12\x0f\n\x05value\x18\x07 \x01(\x0cH\x00\x12\x0f\n\x05lease\x18\x08 \x01(\x03H\x00"@\n\rCompareResult\x12\t\n\x05\x45QUAL\x10\x00\x12\x0b\n\x07GREATER\x10\x01\x12\x08\n\x04LESS\x10\x02\x12\r\n\tNOT_EQUAL\x10\x03"G\n\rCompareTarget\x12\x0b\n\x07VERSION\x10\x00\x12\n\n\x06\x43REATE\x10\x01\x12\x07\n\x03MOD\x10\x02\x12\t\n\x05VALUE\x10\x03\x12\t\n\x05LEASE\x10\x04\x42\x0e\n\x0ctarget_union"\x9a\x01\n\nTxnRequest\x12,\n\x07\x63ompare\x18\x01 \x03(\x0b\x32\x1b.tabinet.store.etcd.Compare\x12.\n\x07success\x18\x02 \x03(\x0b\x32\x1d.tabinet.store.etcd.RequestOp\x12.\n\x07\x66\x61ilure\x18\x03 \x03(\x0b\x32\x1d.tabinet.store.etcd.RequestOp"\x87\x01\n\x0bTxnResponse\x12\x32\n\x06header\x18\x01 \x01(\x0b\x32".tabinet.store.etcd.ResponseHeader\x12\x11\n\tsucceeded\x18\x02 \x01(\x08\x12\x31\n\tresponses\x18\x03 \x03(\x0b\x32\x1e.tabinet.store.etcd.ResponseOp"7\n\x11\x43ompactionRequest\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x10\n\x08physical\x18\x02 \x01(\x08"H\n\x12\x43ompactionResponse\x12\x32\n\x06header\x18\x01 \x01(\x0b\x32".tabinet.store.etcd.ResponseHeader"\xe9\x01\n\x0cWatchRequest\x12@\n\x0e\x63reate_request\x18\x01 \x01(\x0b\x32&.tabinet.store.etcd.WatchCreateRequestH\x00\x12@\n\x0e\x63\x61ncel_request\x18\x02 \x01(\x0b\x32&.tabinet.store.etcd.WatchCancelRequestH\x00\x12\x44\n\x10progress_request\x18\x03 \x01(\x0b\x32(.tabinet.store.etcd.WatchProgressRequestH\x00\x42\x0f\n\rrequest_union"\x9a\x01\n\x12WatchCreateRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x11\n\trange_end\x18\x02 \x01(\x0c\x12\x16\n\x0estart_revision\x18\x03 \x01(\x03\x12\x17\n\x0fprogress_notify\x18\x04 \x01(\x08\x12\x0f\n\x07prev_kv\x18\x06 \x01(\x08\x12\x10\n\x08watch_id\x18\x07 \x01(\x03\x12\x10\n\x08\x66ragment\x18\x08 \x01(\x08"&\n\x12WatchCancelRequest\x12\x10\n\x08watch_id\x18\x01 \x01(\x03"\x16\n\x14WatchProgressRequest"\xe6\x01\n\rWatchResponse\x12\x32\n\x06header\x18\x01 \x01(\x0b\x32".tabinet.store.etcd.ResponseHeader\x12\x10\n\x08watch_id\x18\x02 \x01(\x03\x12\x0f\n\x07\x63reated\x18\x03 \x01(\x08\x12\x10\n\x08\x63\x61nceled\x18\x04 \x01(\x08\x12\x18\n\x10\x63ompact_revision\x18\x05 \x01(\x03\x12\x15\n\rcancel_reason\x18\x06 \x01(\t\x12\x10\n\x08\x66ragment\x18\x07 \x01(\x08\x12)\n\x06\x65vents\x18\x0b \x03(\x0b\x32\x19.tabinet.store.etcd.Event",\n\x11LeaseGrantRequest\x12\x0b\n\x03TTL\x18\x01 \x01(\x03\x12\n\n\x02ID\x18\x02 \x01(\x03"p\n\x12LeaseGrantResponse\x12\x32\n\x06header\x18\x01 \x01(\x0b\x32".tabinet.store.etcd.ResponseHeader\x12\n\n\x02ID\x18\x02 \x01(\x03\x12\x0b\n\x03TTL\x18\x03 \x01(\x03\x12\r\n\x05\x65rror\x18\x04 \x01(\t" \n\x12LeaseRevokeRequest\x12\n\n\x02ID\x18\x01 \x01(\x03"I\n\x13LeaseRevokeResponse\x12\x32\n\x06header\x18\x01 \x01(\x0b\x32".tabinet.store.etcd.ResponseHeader"#\n\x15LeaseKeepAliveRequest\x12\n\n\x02ID\x18\x01 \x01(\x03"e\n\x16LeaseKeepAliveResponse\x12\x32\n\x06header\x18\x01 \x01(\x0b\x32".tabinet.store.etcd.ResponseHeader\x12\n\n\x02ID\x18\x02 \x01(\x03\x12\x0b\n\x03TTL\x18\x03 \x01(\x03"5\n\x13\x41uthenticateRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t"Y\n\x14\x41uthenticateResponse\x12\x32\n\x06header\x18\x01 \x01(\x0b\x32".tabinet.store.etcd.ResponseHeader\x12\r\n\x05token\x18\x02 \x01(\t"\x0f\n\rStatusRequest"u\n\x0eStatusResponse\x12\x32\n\x06header\x18\x01 \x01(\x0b\x32".tabinet.store.etcd.ResponseHeader\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x62Size\x18\x03 \x01(\x03\x12\x0e\n\x06leader\x18\x04 \x01(\x04\x62\x06proto3'
+)
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tabinet.store.etcd.rpc_pb2', _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "tabinet.store.etcd.rpc_pb2", _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
-  _globals['_RESPONSEHEADER']._serialized_start=52
-  _globals['_RESPONSEHEADER']._serialized_end=144
-  _globals['_KEYVALUE']._serialized_start=146
-  _globals['_KEYVALUE']._serialized_end=263
-  _globals['_EVENT']._serialized_start=266
-  _globals['_EVENT']._serialized_end=400
-  _globals['_EVENT_EVENTTYPE']._serialized_start=368
-  _globals['_EVENT_EVENTTYPE']._serialized_end=400
-  _globals['_RANGEREQUEST']._serialized_start=403
-  _globals['_RANGEREQUEST']._serialized_end=543
-  _globals['_RANGERESPONSE']._serialized_start=546
-  _globals['_RANGERESPONSE']._serialized_end=685
-  _globals['_PUTREQUEST']._serialized_start=687
-  _globals['_PUTREQUEST']._serialized_end=742
-  _globals['_PUTRESPONSE']._serialized_start=744
-  _globals['_PUTRESPONSE']._serialized_end=809
-  _globals['_DELETERANGEREQUEST']._serialized_start=811
-  _globals['_DELETERANGEREQUEST']._serialized_end=863
-  _globals['_DELETERANGERESPONSE']._serialized_start=865
-  _globals['_DELETERANGERESPONSE']._serialized_end=955
-  _globals['_REQUESTOP']._serialized_start=958
-  _globals['_REQUESTOP']._serialized_end=1166
-  _globals['_RESPONSEOP']._serialized_start=1169
-  _globals['_RESPONSEOP']._serialized_end=1385
-  _globals['_COMPARE']._serialized_start=1388
-  _globals['_COMPARE']._serialized_end=1787
-  _globals['_COMPARE_COMPARERESULT']._serialized_start=1634
-  _globals['_COMPARE_COMPARERESULT']._serialized_end=1698
-  _globals['_COMPARE_COMPARETARGET']._serialized_start=1700
-  _globals['_COMPARE_COMPARETARGET']._serialized_end=1771
-  _globals['_TXNREQUEST']._serialized_start=1790
-  _globals['_TXNREQUEST']._serialized_end=1944
-  _globals['_TXNRESPONSE']._serialized_start=1947
-  _globals['_TXNRESPONSE']._serialized_end=2082
-  _globals['_COMPACTIONREQUEST']._serialized_start=2084
-  _globals['_COMPACTIONREQUEST']._serialized_end=2139
-  _globals['_COMPACTIONRESPONSE']._serialized_start=2141
-  _globals['_COMPACTIONRESPONSE']._serialized_end=2213
-  _globals['_WATCHREQUEST']._serialized_start=2216
-  _globals['_WATCHREQUEST']._serialized_end=2449
-  _globals['_WATCHCREATEREQUEST']._serialized_start=2452
-  _globals['_WATCHCREATEREQUEST']._serialized_end=2606
-  _globals['_WATCHCANCELREQUEST']._serialized_start=2608
-  _globals['_WATCHCANCELREQUEST']._serialized_end=2646
-  _globals['_WATCHPROGRESSREQUEST']._serialized_start=2648
-  _globals['_WATCHPROGRESSREQUEST']._serialized_end=2670
-  _globals['_WATCHRESPONSE']._serialized_start=2673
-  _globals['_WATCHRESPONSE']._serialized_end=2903
-  _globals['_LEASEGRANTREQUEST']._serialized_start=2905
-  _globals['_LEASEGRANTREQUEST']._serialized_end=2949
-  _globals['_LEASEGRANTRESPONSE']._serialized_start=2951
-  _globals['_LEASEGRANTRESPONSE']._serialized_end=3063
-  _globals['_LEASEREVOKEREQUEST']._serialized_start=3065
-  _globals['_LEASEREVOKEREQUEST']._serialized_end=3097
-  _globals['_LEASEREVOKERESPONSE']._serialized_start=3099
-  _globals['_LEASEREVOKERESPONSE']._serialized_end=3172
-  _globals['_LEASEKEEPALIVEREQUEST']._serialized_start=3174
-  _globals['_LEASEKEEPALIVEREQUEST']._serialized_end=3209
-  _globals['_LEASEKEEPALIVERESPONSE']._serialized_start=3211
-  _globals['_LEASEKEEPALIVERESPONSE']._serialized_end=3312
-  _globals['_AUTHENTICATEREQUEST']._serialized_start=3314
-  _globals['_AUTHENTICATEREQUEST']._serialized_end=3367
-  _globals['_AUTHENTICATERESPONSE']._serialized_start=3369
-  _globals['_AUTHENTICATERESPONSE']._serialized_end=3458
-  _globals['_STATUSREQUEST']._serialized_start=3460
-  _globals['_STATUSREQUEST']._serialized_end=3475
-  _globals['_STATUSRESPONSE']._serialized_start=3477
-  _globals['_STATUSRESPONSE']._serialized_end=3594
+    DESCRIPTOR._loaded_options = None
+    _globals["_RESPONSEHEADER"]._serialized_start = 52
+    _globals["_RESPONSEHEADER"]._serialized_end = 144
+    _globals["_KEYVALUE"]._serialized_start = 146
+    _globals["_KEYVALUE"]._serialized_end = 263
+    _globals["_EVENT"]._serialized_start = 266
+    _globals["_EVENT"]._serialized_end = 400
+    _globals["_EVENT_EVENTTYPE"]._serialized_start = 368
+    _globals["_EVENT_EVENTTYPE"]._serialized_end = 400
+    _globals["_RANGEREQUEST"]._serialized_start = 403
+    _globals["_RANGEREQUEST"]._serialized_end = 543
+    _globals["_RANGERESPONSE"]._serialized_start = 546
+    _globals["_RANGERESPONSE"]._serialized_end = 685
+    _globals["_PUTREQUEST"]._serialized_start = 687
+    _globals["_PUTREQUEST"]._serialized_end = 742
+    _globals["_PUTRESPONSE"]._serialized_start = 744
+    _globals["_PUTRESPONSE"]._serialized_end = 809
+    _globals["_DELETERANGEREQUEST"]._serialized_start = 811
+    _globals["_DELETERANGEREQUEST"]._serialized_end = 863
+    _globals["_DELETERANGERESPONSE"]._serialized_start = 865
+    _globals["_DELETERANGERESPONSE"]._serialized_end = 955
+    _globals["_REQUESTOP"]._serialized_start = 958
+    _globals["_REQUESTOP"]._serialized_end = 1166
+    _globals["_RESPONSEOP"]._serialized_start = 1169
+    _globals["_RESPONSEOP"]._serialized_end = 1385
+    _globals["_COMPARE"]._serialized_start = 1388
+    _globals["_COMPARE"]._serialized_end = 1787
+    _globals["_COMPARE_COMPARERESULT"]._serialized_start = 1634
+    _globals["_COMPARE_COMPARERESULT"]._serialized_end = 1698
+    _globals["_COMPARE_COMPARETARGET"]._serialized_start = 1700
+    _globals["_COMPARE_COMPARETARGET"]._serialized_end = 1771
+    _globals["_TXNREQUEST"]._serialized_start = 1790
+    _globals["_TXNREQUEST"]._serialized_end = 1944
+    _globals["_TXNRESPONSE"]._serialized_start = 1947
+    _globals["_TXNRESPONSE"]._serialized_end = 2082
+    _globals["_COMPACTIONREQUEST"]._serialized_start = 2084
+    _globals["_COMPACTIONREQUEST"]._serialized_end = 2139
+    _globals["_COMPACTIONRESPONSE"]._serialized_start = 2141
+    _globals["_COMPACTIONRESPONSE"]._serialized_end = 2213
+    _globals["_WATCHREQUEST"]._serialized_start = 2216
+    _globals["_WATCHREQUEST"]._serialized_end = 2449
+    _globals["_WATCHCREATEREQUEST"]._serialized_start = 2452
+    _globals["_WATCHCREATEREQUEST"]._serialized_end = 2606
+    _globals["_WATCHCANCELREQUEST"]._serialized_start = 2608
+    _globals["_WATCHCANCELREQUEST"]._serialized_end = 2646
+    _globals["_WATCHPROGRESSREQUEST"]._serialized_start = 2648
+    _globals["_WATCHPROGRESSREQUEST"]._serialized_end = 2670
+    _globals["_WATCHRESPONSE"]._serialized_start = 2673
+    _globals["_WATCHRESPONSE"]._serialized_end = 2903
+    _globals["_LEASEGRANTREQUEST"]._serialized_start = 2905
+    _globals["_LEASEGRANTREQUEST"]._serialized_end = 2949
+    _globals["_LEASEGRANTRESPONSE"]._serialized_start = 2951
+    _globals["_LEASEGRANTRESPONSE"]._serialized_end = 3063
+    _globals["_LEASEREVOKEREQUEST"]._serialized_start = 3065
+    _globals["_LEASEREVOKEREQUEST"]._serialized_end = 3097
+    _globals["_LEASEREVOKERESPONSE"]._serialized_start = 3099
+    _globals["_LEASEREVOKERESPONSE"]._serialized_end = 3172
+    _globals["_LEASEKEEPALIVEREQUEST"]._serialized_start = 3174
+    _globals["_LEASEKEEPALIVEREQUEST"]._serialized_end = 3209
+    _globals["_LEASEKEEPALIVERESPONSE"]._serialized_start = 3211
+    _globals["_LEASEKEEPALIVERESPONSE"]._serialized_end = 3312
+    _globals["_AUTHENTICATEREQUEST"]._serialized_start = 3314
+    _globals["_AUTHENTICATEREQUEST"]._serialized_end = 3367
+    _globals["_AUTHENTICATERESPONSE"]._serialized_start = 3369
+    _globals["_AUTHENTICATERESPONSE"]._serialized_end = 3458
+    _globals["_STATUSREQUEST"]._serialized_start = 3460
+    _globals["_STATUSREQUEST"]._serialized_end = 3475
+    _globals["_STATUSRESPONSE"]._serialized_start = 3477
+    _globals["_STATUSRESPONSE"]._serialized_end = 3594
 # @@protoc_insertion_point(module_scope)

@@ -4,8 +4,9 @@ In: a ``Connection``, a prefix, a revision. Out: ``WatchBatch``. What etcd does 
 
 - A response may come in fragments (of its ``--max-request-bytes``): they are put together again.
 - The header of a response that catches up carries the store's revision, not that of the changes in it: ours is that of the last change.
-- A watch that starts right above a compacted revision may miss a deletion (its tombstone went with the compaction). So the stream starts
-  one revision lower, and etcd itself says when that is too low; the change that we know already is dropped.
+- A watch of what is still to come begins at once; one that has to catch up, if only by the change that we know already, waits for etcd's
+  next round, up to 100 ms later. So the stream starts right above the revision that we know. A watch that starts right above a compacted
+  revision may miss a deletion (its tombstone went with the compaction): so etcd is asked whether it still has the revision that we know.
 - The answer to a progress *request* (watch_id -1) may overtake changes in etcd before 3.4.25: it counts as a sign of life and nothing
   else. The progress that etcd sends by itself (every 10 minutes) is in order, and moves the revision of a quiet watch.
 - A member restored from a backup accepts a revision that it has not reached, and stays silent. That is asked for and reported.
@@ -108,15 +109,15 @@ async def _batches(connection: Connection, stream: _Stream, prefix: str, after_r
     create = pb.WatchCreateRequest(
         key=key or b"\0",
         range_end=prefix_end(key) or b"\0",
-        start_revision=max(after_revision, 1),
+        start_revision=after_revision + 1,
         progress_notify=True,
         fragment=True,
     )
     await stream.call.write(pb.WatchRequest(create_request=create))
     response = await stream.read()
     _raise_if_cancelled(response)
-    if response.header.revision < after_revision:
-        await _check_history(connection, after_revision)
+    if after_revision:
+        await _check_history(connection, create, after_revision)
     last = after_revision
     yield WatchBatch(events=[], revision=last)
     events: list[PutEvent | DeleteEvent] = []
@@ -145,16 +146,18 @@ def _raise_if_cancelled(response: pb.WatchResponse) -> None:
     raise StoreUnavailable(f"etcd ended the watch: {response.cancel_reason or 'no reason given'}")
 
 
-async def _check_history(connection: Connection, revision: int) -> None:
-    """Returns when the cluster has reached ``revision``: then the member that we watch merely lags behind.
+async def _check_history(connection: Connection, create: pb.WatchCreateRequest, revision: int) -> None:
+    """Returns when the cluster still has ``revision`` of what is watched.
 
     Raises:
-        Compacted: it has not, so it is not the cluster that told us this revision, but one restored or made anew.
+        Compacted: it was compacted away; or the cluster has not reached it, so it is not the one that told us this revision, but one
+            restored or made anew.
     """
-    request = pb.RangeRequest(key=b"\0", limit=1, keys_only=True)
-    answer = await connection.call(lambda methods: methods.range, request, timeout_s=5.0, read_only=True)
-    if answer.header.revision < revision:
-        raise Compacted(revision)
+    request = pb.RangeRequest(key=create.key, range_end=create.range_end, limit=1, keys_only=True, revision=revision)
+    try:
+        await connection.call(lambda methods: methods.range, request, timeout_s=5.0, read_only=True)
+    except Compacted:
+        raise Compacted(revision + 1) from None
 
 
 async def _keep_asking(stream: _Stream, heartbeat_s: float) -> None:
