@@ -1,0 +1,31 @@
+"""``python -m benchmarks NAME [options]``: runs one benchmark; ``all`` runs every one with its defaults."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+NAMES = {
+    "calc": "the calculation: snapshot and single changes of a large fabric",
+    "fabric": "a lab: attaching a workload, enforcing a policy, what failures cost (needs root)",
+}
+
+
+def main() -> int:
+    """Exit code 2 when there is no such benchmark."""
+    name, *options = sys.argv[1:] or ["help"]
+    if name != "all" and name not in NAMES:
+        width = max(map(len, NAMES))
+        print("usage: python -m benchmarks NAME [--json] [options]\n\n  all" + " " * (width - 1) + "every one of them")
+        for known, what in NAMES.items():
+            print(f"  {known.ljust(width)}  {what}")
+        return 2
+    for each in NAMES if name == "all" else [name]:
+        print(f"== {each}", file=sys.stderr)
+        sys.argv = [f"benchmarks {each}", *options]
+        importlib.import_module(f"benchmarks.{each}").main()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
