@@ -16,7 +16,7 @@ it would cost a lookup for every change.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from sys import intern
 from typing import TYPE_CHECKING
@@ -120,12 +120,12 @@ class LabelIndex:
 
     def class_of(self, own: dict[str, str], profiles: tuple[str, ...]) -> tuple[LabelClass, bool]:
         """The class of these labels and profiles, and whether it is new (then nothing has been matched for it)."""
-        found = self._by_identity.get((*own, None, *own.values(), None, *profiles))
+        keys, values = tuple(map(intern, own)), tuple(map(intern, own.values()))
+        identity = (*keys, None, *values, None, *profiles)
+        found = self._by_identity.get(identity)
         if found is not None:
             return found, False
-        own = {intern(key): intern(value) for key, value in own.items()}
-        profiles = tuple([intern(name) for name in profiles])
-        identity = (*own, None, *own.values(), None, *profiles)
+        own = dict(zip(keys, values, strict=True))
         made = LabelClass(identity, own, profiles, own, set())
         if profiles:
             for name in profiles:
@@ -272,20 +272,29 @@ class LabelIndex:
                 index = new[key] = self._keys[key] = _KeyIndex()
             index.uses += 1
             self._idle.pop(key, None)
-        if not new:
-            return
-        for shape, alike in self._shapes.items():
-            for key in shape if len(shape) < len(new) else new:
-                if key in new and key in shape:
-                    index = new[key]
-                    index.present |= alike
-                    for each in alike:
-                        value = each.labels[key]
-                        having = index.values.get(value)
-                        if having is None:
-                            index.values[value] = {each}
-                        else:
-                            having.add(each)
+        for key, alike in self._with_keys(new):
+            index = new[key]
+            index.present |= alike
+            by_value = index.values
+            for each in alike:
+                value = each.labels[key]
+                having = by_value.get(value)
+                if having is None:
+                    by_value[value] = {each}
+                else:
+                    having.add(each)
+
+    def _with_keys(self, keys: Collection[str]) -> Iterator[tuple[str, set[LabelClass]]]:
+        """Each key with each group of classes that have it."""
+        if len(keys) <= 4:
+            for key in keys:
+                for alike in [alike for shape, alike in self._shapes.items() if key in shape]:
+                    yield key, alike
+        else:
+            for shape, alike in self._shapes.items():
+                for key in shape:
+                    if key in keys:
+                        yield key, alike
 
     def _release(self, keys: Iterable[str]) -> None:
         for key in keys:

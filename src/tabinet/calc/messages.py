@@ -1,7 +1,7 @@
 """What the calculation says to the dataplane and to BGP: frozen messages, a tagged union for ``match``.
 
-Order within one flush: SetUpdate, SetDelta, PolicyUpdate, ProfileUpdate, EndpointUpdate; then the removals in reverse
-(EndpointRemove, ProfileRemove, PolicyRemove, SetRemove); then the rest. A consumer that applies the messages in order never meets a
+Order within one flush: SetUpdate, SetDelta, PolicyUpdate, ProfileUpdate, EndpointUpdate, HostEndpointUpdate; then the removals in
+reverse (HostEndpointRemove, EndpointRemove, ProfileRemove, PolicyRemove, SetRemove); then the rest. A consumer that applies the messages in order never meets a
 reference to something that it was not told. Each message carries whole, current state, so the last one for a key wins.
 """
 
@@ -40,6 +40,20 @@ class PortMember(Message, frozen=True, order=True):
 
 
 Member = Prefix | PortMember
+
+
+ALL_POOLS = "ippools-all"
+"""Reserved id of a NETS set: the CIDRs of all IP pools, whatever they are for. Announced always, if empty, to every host.
+
+Addresses outside of it are outside the fabric: that is where natOutgoing and the floating address as a source apply.
+"""
+NAT_POOLS = "ippools-nat"
+"""Reserved id of a NETS set: the CIDRs of the pools with ``natOutgoing`` (also disabled pools: their workloads live on). Announced always."""
+ALL_HOSTS = "hosts-all"
+"""Reserved id of a NETS set: the addresses of all hosts (Node ``spec.bgp`` and ``spec.addresses``), both families. Announced always.
+
+Consumers look at it only with ``natOutgoingExclusions: IPPoolsAndHostIPs``.
+"""
 
 
 class SetUpdate(Message, frozen=True):
@@ -109,7 +123,11 @@ class Icmp(Message, frozen=True):
 
 
 class Rule(Message, frozen=True):
-    """A policy rule with every selector replaced by set ids and every name by a number."""
+    """A policy rule with every selector replaced by set ids and every name by a number.
+
+    Services: a destination's service is a PORTS set of its endpoints' (address, protocol, port) in ``destination.port_sets``, without
+    ``ports``; a source's service is a NETS set of its endpoints' addresses in ``source.sets``. A service that does not exist is an empty set.
+    """
 
     action: Action
     ip_version: int | None = None
@@ -158,6 +176,46 @@ class TierPolicies(Message, frozen=True):
     policies: tuple[ResourceKey, ...]
 
 
+class Nat(Message, frozen=True, order=True):
+    """A floating address: what comes for ``external`` goes to ``internal``. Host prefixes of one family."""
+
+    external: Prefix
+    internal: Prefix
+    """One of the endpoint's ``nets``; the calculation leaves pairs out where it is not."""
+
+
+class Limits(Message, frozen=True):
+    """Quality of service of one direction. 0 always means: no limit (``packet_burst``, ``burst_bits``: the default)."""
+
+    bandwidth_bit_s: int = 0
+    burst_bits: int = 0
+    """How much may pass at once above the rate; 0 becomes 4 Gbit, as Calico has it."""
+    peak_bit_s: int = 0
+    """Rate within a burst; only together with ``bandwidth_bit_s``."""
+    peak_burst_bytes: int = 0
+    """How much may pass at once above the peak rate (``minburst``); 0: the interface's MTU."""
+    packets_per_s: int = 0
+    packet_burst: int = 0
+    """0 becomes 5."""
+    connections: int = 0
+    """Most connections at one time that begin in this direction."""
+
+
+NO_LIMITS = Limits()
+
+
+class Qos(Message, frozen=True):
+    """Quality of service of an endpoint; as everywhere, ingress is what the workload receives."""
+
+    ingress: Limits = NO_LIMITS
+    egress: Limits = NO_LIMITS
+    dscp: int | None = None
+    """0 to 63, written into what the workload sends. Names (``EF``, ``AF11``) are numbers here."""
+
+
+NO_QOS = Qos()
+
+
 class Endpoint(Message, frozen=True):
     """A local workload endpoint with its policy resolved."""
 
@@ -174,6 +232,54 @@ class Endpoint(Message, frozen=True):
     """Tiers in order; empty means that no policy selects it in this direction, so the profiles decide."""
     profiles: tuple[str, ...]
     """In order. A profile that does not exist is in here but is never announced: it allows nothing."""
+    nats: tuple[Nat, ...] = ()
+    """``ipNATs``, sorted, each external address once. An external address that several local endpoints claim belongs to the smallest key."""
+    qos: Qos = NO_QOS
+    """``qosControls``."""
+
+
+class HostEndpoint(Message, frozen=True):
+    """A local host endpoint with its policy resolved: traffic of one of the host's interfaces, or of all.
+
+    Policies that select it are split by what they say of themselves, and each tuple of tiers holds only tiers with a policy in it:
+
+    - ``preDNAT``: only in ``pre_dnat``. ``doNotTrack``: only in ``untracked_*``. (A policy with both is invalid: in neither.)
+    - all others in ``ingress`` and ``egress``, and those of them with ``applyOnForward`` in ``forward_*`` as well.
+
+    Directions are the host's: ingress comes in from the interface, whether it is for the host or goes on to a workload.
+    """
+
+    host: str
+    interface: str
+    """``spec.interfaceName``: a name, ``*`` for every interface that has no endpoint of its own, or empty: ``addresses`` decide."""
+    addresses: tuple[Prefix, ...]
+    """``spec.expectedIPs`` as host prefixes, sorted. With an empty ``interface``: it is the one with any of these addresses."""
+    ingress: tuple[TierPolicies, ...] = ()
+    """For traffic that ends in the host. Empty: ``profiles`` decide, and without a profile that allows it, it is denied."""
+    egress: tuple[TierPolicies, ...] = ()
+    """For traffic that begins in the host; like ``ingress``."""
+    forward_ingress: tuple[TierPolicies, ...] = ()
+    """For traffic that comes in from the interface and goes on to elsewhere; empty, or all passed: allowed. Profiles are not asked."""
+    forward_egress: tuple[TierPolicies, ...] = ()
+    pre_dnat: tuple[TierPolicies, ...] = ()
+    """Only ingress rules. What no rule decides goes on (also at the end of a tier whose default is Deny)."""
+    untracked_ingress: tuple[TierPolicies, ...] = ()
+    """Without connections: each packet, replies too, by its own header. What no rule decides goes on as tracked."""
+    untracked_egress: tuple[TierPolicies, ...] = ()
+    profiles: tuple[str, ...] = ()
+    """As ``Endpoint.profiles``."""
+
+
+class HostEndpointUpdate(Message, frozen=True):
+    """Announced like an EndpointUpdate: after the sets, policies and profiles that it names."""
+
+    key: ResourceKey
+    revision: int
+    endpoint: HostEndpoint
+
+
+class HostEndpointRemove(Message, frozen=True):
+    key: ResourceKey
 
 
 class EndpointUpdate(Message, frozen=True):
@@ -265,6 +371,8 @@ Update = (
     | ProfileRemove
     | EndpointUpdate
     | EndpointRemove
+    | HostEndpointUpdate
+    | HostEndpointRemove
     | BgpUpdate
     | ConfigUpdate
     | ReadyUpdate

@@ -1,7 +1,8 @@
 """``Sieve``: from labels to the selectors that may match them, without trying all selectors.
 
-Each selector is filed under one label that it restricts (see ``selector.restrictions``): under the label's values if it names them, else
-under the key; of several, where the fewest are so far, so that what all share (a namespace) does not become a list of everything. Labels are then judged only by the selectors that are filed under one of them, plus those that restrict nothing.
+Each selector is filed under one label that it restricts (see ``selector.restrictions``): under the label's values if it names
+them, else under the key; of several, where the fewest are so far, so that what all share (a namespace) does not become a list of
+everything. Labels are then judged only by the selectors that are filed under one of them, plus those that restrict nothing.
 Asking costs O(labels + candidates). Pure.
 """
 
