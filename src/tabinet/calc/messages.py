@@ -1,8 +1,9 @@
 """What the calculation says to the dataplane and to BGP: frozen messages, a tagged union for ``match``.
 
 Order within one flush: SetUpdate, SetDelta, PolicyUpdate, ProfileUpdate, EndpointUpdate, HostEndpointUpdate; then the removals in
-reverse (HostEndpointRemove, EndpointRemove, ProfileRemove, PolicyRemove, SetRemove); then the rest. A consumer that applies the messages in order never meets a
-reference to something that it was not told. Each message carries whole, current state, so the last one for a key wins.
+reverse (HostEndpointRemove, EndpointRemove, ProfileRemove, PolicyRemove, SetRemove); then the rest. A consumer that applies the
+messages in order never meets a reference to something that it was not told. Each message carries whole, current state, so the last
+one for a key wins.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ ALL_POOLS = "ippools-all"
 Addresses outside of it are outside the fabric: that is where natOutgoing and the floating address as a source apply.
 """
 NAT_POOLS = "ippools-nat"
-"""Reserved id of a NETS set: the CIDRs of the pools with ``natOutgoing`` (also disabled pools: their workloads live on). Announced always."""
+"""Reserved id of a NETS set: the CIDRs of the pools with ``natOutgoing``, disabled ones too: their workloads live on. Announced always."""
 ALL_HOSTS = "hosts-all"
 """Reserved id of a NETS set: the addresses of all hosts (Node ``spec.bgp`` and ``spec.addresses``), both families. Announced always.
 
@@ -126,7 +127,7 @@ class Rule(Message, frozen=True):
     """A policy rule with every selector replaced by set ids and every name by a number.
 
     Services: a destination's service is a PORTS set of its endpoints' (address, protocol, port) in ``destination.port_sets``, without
-    ``ports``; a source's service is a NETS set of its endpoints' addresses in ``source.sets``. A service that does not exist is an empty set.
+    ``ports``; a source's service is a NETS set of its endpoints' addresses in ``source.sets``. A service that is not there is an empty set.
     """
 
     action: Action
@@ -233,7 +234,7 @@ class Endpoint(Message, frozen=True):
     profiles: tuple[str, ...]
     """In order. A profile that does not exist is in here but is never announced: it allows nothing."""
     nats: tuple[Nat, ...] = ()
-    """``ipNATs``, sorted, each external address once. An external address that several local endpoints claim belongs to the smallest key."""
+    """``ipNATs``, sorted, each external address once. An address that several local endpoints claim belongs to the smallest key."""
     qos: Qos = NO_QOS
     """``qosControls``."""
 
