@@ -166,7 +166,8 @@ async def _keep_asking(stream: _Stream, heartbeat_s: float) -> None:
     asked = False
     while True:
         await asyncio.sleep(heartbeat_s)
-        if not stream.reading or stream.heard != last_heard:
+        heard_before, last_heard = last_heard, stream.heard  # now: the answer may come while the question is still being written
+        if not stream.reading or last_heard != heard_before:
             asked = False
         elif asked:
             stream.hung = True
@@ -178,7 +179,6 @@ async def _keep_asking(stream: _Stream, heartbeat_s: float) -> None:
                 await stream.call.write(pb.WatchRequest(progress_request=pb.WatchProgressRequest()))
             except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
                 return  # the stream has ended, as its reader learns too
-        last_heard = stream.heard
 
 
 def _event(event: pb.Event) -> PutEvent | DeleteEvent:
