@@ -102,9 +102,10 @@ _NONE: set[LabelClass] = set()
 class LabelIndex:
     """The label classes and their indices."""
 
-    __slots__ = ("_asked", "_by_identity", "_classes", "_idle", "_keys", "_profiles", "_shapes")
+    __slots__ = ("_asked", "_by_identity", "_classes", "_idle", "_keys", "_narrow", "_profiles", "_shapes")
 
-    def __init__(self) -> None:
+    def __init__(self, narrow: int = NARROW) -> None:
+        self._narrow = narrow
         self._by_identity: dict[tuple[str | None, ...], LabelClass] = {}
         self._classes: set[LabelClass] = set()
         self._profiles: dict[str, _Profile] = {}
@@ -223,7 +224,7 @@ class LabelIndex:
         for query in queries:
             if not query.driver:
                 wide.append(query)
-            elif sum(len(self._keys[query.driver].values.get(value, _NONE)) for value in query.values) > NARROW:
+            elif sum(len(self._keys[query.driver].values.get(value, _NONE)) for value in query.values) > self._narrow:
                 self._release((query.driver,))
                 query.driver = ""
                 wide.append(query)
@@ -348,7 +349,7 @@ class LabelIndex:
             found = found - other
         for term in composed:
             # Few are judged faster than the operands of the term are united.
-            found = {each for each in found if matches(term, each.labels)} if len(found) <= NARROW else found & self._select(term)
+            found = {each for each in found if matches(term, each.labels)} if len(found) <= self._narrow else found & self._select(term)
         return found
 
     def _excluded(self, node: Ne | NotIn | Not) -> set[LabelClass]:
