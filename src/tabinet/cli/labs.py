@@ -74,11 +74,12 @@ def up(file: Path | None, as_json: bool) -> int:
 @JSON
 def down(name: str | None, everything: bool, as_json: bool) -> int:
     """Remove the lab NAME (default: the only one): namespaces, processes, files; also after a crash."""
+    from tabinet.lab.build import known_labs
     from tabinet.lab.lab import lab_down
-    from tabinet.lab.state import known_labs
+    from tabinet.lab.state import ROOT
 
     need_root()
-    known = known_labs()
+    known = known_labs(ROOT)
     if name is None and not everything and len(known) > 1:
         raise click.UsageError(f"several labs run ({', '.join(known)}): say which, or --all")
     names = known if everything or name is None else [name]

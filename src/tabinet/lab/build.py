@@ -153,6 +153,17 @@ def lab_namespaces(lab: str) -> list[str]:
     return sorted(name for name in names if name.startswith(namespace_prefix(lab)))
 
 
+def known_labs(root: Path) -> list[str]:
+    """Names of all labs of which anything is left: a directory below ``root``, or namespaces."""
+    directories = {path.parent.name for path in root.glob("*/nodes")} | {path.parent.name for path in root.glob("*/state.json")}
+    try:
+        names = os.listdir(NETNS_DIRECTORY)
+    except FileNotFoundError:
+        names = []
+    parts = [name.split("-") for name in names if name.startswith("tl-")]
+    return sorted(directories | {each[1] for each in parts if len(each) > 2})
+
+
 def processes_in(namespaces: Iterable[str]) -> list[int]:
     """Ids of all processes whose network namespace is one of these; O(processes of the machine)."""
     inodes = set()
