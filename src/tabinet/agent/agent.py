@@ -1,7 +1,8 @@
 """The daemon of one host: store -> calculation -> kernel and BIRD -> status.
 
 One event loop owns the store and the graph; one thread owns the kernel sockets (``KernelThread``); at most one apply is in flight, and what
-changes meanwhile is coalesced by the graph. A store or BIRD that is away changes nothing in the kernel. Loops carry the retries.
+what changes meanwhile is coalesced by the graph. A store or BIRD that is away changes nothing in the kernel. Loops carry the retries.
+While the store is being changed as a whole (``datastoreReady: false``) nothing is taken over from it; what the kernel holds is still kept.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from time import perf_counter
+from time import monotonic, perf_counter
 
 import msgspec
 
 from tabinet.agent.bgp import BgpWatcher
-from tabinet.agent.dataplane import ApplyReport, Dataplane
+from tabinet.agent.dataplane import ApplyReport, Dataplane, EndpointStatus
 from tabinet.agent.feed import Feed
 from tabinet.agent.kernelthread import KernelThread
 from tabinet.agent.log import Logger
@@ -23,8 +24,10 @@ from tabinet.agent.notify import notify
 from tabinet.agent.parameters import Parameters, felix_problems, restart_needed
 from tabinet.agent.reporter import Reporter
 from tabinet.calc.graph import Graph
-from tabinet.calc.messages import BgpUpdate, ConfigUpdate, Update
+from tabinet.calc.messages import BgpUpdate, ConfigUpdate, PolicyRemove, PolicyUpdate, Update
+from tabinet.dataplane.nft.counters import TableCounters
 from tabinet.lib.backoff import Backoff
+from tabinet.model.endpoint_names import parse_endpoint_name
 from tabinet.model.keys import ResourceKey
 from tabinet.model.report import EndpointTrouble, HostReport
 from tabinet.model.status import endpoint_status_path, render_endpoint_status
@@ -35,7 +38,16 @@ SLICE_EVENTS = 500
 """So many store events are decoded before other work gets its turn: about 5 ms."""
 REPORTED = 20
 """Most troubles and problems in a report: it is for people."""
-COUNTERS_EVERY_S = 5.0
+SLICE_UNITS = 200
+"""So many policies, endpoints or sets are settled before other work gets its turn."""
+VERIFY_EVERY_S = 1.0
+"""How long at most nobody notices that somebody else took our table away."""
+PUBLISH_EVERY_S = 0.1
+"""Metrics and report lag behind by this at most: they count everything there is."""
+COUNTERS_FRESH_S = 1.0
+
+
+HELD = "the store is being changed as a whole (ClusterInformation datastoreReady is false): nothing is taken over until it is true again"
 
 
 class RestartNeeded(Exception):
@@ -72,11 +84,18 @@ class Agent:
     kernel_error: str = "the first snapshot is not programmed yet"
     failures: int = 0
     """Applies that failed in a row."""
-    endpoints: dict[ResourceKey, tuple[bool, str]] = field(default_factory=dict)
+    endpoints: dict[ResourceKey, EndpointStatus] = field(default_factory=dict)
     config_problems: tuple[str, ...] = ()
     _complete: bool = False
     """The first snapshot was seen whole."""
     _dirty: asyncio.Event = field(default_factory=asyncio.Event)
+    _policies: set[ResourceKey] = field(default_factory=set)
+    """Those that apply to a local endpoint."""
+    _problems: list[str] | None = None
+    """What ``problems`` found, while it is still true."""
+    _publishing: bool = False
+    """``_publish`` is about to be called."""
+    _counted_s: float = 0.0
 
     async def run(self) -> None:
         """Follows the store until cancelled.
@@ -84,15 +103,25 @@ class Agent:
         Raises:
             ExceptionGroup: with RestartNeeded inside, or a bug.
         """
-        loop = asyncio.get_running_loop()
-        loop.add_reader(self.dataplane.event_fd(), self._dirty.set)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self.syncer.run(self.on_sync_event))
-            group.create_task(self._apply_forever())
-            group.create_task(self.reporter.run())
-            group.create_task(self._count_forever())
-            if self.bgp is not None:
-                group.create_task(self.bgp.run(self._publish))
+        try:
+            self._listen()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.syncer.run(self.on_sync_event))
+                group.create_task(self._apply_forever())
+                group.create_task(self._verify_forever())
+                group.create_task(self.reporter.run())
+                if self.bgp is not None:
+                    group.create_task(self.bgp.run(self._publish_soon))
+        finally:
+            asyncio.get_running_loop().remove_reader(self.dataplane.event_fd())
+
+    def _listen(self) -> None:
+        asyncio.get_running_loop().add_reader(self.dataplane.event_fd(), self._on_kernel_news)
+
+    def _on_kernel_news(self) -> None:
+        """The descriptor stays readable until the kernel thread has read it: that there is news is heard once."""
+        asyncio.get_running_loop().remove_reader(self.dataplane.event_fd())
+        self._dirty.set()
 
     async def on_sync_event(self, event: SyncStatus | WatchBatch) -> None:
         """Takes in what the syncer says, in slices that leave the loop free."""
@@ -101,11 +130,12 @@ class Agent:
             self.log.info("store", state=event.state.value, error=event.error or None)
             if event.state is SyncState.IN_SYNC:
                 self.feed.on_in_sync()
-            self._publish()
+            self._publish_soon()
         else:
             for start in range(0, max(1, len(event.events)), SLICE_EVENTS):
                 self.feed.on_batch(WatchBatch(event.events[start : start + SLICE_EVENTS], event.revision))
                 await asyncio.sleep(0)
+            self._problems = None
         self._dirty.set()
 
     @property
@@ -117,19 +147,42 @@ class Agent:
         while True:
             await self._dirty.wait()
             self._dirty.clear()
-            if self.feed.hold:
-                continue
-            revision = self.feed.revision
             begin = perf_counter()
-            updates = self.graph.flush()
-            self._complete = self._complete or self.in_sync
-            self._route(updates)
+            updates: list[Update] = []
+            revision = self.revision
+            if not self.feed.hold:
+                revision = self.feed.revision
+                await self._settle()
+                updates = self.graph.flush()
+                self._complete = self._complete or self.in_sync
+                self._route(updates)
             report = await self.kernel.call(self.dataplane.apply, updates, self._complete)
+            self._listen()
             self._take_report(report, revision, perf_counter() - begin, bool(updates))
 
+    async def _settle(self) -> None:
+        """The calculation has little left to do; while it worked, others had their turns."""
+        while True:
+            if self.graph.work(SLICE_UNITS):
+                return
+            await asyncio.sleep(0)
+
+    async def _verify_forever(self) -> None:
+        """Looks in the background for what no event tells; and as it needs both the loop and the kernel thread, it is the sign of life."""
+        while True:
+            await asyncio.sleep(VERIFY_EVERY_S)
+            if await self.kernel.call(self.dataplane.verify, monotonic()):
+                self._dirty.set()
+            notify("WATCHDOG=1")
+
     def _route(self, updates: list[Update]) -> None:
+        self._problems = None if updates else self._problems
         for update in updates:
             match update:
+                case PolicyUpdate(key=key):
+                    self._policies.add(key)
+                case PolicyRemove(key=key):
+                    self._policies.discard(key)
                 case BgpUpdate():
                     if self.bgp is not None:
                         self.bgp.set_intent(update.intent)
@@ -145,29 +198,42 @@ class Agent:
         changed = restart_needed(self.parameters, parameters)
         if changed:
             raise RestartNeeded(changed)
+        reporting = self._reports_endpoints()
         self.parameters = parameters
         self.reporter.interval_s = parameters.seconds("felix", "reporting_interval_s")
         self.reporter.ttl_s = parameters.seconds("felix", "reporting_ttl_s")
+        if reporting != self._reports_endpoints():
+            for key, status in self.endpoints.items():
+                self._report_endpoint(key, status)
+
+    def _reports_endpoints(self) -> bool:
+        return self.parameters.switch("felix", "endpoint_reporting_enabled")
+
+    def _report_endpoint(self, key: ResourceKey, status: EndpointStatus | None) -> None:
+        """The store shall say this of the endpoint; None: nothing."""
+        try:
+            path = endpoint_status_path(self.host, key)
+        except ValueError:
+            return  # no place is defined for it; ``problems`` tells
+        if status is None or not self._reports_endpoints():
+            self.reporter.drop_endpoint(path)
+        else:
+            self.reporter.set_endpoint(path, render_endpoint_status(status.ready, status.revision, status.reason))
 
     def _take_report(self, report: ApplyReport, revision: int, took_s: float, changed: bool) -> None:
         for key, status in report.endpoints.items():
-            self.endpoints[key] = (status.ready, status.reason)
-            path = endpoint_status_path(self.host, key)
-            if self.parameters.switch("felix", "endpoint_reporting_enabled"):
-                self.reporter.set_endpoint(path, render_endpoint_status(status.ready, status.revision, status.reason))
+            self.endpoints[key] = status
+            self._report_endpoint(key, status)
         for key in report.removed:
             self.endpoints.pop(key, None)
-            self.reporter.drop_endpoint(endpoint_status_path(self.host, key))
+            self._report_endpoint(key, None)
         if report.error:
-            self.failures += 1
-            delay_s = self.retry.delay_s(self.failures, self.chance)
-            self.metrics.apply_errors.inc()
-            self.log.error("apply failed", error=report.error, retry_s=round(delay_s, 2))
-            asyncio.get_running_loop().call_later(delay_s, self._dirty.set)
+            self._retry(report.error)
         else:
             self.failures = 0
             if self._complete:
                 self.revision = revision
+                self.reporter.begin()
         self.kernel_error = report.error if self._complete else self.kernel_error
         if changed or any(report.operations.values()):
             self.metrics.apply_seconds.observe(took_s)
@@ -177,23 +243,39 @@ class Agent:
             self.metrics.operations.labels(driver).inc(n)
         if self.bgp is not None and report.addresses_changed:
             self.bgp.on_addresses_changed()
-        self._publish()
+        self._publish_soon()
         if self.revision:
             notify("READY=1")
 
+    def _retry(self, error: str) -> None:
+        self.failures += 1
+        delay_s = self.retry.delay_s(self.failures, self.chance)
+        self.metrics.apply_errors.inc()
+        if error != self.kernel_error:  # once, not with every attempt
+            self.log.error("apply failed", error=error, retry_s=round(delay_s, 2))
+        asyncio.get_running_loop().call_later(delay_s, self._dirty.set)
+
+    def _publish_soon(self) -> None:
+        if not self._publishing:
+            self._publishing = True
+            asyncio.get_running_loop().call_later(PUBLISH_EVERY_S, self._publish)
+
     def _publish(self) -> None:
         """The metrics and the report say what is true now."""
-        ready = sum(ok for ok, _ in self.endpoints.values())
+        self._publishing = False
+        ready = sum(status.ready for status in self.endpoints.values())
         waiting = len(self.endpoints) - ready
         problems = self.problems()
         self.metrics.store_in_sync.set(self.in_sync)
         self.metrics.revision.set(self.revision)
         self.metrics.endpoints.labels("ready").set(ready)
         self.metrics.endpoints.labels("waiting").set(waiting)
+        self.metrics.policies.set(len(self._policies))
         self.metrics.problems.set(len(problems))
         sessions = self.bgp.sessions if self.bgp is not None else ()
         for state in ("up", "down"):
             self.metrics.bgp_sessions.labels(state).set(sum(session.state == state for session in sessions))
+        troubles = sorted(key for key, status in self.endpoints.items() if not status.ready)
         self.reporter.set_report(
             HostReport(
                 host=self.host,
@@ -203,9 +285,7 @@ class Agent:
                 in_sync=self.in_sync,
                 endpoints_ready=ready,
                 endpoints_waiting=waiting,
-                troubles=tuple(EndpointTrouble(str(key), reason) for key, (ok, reason) in sorted(self.endpoints.items()) if not ok)[
-                    :REPORTED
-                ],
+                troubles=tuple(EndpointTrouble(str(key), self.endpoints[key].reason) for key in troubles[:REPORTED]),
                 sessions=sessions,
                 bird=self.bgp.error if self.bgp is not None else "",
                 problems=tuple(problems[:REPORTED]),
@@ -214,9 +294,15 @@ class Agent:
         )
 
     def problems(self) -> list[str]:
-        """What is wrong with resources, in words."""
-        broken = [f"{path}: {problem}" for path, found in sorted(self.feed.problems.items()) for problem in found]
-        return [*broken, *self.config_problems, *(str(problem) for problem in self.graph.problems())]
+        """What is wrong with resources, in words, and what keeps this host from following them. O(1) while nothing changes."""
+        if self._problems is None:
+            broken = [f"{path}: {problem}" for path, found in sorted(self.feed.problems.items()) for problem in found]
+            nameless = [f"{key}: the name is none of an endpoint's, so it has no status" for key in self.endpoints if not _has_status(key)]
+            self._problems = [*broken, *nameless, *self.config_problems, *(str(problem) for problem in self.graph.problems())]
+        now = [HELD] if self.feed.hold else []
+        if self.reporter.rival:
+            now.append(f"another agent reports as host {self.host}: each host needs a name of its own ([agent] host)")
+        return [*now, *self._problems]
 
     def health(self) -> tuple[bool, bytes]:
         """(ready, JSON): ready means that the kernel holds what the store says, and that we follow the store."""
@@ -230,12 +316,17 @@ class Agent:
         }
         return ready, msgspec.json.encode(state)
 
-    async def _count_forever(self) -> None:
-        while True:
-            await asyncio.sleep(COUNTERS_EVERY_S)
-            counters = await self.kernel.call(self.dataplane.counters)
-            for reason, packets in counters.denied.items():
-                self.metrics.denied_packets.labels(reason).set(packets)
-            for rule, packets in counters.rules.items():
-                self.metrics.policy_packets.labels(rule).set(packets)
-            notify("WATCHDOG=1")
+    async def count(self) -> None:
+        """The metrics have the kernel's counters, not older than ``COUNTERS_FRESH_S``."""
+        if monotonic() - self._counted_s >= COUNTERS_FRESH_S:
+            counters: TableCounters = await self.kernel.call(self.dataplane.counters)
+            self._counted_s = monotonic()
+            self.metrics.set_counters(counters)
+
+
+def _has_status(key: ResourceKey) -> bool:
+    try:
+        parse_endpoint_name(key.name)
+    except ValueError:
+        return False
+    return True

@@ -3,6 +3,10 @@
 Lives on the kernel thread. In: updates of the calculation, events of the kernel. Out: ``ApplyReport``. Policy comes first, so that an
 endpoint never has a route before it has rules. What fails is left pending and named in the report; the agent's loop calls again.
 Nothing is removed before the first updates came: an agent that has just started knows too little.
+
+Links, addresses and routes tell of themselves by events. What does not is looked at by ``verify``, little at a time: whether anybody else
+has changed nf_tables (one question, O(1)), and the sysctls of some interfaces. Only when somebody has is the table read, at most
+once in ``READING_EVERY_S``: on a host where others change rules all the time that bounds the cost.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import msgspec
 from tabinet.bgp.records import HostFacts
 from tabinet.bgp.records import InterfaceAddress as BgpAddress
 from tabinet.calc.messages import EndpointRemove, EndpointUpdate, Update
+from tabinet.dataplane.nft.counters import TableCounters
 from tabinet.dataplane.nft.driver import NftDriver
 from tabinet.dataplane.workloads import WorkloadManager
 from tabinet.errors import KernelError
@@ -23,6 +28,10 @@ from tabinet.kernel.rtnetlink import AddressEvent, LinkEvent, Overrun, RtEvents,
 from tabinet.model.keys import ResourceKey
 from tabinet.rules.builder import TableBuilder
 
+READING_EVERY_S = 10.0
+CHECKED_AT_ONCE = 8
+"""Interfaces whose sysctls one ``verify`` looks at: about 0.1 ms each."""
+
 
 class EndpointStatus(msgspec.Struct, frozen=True, gc=False):
     """What the kernel holds of an endpoint."""
@@ -30,11 +39,6 @@ class EndpointStatus(msgspec.Struct, frozen=True, gc=False):
     revision: int
     ready: bool
     reason: str
-
-
-class Counters(msgspec.Struct, frozen=True):
-    denied: dict[str, int] = {}
-    rules: dict[str, int] = {}
 
 
 class ApplyReport(msgspec.Struct, frozen=True):
@@ -65,18 +69,24 @@ class Dataplane:
     _revisions: dict[ResourceKey, int] = field(default_factory=dict)
     _waiting: set[ResourceKey] = field(default_factory=set)
     """Endpoints whose rules the kernel may not hold yet."""
-    _removed: set[ResourceKey] = field(default_factory=set)
+    _told_waiting: set[ResourceKey] = field(default_factory=set)
+    """Endpoints that were reported as waiting for their rules."""
+    _removed: dict[ResourceKey, None] = field(default_factory=dict)
+    """Endpoints that are gone and were not reported so."""
     _begun: bool = False
     _stale: bool = True
     """The kernel's table has to be read before it is changed."""
+    _disturbed: bool = False
+    """Somebody else changed nf_tables since the table was read."""
+    _next_reading_s: float = 0.0
 
     def event_fd(self) -> int:
-        """Readable when the kernel has news of links or addresses."""
+        """Readable when the kernel has news of links, addresses, neighbours or our routes."""
         return self.events.fileno()
 
     def apply(self, updates: Iterable[Update], complete: bool) -> ApplyReport:
         """The kernel is as the updates say, but for ``error``. ``complete``: the first snapshot is in the updates so far."""
-        removed = self._take_in(updates)
+        self._take_in(updates)
         addresses_changed = self._read_events()
         self._begun = self._begun or complete
         if not self._begun:
@@ -95,11 +105,29 @@ class Dataplane:
             failures = [*result.links.errors.values(), *result.routes.errors.values()]
             if failures:
                 error = error or str(failures[0])
-        return ApplyReport(self._statuses(), tuple(removed), operations, error, addresses_changed)
+        removed, self._removed = tuple(self._removed), {}
+        return ApplyReport(self._statuses(), removed, operations, error, addresses_changed)
 
-    def counters(self) -> Counters:
-        """Packets by rule and by reason of denial."""
-        return Counters()
+    def verify(self, now_s: float) -> bool:
+        """True when ``apply`` should be called: it will look at what no event tells. Nothing is changed here."""
+        if not self._begun:
+            return False
+        try:
+            self._disturbed = self._disturbed or self.nftables.disturbed()
+        except KernelError:
+            self._disturbed = True
+        if self._disturbed and now_s >= self._next_reading_s:
+            self._stale, self._disturbed = True, False
+            self._next_reading_s = now_s + READING_EVERY_S
+        self.workloads.recheck(CHECKED_AT_ONCE)
+        return not self.workloads.in_sync or self._stale
+
+    def counters(self) -> TableCounters:
+        """Packets by rule and by reason of denial. O(rules); empty when the kernel does not answer."""
+        try:
+            return self.nft.counters()
+        except KernelError:
+            return TableCounters({}, {})
 
     def facts(self) -> HostFacts:
         """The host's addresses, without those of workloads' interfaces."""
@@ -113,8 +141,7 @@ class Dataplane:
         self.events.close()
         self.rtnetlink.close()
 
-    def _take_in(self, updates: Iterable[Update]) -> set[ResourceKey]:
-        removed = set()
+    def _take_in(self, updates: Iterable[Update]) -> None:
         for update in updates:
             self.builder.on_update(update)
             match update:
@@ -122,15 +149,14 @@ class Dataplane:
                     self.workloads.on_endpoint_update(update)
                     self._revisions[key] = revision
                     self._waiting.add(key)
-                    removed.discard(key)
+                    self._removed.pop(key, None)
                 case EndpointRemove(key=key):
                     self.workloads.on_endpoint_remove(update)
                     self._revisions.pop(key, None)
                     self._waiting.discard(key)
-                    removed.add(key)
+                    self._removed[key] = None
                 case _:
                     pass
-        return removed
 
     def _read_events(self) -> bool:
         changed = False
@@ -143,6 +169,7 @@ class Dataplane:
         delta = self.builder.flush()
         try:
             if self._stale:
+                self.nftables.disturbed()  # whatever was changed until now is about to be read
                 operations = self.nft.resync(self.builder.table).operations
                 self._stale = False
             else:
@@ -155,7 +182,9 @@ class Dataplane:
     def _statuses(self) -> dict[ResourceKey, EndpointStatus]:
         unbound = self.builder.unbound
         statuses = {}
-        for key in self.workloads.take_changed():
+        changed = self.workloads.take_changed() | self._told_waiting
+        self._told_waiting = changed & self._waiting
+        for key in changed:
             if key not in self._revisions:
                 continue
             state = self.workloads.status(key)

@@ -1,7 +1,7 @@
 """The agent's HTTP face: ``/metrics`` (Prometheus text), ``/health``, ``/readiness`` and ``/liveness`` (JSON).
 
-Serves GET only, one request a connection, bounded in size and time; on a TCP address or a unix socket. It answers from state that the agent
-holds anyway and never waits for the kernel or the store.
+Serves GET only, one request a connection, bounded in size and time; on a TCP address or a unix socket. Health is answered from state that
+the agent holds anyway; metrics ask the kernel for its counters first.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -27,7 +27,7 @@ class Response(msgspec.Struct, frozen=True):
     body: bytes
 
 
-Routes = dict[str, Callable[[], Response]]
+Routes = dict[str, Callable[[], Awaitable[Response]]]
 
 _REASONS = {200: "OK", 404: "Not Found", 405: "Method Not Allowed", 400: "Bad Request", 503: "Service Unavailable"}
 
@@ -43,7 +43,7 @@ async def serve(address: str, routes: Routes) -> asyncio.Server:
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT_S):
                 head = await reader.readuntil(b"\r\n\r\n")
-                writer.write(render_response(respond(head, routes)))
+                writer.write(render_response(await respond(head, routes)))
                 await writer.drain()
         except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
             pass  # the peer's loss: it gets no answer
@@ -64,8 +64,8 @@ async def serve(address: str, routes: Routes) -> asyncio.Server:
         ) from error
 
 
-def respond(head: bytes, routes: Routes) -> Response:
-    """The response to a request head (RFC 9112). Pure but for what the route itself reads."""
+async def respond(head: bytes, routes: Routes) -> Response:
+    """The response to a request head (RFC 9112)."""
     parts = head.split(b"\r\n", 1)[0].split(b" ")
     if len(parts) != 3:
         return Response(400, "text/plain", b"bad request\n")
@@ -75,7 +75,7 @@ def respond(head: bytes, routes: Routes) -> Response:
     route = routes.get(target)
     if route is None:
         return Response(404, "text/plain", ("there are " + " ".join(sorted(routes)) + "\n").encode())
-    return route()
+    return await route()
 
 
 def render_response(response: Response) -> bytes:

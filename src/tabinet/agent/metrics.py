@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from tabinet.dataplane.nft.counters import TableCounters
+
 
 class Metrics:
     """All metrics of one agent."""
@@ -28,8 +30,21 @@ class Metrics:
             "tabinet_denied_packets", "Packets dropped, by reason, since the table was made", ["reason"], registry=self.registry
         )
         self.policy_packets = Gauge(
-            "tabinet_policy_packets", "Packets matched, by rule, since the rule was loaded", ["rule"], registry=self.registry
+            "tabinet_policy_packets",
+            "Packets judged, by policy rule, since the rule was loaded: of accepted flows the first in each generation, all denied ones",
+            ["policy", "direction", "rule", "action"],
+            registry=self.registry,
         )
+
+    def set_counters(self, counters: TableCounters) -> None:
+        """What the kernel has counted; rules that are gone are gone."""
+        self.denied_packets.clear()
+        for reason, count in counters.denied.items():
+            self.denied_packets.labels(reason).set(count.packets)
+        self.policy_packets.clear()
+        for rule, count in counters.rules.items():
+            direction = "ingress" if rule.ingress else "egress"
+            self.policy_packets.labels(rule.owner, direction, str(rule.index), rule.action).set(count.packets)
 
     def render(self) -> bytes:
         """The exposition text."""

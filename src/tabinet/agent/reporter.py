@@ -2,8 +2,10 @@
 
 Endpoint statuses and the heartbeat are Calico's (``model.status``), so that Neutron's driver and other readers understand them; the
 report is ours. Heartbeat and report hang on a lease: they go when the agent is dead. Only what differs is written, in
-transactions of up to 100 keys; a store that is away is retried, with the newest state. A restarted agent reads what it left behind and
-deletes what is stale.
+transactions of up to 100 keys; a store that is away is retried, with the newest state. A restarted agent reads what it left behind and,
+once it knows its endpoints (``begin``), deletes what is stale: until then what is there stays, so that nobody sees a port go down and up.
+
+Two agents with one host name overwrite each other; each finds the other's lease on its heartbeat and says so (``rival``).
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import msgspec
 
 from tabinet.errors import NotFound, StoreError
 from tabinet.lib.delta import DeltaTracker
-from tabinet.store.api import Datastore, DeleteOp, Op, PutOp
+from tabinet.store.api import Datastore, DeleteOp, GetOp, Op, PutOp
 
 BATCH = 100
 RETRY_S = 1.0
@@ -39,6 +41,13 @@ class Reporter:
     heartbeat: Callable[[], bytes]
     endpoints: DeltaTracker[str, bytes] = field(default_factory=DeltaTracker)
     report: bytes = b""
+    rival: bool = False
+    """Another agent writes this host's heartbeat."""
+    _begun: bool = False
+    _granted_s: float = 0.0
+    """The time that the lease was granted for."""
+    _beaten: bool = False
+    """The heartbeat was written with this lease."""
     _written_report: bytes = b""
     _lease: int = 0
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -55,6 +64,12 @@ class Reporter:
         self.endpoints.drop_desired(path)
         self._changed.set()
 
+    def begin(self) -> None:
+        """The statuses are complete: whatever else the store has of this host is stale."""
+        if not self._begun:
+            self._begun = True
+            self._changed.set()
+
     def set_report(self, report: msgspec.Struct) -> None:
         """The host's report shall be this."""
         encoded = msgspec.json.encode(report)
@@ -68,20 +83,19 @@ class Reporter:
             try:
                 await self._run_leased()
             except StoreError:
+                # Nobody knows what the store has now: it may have lost our lease, or everything.
                 self._lease = 0
                 self._known = False
                 await asyncio.sleep(RETRY_S)
-
-    async def close(self) -> None:
-        """The heartbeat ends with this agent's lease unless a successor takes over: nothing is withdrawn here."""
 
     async def _run_leased(self) -> None:
         loop = asyncio.get_running_loop()
         if not self._known:
             await self._read_endpoints()
         if not self._lease:
+            self._granted_s = self.ttl_s
             self._lease = await self.store.grant(max(2, int(self.ttl_s)))
-            self._written_report = b""
+            self._written_report, self._beaten = b"", False
             await self._beat()
         next_beat = loop.time() + self.interval_s
         while True:
@@ -92,13 +106,21 @@ class Reporter:
                 await asyncio.sleep(SETTLE_S)
             except TimeoutError:
                 next_beat = loop.time() + self.interval_s
-                try:
-                    await self.store.keep_alive(self._lease)
-                    await self._beat()
-                except NotFound:
-                    self._lease = 0
+                if not await self._renew():
                     return
             self._changed.clear()
+
+    async def _renew(self) -> bool:
+        """The lease and the heartbeat are fresh; False when there has to be a new lease."""
+        if self._granted_s == self.ttl_s:
+            try:
+                await self.store.keep_alive(self._lease)
+                await self._beat()
+                return True
+            except NotFound:  # too long without word from us, or another store: look at everything again
+                self._known = False
+        self._lease = 0
+        return False
 
     async def _read_endpoints(self) -> None:
         actual: dict[str, bytes] = {}
@@ -109,11 +131,14 @@ class Reporter:
 
     async def _beat(self) -> None:
         now = self.heartbeat()
-        await self.store.txn((), (PutOp(self.heartbeat_path, now, self._lease), PutOp(self.last_heartbeat_path, now)))
+        operations = (GetOp(self.heartbeat_path), PutOp(self.heartbeat_path, now, self._lease), PutOp(self.last_heartbeat_path, now))
+        found = (await self.store.txn((), operations)).values[0]
+        self.rival = self._beaten and found is not None and found.lease != self._lease
+        self._beaten = True
 
     async def _write(self) -> None:
         puts = list(self.endpoints.to_set())
-        deletes = [path for path, _ in self.endpoints.to_delete()]
+        deletes = [path for path, _ in self.endpoints.to_delete()] if self._begun else []
         operations: list[Op] = [*(PutOp(path, value) for path, value in puts), *(DeleteOp(path) for path in deletes)]
         for start in range(0, len(operations), BATCH):
             await self.store.txn((), operations[start : start + BATCH])

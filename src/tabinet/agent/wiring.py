@@ -8,7 +8,8 @@ import os
 import random
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from tabinet.agent.http import Response, Routes, serve
 from tabinet.agent.kernelthread import KernelThread
 from tabinet.agent.log import Logger, open_log
 from tabinet.agent.metrics import Metrics
+from tabinet.agent.notify import notify
 from tabinet.agent.parameters import Parameters, store_config
 from tabinet.agent.reporter import Reporter
 from tabinet.bgp.control import BirdControl
@@ -70,36 +72,93 @@ STORE_BACKOFF = Backoff(first_s=0.2, limit_s=5.0)
 APPLY_BACKOFF = Backoff(first_s=0.1, limit_s=10.0)
 
 
+STARTING_USEC = 30_000_000
+"""Microseconds that systemd shall go on to wait for us while we wait for the store (sd_notify(3))."""
+METRICS_WAIT_S = 2.0
+"""How long a scrape waits for the kernel's counters before it gets the last ones."""
+
+
+@dataclass(slots=True)
+class Face:
+    """What the agent shows over HTTP, from before it is an agent: while it waits for its store."""
+
+    metrics: Metrics
+    agent: Agent | None = None
+    waiting: str = "starting"
+
+    async def show_health(self) -> Response:
+        """200 when the kernel holds what the store says, and we follow the store; else 503."""
+        if self.agent is None:
+            return Response(503, "application/json", msgspec.json.encode({"ready": False, "waiting": self.waiting}))
+        ready, body = self.agent.health()
+        return Response(200 if ready else 503, "application/json", body)
+
+    async def show_metrics(self) -> Response:
+        """All metrics; the kernel's counters as fresh as can be had."""
+        if self.agent is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(METRICS_WAIT_S):
+                    await self.agent.count()
+        return Response(200, "text/plain; version=0.0.4; charset=utf-8", self.metrics.render())
+
+    async def show_life(self) -> Response:
+        """The process answers."""
+        return Response(200, "application/json", b'{"live":true}')
+
+    def routes(self) -> Routes:
+        """By path."""
+        health = self.show_health
+        return {"/metrics": self.show_metrics, "/health": health, "/readiness": health, "/liveness": self.show_life}
+
+
 @contextlib.asynccontextmanager
 async def build_agent(parameters: Parameters) -> AsyncIterator[Agent]:
     """An agent that is ready to run; everything it opened is closed at the end.
 
     Raises:
-        SetupError: the kernel lacks something, or an address to serve on is taken.
+        SetupError: the kernel lacks something, another agent is here, or an address to serve on is taken.
         StoreError: the store's address makes no sense. A store that is merely away is waited for.
     """
     host = parameters.text("agent", "host") or socket.gethostname().lower()
     log = open_log(parameters.text("agent", "log_level"), parameters.text("agent", "log_format"), host)
-    metrics = Metrics()
+    face = Face(Metrics())
     kernel = KernelThread()
     async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(claim_namespace())
         stack.callback(kernel.close)
         await kernel.call(protect, parameters)
-        store = await open_store(store_config(parameters))
-        stack.push_async_callback(store.close)
-        parameters = parameters.under(await read_felix(store, host, log))
-        dataplane = await kernel.call(open_dataplane, parameters)
-        stack.push_async_callback(kernel.call, dataplane.close)
-        agent = _assemble(parameters, host, store, dataplane, kernel, metrics, log)
         address = parameters.text("agent", "http_address")
         if address:
-            server = await serve(address, http_routes(agent, metrics))
+            server = await serve(address, face.routes())
             stack.callback(server.close)
+        store = await open_store(store_config(parameters))
+        stack.push_async_callback(store.close)
+        parameters = parameters.under(await read_felix(store, host, log, face))
+        dataplane = await kernel.call(open_dataplane, parameters)
+        stack.push_async_callback(kernel.call, dataplane.close)
+        face.agent = assemble(parameters, host, store, dataplane, kernel, face.metrics, _bgp(parameters, dataplane, kernel, log), log)
         log.info("started", version=tabinet.__version__, pid=os.getpid(), store=parameters.text("store", "kind"))
-        yield agent
+        yield face.agent
 
 
-async def read_felix(store: Datastore, host: str, log: Logger) -> dict[str, object]:
+@contextlib.contextmanager
+def claim_namespace() -> Iterator[None]:
+    """While inside, this is the only agent of the network namespace: two would undo each other's work.
+
+    The claim is an abstract unix socket, which belongs to the network namespace and ends with the process (unix(7)).
+
+    Raises:
+        SetupError: another agent runs here.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as claim:
+        try:
+            claim.bind("\0tabinet-agent")
+        except OSError as error:
+            raise SetupError("another tabinet agent runs in this network namespace: there can be only one, stop it first") from error
+        yield
+
+
+async def read_felix(store: Datastore, host: str, log: Logger, face: Face) -> dict[str, object]:
     """The FelixConfiguration spec of this host. Waits for the store as long as it takes: without it there is nothing to do."""
     failures = 0
     while True:
@@ -109,7 +168,9 @@ async def read_felix(store: Datastore, host: str, log: Logger) -> dict[str, obje
         except StoreError as error:
             failures += 1
             delay_s = STORE_BACKOFF.delay_s(failures, random.random)
+            face.waiting = str(error)
             log.warning("waiting for the store", error=str(error), retry_s=round(delay_s, 2))
+            notify(f"EXTEND_TIMEOUT_USEC={STARTING_USEC}\nSTATUS=waiting for the store: {error}")
             await asyncio.sleep(delay_s)
     spec: dict[str, object] = {}
     for item in found:
@@ -164,24 +225,17 @@ def open_dataplane(parameters: Parameters) -> Dataplane:
         raise SetupError(f"the kernel refuses a netlink socket: {error}; the agent needs root (CAP_NET_ADMIN) and nf_tables") from error
 
 
-def http_routes(agent: Agent, metrics: Metrics) -> Routes:
-    """What the agent answers over HTTP."""
-
-    def health() -> Response:
-        ready, body = agent.health()
-        return Response(200 if ready else 503, "application/json", body)
-
-    return {
-        "/metrics": lambda: Response(200, "text/plain; version=0.0.4; charset=utf-8", metrics.render()),
-        "/health": health,
-        "/readiness": health,
-        "/liveness": lambda: Response(200, "application/json", b'{"live":true}'),
-    }
-
-
-def _assemble(
-    parameters: Parameters, host: str, store: Datastore, dataplane: Dataplane, kernel: KernelThread, metrics: Metrics, log: Logger
+def assemble(
+    parameters: Parameters,
+    host: str,
+    store: Datastore,
+    dataplane: Dataplane,
+    kernel: KernelThread,
+    metrics: Metrics,
+    bgp: BgpWatcher | None,
+    log: Logger,
 ) -> Agent:
+    """The agent made of these parts and of its own."""
     started, first = time.monotonic(), [True]
 
     def heartbeat() -> bytes:
@@ -200,7 +254,7 @@ def _assemble(
         feed=Feed(graph.on_input),
         kernel=kernel,
         dataplane=dataplane,
-        bgp=_bgp(parameters, dataplane, kernel, log),
+        bgp=bgp,
         reporter=Reporter(
             store=store,
             endpoint_prefix=endpoint_status_prefix(host),

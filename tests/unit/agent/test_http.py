@@ -10,7 +10,12 @@ import pytest
 from tabinet.agent.http import Response, Routes, respond, serve
 from tabinet.errors import SetupError
 
-ROUTES: Routes = {"/health": lambda: Response(503, "application/json", b"{}")}
+
+async def unwell() -> Response:
+    return Response(503, "application/json", b"{}")
+
+
+ROUTES: Routes = {"/health": unwell}
 
 
 @pytest.mark.parametrize(
@@ -24,8 +29,8 @@ ROUTES: Routes = {"/health": lambda: Response(503, "application/json", b"{}")}
         (b"", 400),
     ],
 )
-def test_every_request_gets_an_answer(head: bytes, status: int) -> None:
-    assert respond(head, ROUTES).status == status
+async def test_every_request_gets_an_answer(head: bytes, status: int) -> None:
+    assert (await respond(head, ROUTES)).status == status
 
 
 async def test_serves_on_a_unix_socket_and_replaces_a_dead_one(tmp_path: Path) -> None:
