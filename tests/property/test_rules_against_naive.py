@@ -60,6 +60,16 @@ sides = st.one_of(
         not_port_sets=few(st.sampled_from(PORT_SETS), 1),
     ),
 )
+
+
+def alike_rule(rule: m.Rule, place: tuple[str, str], value: int) -> m.Rule:
+    """The rule with another list of one member at the place; 6 is the empty list."""
+    which, field = place
+    choices = ADDRESSES + NETS if field == "nets" else [m.PortRange(first, last) for first in PORTS for last in PORTS]
+    changed = msgspec.structs.replace(getattr(rule, which), **{field: () if value == 6 else (choices[value * 2],)})
+    return msgspec.structs.replace(rule, **{which: changed})
+
+
 icmps = st.builds(m.Icmp, st.sampled_from([8, 13, 128]), st.sampled_from([None, 0, 1]))
 rules = st.builds(
     m.Rule,
@@ -72,7 +82,19 @@ rules = st.builds(
     source=sides,
     destination=sides,
 )
-policies = st.builds(m.Policy, ingress=st.lists(rules, max_size=3).map(tuple), egress=st.lists(rules, max_size=3).map(tuple))
+alike = st.builds(
+    lambda rule, place, lists: tuple(alike_rule(rule, place, values) for values in lists),
+    rules,
+    st.sampled_from([("source", "nets"), ("destination", "nets"), ("source", "ports"), ("destination", "ports")]),
+    st.lists(st.integers(0, 6), min_size=3, max_size=7),
+)
+"""Rules that differ in one list, as people write them who list ports or nets one by one."""
+rule_lists = st.one_of(
+    st.lists(rules, max_size=3).map(tuple),
+    st.lists(rules, max_size=3).map(tuple),
+    st.builds(lambda before, same, after: (*before, *same, *after), few(rules, 1), alike, few(rules, 2)),
+)
+policies = st.builds(m.Policy, ingress=rule_lists, egress=rule_lists)
 tiers = st.builds(
     m.TierPolicies,
     tier=st.sampled_from(["default", "security"]),

@@ -272,7 +272,7 @@ class Log(Ir, frozen=True):
 
 
 class Origin(Ir, frozen=True):
-    """The policy rule that an IR rule was made from."""
+    """The policy rule that an IR rule was made from, or several of them that it decides at once."""
 
     owner: str
     """``str(ResourceKey)`` of the policy or profile."""
@@ -280,6 +280,8 @@ class Origin(Ir, frozen=True):
     index: int
     """Position in the policy, from 0; -1 for the policy as a whole."""
     action: str
+    last: int = -1
+    """Where a rule stands for several: the position of the last of them, and not all in between need be among them. Else -1."""
 
 
 class Rule(Ir, frozen=True):

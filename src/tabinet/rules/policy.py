@@ -25,6 +25,7 @@ from tabinet.calc.messages import Action, PortRange, SetKind
 from tabinet.lib.ip import IPV4, IPV6, Prefix
 from tabinet.model.keys import ResourceKey
 from tabinet.rules import ir, layout, names
+from tabinet.rules.merge import merge
 from tabinet.rules.options import TableOptions
 
 ICMP, ICMPV6 = 1, 58
@@ -106,11 +107,12 @@ def compile_policy(
     if not is_complete(rules, shape_of):
         return None
     program = Program()
-    for index, rule in enumerate(rules):
-        origin = ir.Origin(owner=str(key), ingress=ingress, index=index, action=rule.action.value)
-        verdict, log = _outcome(rule.action, key, targets, options)
+    for run in merge(rules):
+        action, last = run.rule.action, run.last if run.last > run.first else -1
+        origin = ir.Origin(owner=str(key), ingress=ingress, index=run.first, action=action.value, last=last)
+        verdict, log = _outcome(action, key, targets, options)
         comment = rule_comment(origin)
-        for matches in _Compiler(rule, shape_of, program.constants).conjunctions():
+        for matches in _Compiler(run.rule, shape_of, program.constants).conjunctions():
             program.rules.append(ir.Rule(verdict, matches, counter=True, log=log, comment=comment, origin=origin))
     return program
 
@@ -122,8 +124,9 @@ def missing_rule(key: ResourceKey, ingress: bool, deny: str = layout.DENY) -> ir
 
 
 def rule_comment(origin: ir.Origin) -> str:
-    """``NetworkPolicy/default/web ingress 0 Allow``, within 120 bytes."""
-    return shortened(f"{origin.owner} {_word(origin.ingress)} {origin.index} {origin.action}", names.digest(origin.owner))
+    """``NetworkPolicy/default/web ingress 0 Allow``, or ``... 0-7 Allow``, within 120 bytes."""
+    place = f"{origin.index}" if origin.last < 0 else f"{origin.index}-{origin.last}"
+    return shortened(f"{origin.owner} {_word(origin.ingress)} {place} {origin.action}", names.digest(origin.owner))
 
 
 def _word(ingress: bool) -> str:
@@ -227,7 +230,10 @@ class _Compiler:
         if rule.icmp is not None or rule.not_icmp is not None:
             own = {_OWN_ICMP[family]}
             allowed = own if allowed is None else allowed & own
-        if any(side.ports or side.port_sets or side.not_ports or side.not_port_sets for side in (rule.source, rule.destination)):
+        sides = (rule.source, rule.destination)
+        numbers = any(side.ports or side.not_ports for side in sides)
+        # Members of a port set carry their protocol, so that beside one no protocol need be named.
+        if numbers or (any(side.not_port_sets for side in sides) and not any(side.port_sets for side in sides)):
             allowed = set(PORT_PROTOCOLS) if allowed is None else allowed & set(PORT_PROTOCOLS)
         if allowed is None:
             return [None]

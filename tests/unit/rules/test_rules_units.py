@@ -59,6 +59,8 @@ def matches(*rules: m.Rule) -> list[tuple[ir.Match, ...]]:
         (m.Rule(ALLOW, source=side(not_sets=("nets",))), 2),
         (m.Rule(ALLOW, protocol=6, destination=side(ports=(m.PortRange(1, 2), m.PortRange(9, 9)))), 1),
         (m.Rule(ALLOW, protocol=6, destination=side(ports=(m.PortRange(1, 2),), port_sets=("named",))), 4),
+        (m.Rule(ALLOW, destination=side(port_sets=("named",))), 2),
+        (m.Rule(ALLOW, destination=side(port_sets=("named",), not_ports=(m.PortRange(1, 2),))), 8),
         (m.Rule(ALLOW, destination=side(ports=(m.PortRange(1, 2),))), 4),
         (m.Rule(ALLOW, not_protocol=17, destination=side(ports=(m.PortRange(1, 2),))), 3),
         (m.Rule(ALLOW, protocol=1, destination=side(ports=(m.PortRange(1, 2),))), 0),
@@ -67,6 +69,37 @@ def matches(*rules: m.Rule) -> list[tuple[ir.Match, ...]]:
 )
 def test_how_many_rules_one_rule_becomes(rule, count):
     assert len(matches(rule)) == count
+
+
+def ports(*numbers: int, **fields) -> list[m.Rule]:
+    return [m.Rule(ALLOW, protocol=6, destination=side(ports=(m.PortRange(number, number),)), **fields) for number in numbers]
+
+
+def test_many_rules_that_differ_in_a_port_are_one_lookup():
+    program = compiled(m.Rule(DENY, protocol=17), *ports(80, 443, 8080, 22), m.Rule(LOG))
+    assert program is not None
+    assert [rule.comment.split()[2:] for rule in program.rules] == [["0", "Deny"], ["1-4", "Allow"], ["5", "Log"]]
+    (constant,) = program.constants.values()
+    assert constant.elements == {ir.Range(number, number) for number in (22, 80, 443, 8080)}
+    assert program.rules[1].origin == ir.Origin("NetworkPolicy/ns/web", True, 1, "Allow", 4)
+
+
+def test_rules_of_other_actions_and_logs_part_what_could_be_merged():
+    for between in (m.Rule(DENY, protocol=6), m.Rule(LOG)):
+        assert len(matches(*ports(1, 3), between, *ports(5, 7))) == 5
+    assert len(matches(*ports(1, 3, 5))) == 3, "too few for a set"
+
+
+def test_rules_merge_over_others_of_the_same_action():
+    nets = [m.Rule(ALLOW, source=side(nets=(parse_prefix(f"10.{number}.0.0/16"),))) for number in range(0, 10, 2)]
+    mixed = [rule for pair in zip(nets, ports(1, 3, 5, 7, 9), strict=True) for rule in pair]
+    assert len(matches(*mixed)) == 2
+
+
+def test_a_rule_for_any_port_is_no_part_of_a_union():
+    anyport = m.Rule(ALLOW, protocol=6)
+    assert len(matches(anyport, *ports(1, 3, 5))) == 4
+    assert len(matches(anyport, *ports(1, 3, 5, 7))) == 2
 
 
 def test_a_negated_set_with_nets_excludes_both_parts():
