@@ -16,11 +16,12 @@ from tabinet.model.codec import decode_document, decode_stored, encode_document,
 from tabinet.model.defaults import with_defaults
 from tabinet.model.documents import Document, load_documents
 from tabinet.model.endpoint_names import WorkloadEndpointName, parse_endpoint_name
-from tabinet.model.keys import AffinityKey, BlockKey, HandleKey, Key, ResourceKey, kind_prefix, parse_path, path_of
+from tabinet.model.keys import AffinityKey, BlockKey, HandleKey, Key, ResourceKey, VirtualAffinityKey, kind_prefix, parse_path, path_of
 from tabinet.model.kinds import BY_NAME, KINDS
 from tabinet.model.shapes import Listing, Object, Scalar, Shape, Table, shape_of
 from tabinet.model.validate import validate
 
+STORED = [kind for kind in KINDS if not kind.view]
 PART = st.text(st.characters(exclude_characters="/", exclude_categories=("Cs",)), min_size=1, max_size=12)
 
 
@@ -33,13 +34,22 @@ def blocks(draw: st.DrawFn) -> Prefix:
 
 
 def resource_keys() -> st.SearchStrategy[Key]:
-    return st.sampled_from(KINDS).flatmap(
-        lambda kind: st.builds(ResourceKey, st.just(kind.name), PART, PART if kind.namespaced else st.just(""))
+    return st.sampled_from(STORED).flatmap(
+        lambda kind: st.builds(
+            ResourceKey,
+            st.just(kind.name),
+            st.just("default") if kind.name == "IPAMConfiguration" else PART,
+            PART if kind.namespaced else st.just(""),
+        )
     )
 
 
 KEYS: st.SearchStrategy[Key] = st.one_of(
-    resource_keys(), st.builds(BlockKey, blocks()), st.builds(AffinityKey, PART, blocks()), st.builds(HandleKey, PART)
+    resource_keys(),
+    st.builds(VirtualAffinityKey, PART, blocks()),
+    st.builds(BlockKey, blocks()),
+    st.builds(AffinityKey, PART, blocks()),
+    st.builds(HandleKey, PART),
 )
 
 
@@ -156,6 +166,9 @@ def documents(odd: bool) -> st.SearchStrategy[dict[str, Any]]:
         spec = shape_of(BY_NAME[name].record).fields["spec"].shape
         names = {
             "ClusterInformation": "default",
+            "IPAMConfiguration": "default",
+            "KubeControllersConfiguration": "default",
+            "LiveMigration": "a-k8s-b-e",
             "BGPConfiguration": "default",
             "FelixConfiguration": "default",
             "WorkloadEndpoint": "a-k8s-b-e",
@@ -165,7 +178,7 @@ def documents(odd: bool) -> st.SearchStrategy[dict[str, Any]]:
             metadata["namespace"] = "ns"
         return values(spec, odd).map(lambda made: {"apiVersion": "projectcalico.org/v3", "kind": name, "metadata": metadata, "spec": made})
 
-    return st.sampled_from([kind.name for kind in KINDS]).flatmap(of)
+    return st.sampled_from([kind.name for kind in STORED]).flatmap(of)
 
 
 def key_of(document: dict[str, Any]) -> ResourceKey:

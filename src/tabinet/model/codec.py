@@ -17,7 +17,7 @@ import msgspec
 from tabinet.errors import DataError, Problem
 from tabinet.lib.ip import parse_prefix
 from tabinet.model import ipam
-from tabinet.model.keys import AffinityKey, BlockKey, HandleKey, Key, ResourceKey, parse_path
+from tabinet.model.keys import IPAM_CONFIG, AffinityKey, BlockKey, HandleKey, Key, ResourceKey, VirtualAffinityKey, parse_path
 from tabinet.model.kinds import BY_NAME, KINDS
 from tabinet.model.resources import Resource
 from tabinet.model.semantics import problems_of, show
@@ -52,7 +52,7 @@ def _decoder_of(key: Key) -> msgspec.json.Decoder[Any]:
     match key:
         case ResourceKey(kind):
             return _RESOURCE_DECODERS[kind]
-        case AffinityKey():
+        case AffinityKey() | VirtualAffinityKey():
             return _AFFINITY
         case BlockKey():
             return _BLOCK
@@ -62,12 +62,14 @@ def _decoder_of(key: Key) -> msgspec.json.Decoder[Any]:
 
 def _decode(decoder: msgspec.json.Decoder[Any], path: str, value: bytes) -> Record:
     """The record; when a first attempt fails, a second one without the members that are null."""
-    try:
-        return decoder.decode(value)  # type: ignore[no-any-return]  # the decoder's type is chosen by the key
-    except RecursionError:
-        raise DataError(path, [_problem("", _excerpt(value), "nested too deeply")]) from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        document = decode_document(value, path)
+    if path != IPAM_CONFIG:
+        try:
+            return decoder.decode(value)  # type: ignore[no-any-return]  # the decoder's type is chosen by the key
+        except RecursionError:
+            raise DataError(path, [_problem("", _excerpt(value), "nested too deeply")]) from None
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            pass
+    document = decode_document(value, path)
     try:
         return msgspec.convert(_without_nulls(document), decoder.type)  # type: ignore[no-any-return]  # as above
     except msgspec.ValidationError as error:
@@ -153,7 +155,8 @@ def _is_prefix(text: str) -> bool:
 
 
 def decode_document(value: bytes, source: str = "") -> dict[str, Any]:
-    """The document that was stored, with everything in it.
+    """The document that was stored, with everything in it. ``source`` is where: the configuration of the address management, which is
+    stored in another form, comes out as an IPAMConfiguration.
 
     Raises:
         DataError: not a JSON object in UTF-8, or nested deeper than 200 levels; ``source`` is named in it.
@@ -171,7 +174,7 @@ def decode_document(value: bytes, source: str = "") -> dict[str, Any]:
         reason = f"nested deeper than {_MAX_DEPTH} levels"
     if reason or not isinstance(document, dict):
         raise DataError(source, [_problem("", _excerpt(value), reason)])
-    return document
+    return ipam.config_document(document) if source == IPAM_CONFIG else document
 
 
 def _deeper_than(value: Any, limit: int) -> bool:
@@ -188,11 +191,14 @@ def _deeper_than(value: Any, limit: int) -> bool:
 def encode_document(document: dict[str, Any]) -> bytes:
     """The document as it is stored: compact JSON with sorted names, so that equal documents are equal bytes.
 
-    ``metadata.resourceVersion`` is left out: the store's revision takes its place.
+    ``metadata.resourceVersion`` is left out: the store's revision takes its place. Of an IPAMConfiguration only its ``spec`` is stored,
+    with other names (see ``ipam``).
 
     Raises:
         TypeError, ValueError: something in it cannot be JSON.
     """
+    if document.get("kind") == "IPAMConfiguration":
+        return msgspec.json.encode(ipam.config_value(document), order="deterministic")
     metadata = document.get("metadata")
     if isinstance(metadata, dict) and "resourceVersion" in metadata:
         kept = {name: member for name, member in metadata.items() if name != "resourceVersion"}

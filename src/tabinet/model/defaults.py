@@ -75,10 +75,38 @@ def _fill_endpoint(metadata: dict[str, Any], spec: dict[str, Any]) -> None:
     metadata["labels"] = labels
 
 
+def _fill_ipam_configuration(_metadata: dict[str, Any], spec: dict[str, Any]) -> None:
+    # Calico's programs read an absent autoAllocateBlocks as false.
+    _absent(spec, strictAffinity=False, autoAllocateBlocks=True)
+
+
+def _fill_staged(metadata: dict[str, Any], spec: dict[str, Any]) -> None:
+    _absent(spec, stagedAction="Set")
+    if spec["stagedAction"] == "Delete":
+        _absent(spec, tier="default")
+    else:
+        _fill_policy(metadata, spec)
+
+
+def _fill_staged_kubernetes(_metadata: dict[str, Any], spec: dict[str, Any]) -> None:
+    _absent(spec, stagedAction="Set")
+    if spec["stagedAction"] != "Delete":
+        _absent(spec, policyTypes=["Ingress", "Egress"] if spec.get("egress") else ["Ingress"])
+
+
+def _fill_node_status(_metadata: dict[str, Any], spec: dict[str, Any]) -> None:
+    _absent(spec, updatePeriodSeconds=10)
+
+
 _FILLERS: dict[str, Callable[[dict[str, Any], dict[str, Any]], None]] = {
+    "CalicoNodeStatus": _fill_node_status,
+    "IPAMConfiguration": _fill_ipam_configuration,
     "IPPool": _fill_pool,
     "NetworkPolicy": _fill_policy,
     "GlobalNetworkPolicy": _fill_policy,
+    "StagedGlobalNetworkPolicy": _fill_staged,
+    "StagedKubernetesNetworkPolicy": _fill_staged_kubernetes,
+    "StagedNetworkPolicy": _fill_staged,
     "Tier": _fill_tier,
     "WorkloadEndpoint": _fill_endpoint,
 }

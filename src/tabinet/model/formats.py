@@ -10,7 +10,9 @@ In a field whose default is the empty text, an empty text means that the field i
 
 from __future__ import annotations
 
+import base64
 import re
+import warnings
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -81,6 +83,11 @@ def within(low: int, high: int, *, stored: bool = False) -> msgspec.Meta:
     return _meta(Format("number", judge, judge if stored else None))
 
 
+def within_or_zero(low: int, high: int) -> msgspec.Meta:
+    """As ``within``, or 0 for none."""
+    return _meta(Format("number", lambda value: "" if value == 0 or low <= value <= high else f"allowed: {low} to {high}, or 0 for none"))
+
+
 def pattern(name: str, expression: str, allowed: str, *, stored: bool = False) -> msgspec.Meta:
     """A text that the regular expression matches as a whole."""
     judge = _fits(expression, allowed)
@@ -141,10 +148,17 @@ def parse_peer(text: str) -> tuple[str, int]:
     return address.address, port
 
 
+def _net_of(family: int) -> Judge:
+    any_host_bits = _family(family, bare=False)
+    return lambda value: any_host_bits(value) or _judge_net(value)
+
+
 Cidr = Annotated[str, _same("prefix", _cidr)]
 """A prefix or address; host bits may be set."""
 Net = Annotated[str, _meta(Format("prefix", _judge_net, _cidr))]
 """A prefix without host bits, or an address."""
+Net4 = Annotated[str, _meta(Format("IPv4 prefix", _net_of(4), _family(4, bare=False)))]
+Net6 = Annotated[str, _meta(Format("IPv6 prefix", _net_of(6), _family(6, bare=False)))]
 HostPrefix = Annotated[str, _same("address", _judge_host_prefix)]
 """A single address, with or without its full length."""
 Address = Annotated[str, _same("address", _parses(parse_address, "allowed: an IPv4 or IPv6 address"))]
@@ -183,16 +197,22 @@ def _judge_rule_namespace_selector(value: str) -> str:
     return reason
 
 
+def _not_a_range(value: int | str) -> str:
+    return "allowed: one number, or the name of a port" if isinstance(value, str) and ":" in value else ""
+
+
 SelectorText = Annotated[str, _meta(Format("selector", _judge_plain_selector, _judge_selector))]
 NamespaceSelectorText = Annotated[str, _meta(Format("selector", _judge_rule_namespace_selector, _judge_selector))]
 """As it stands in a rule, where ``global()`` alone means "not in a namespace"."""
 Action = Annotated[str, one_of("Allow", "Deny", "Log", "Pass", stored=True)]
 TierAction = Annotated[str, one_of("Deny", "Pass", stored=True)]
+StagedAction = Annotated[str, one_of("Set", "Delete", "Learn", "Ignore")]
 PolicyType = Annotated[str, one_of("Ingress", "Egress", stored=True)]
 _family_number: Judge = lambda value: "" if value in (4, 6) else "allowed: 4 or 6"  # noqa: E731
 IpVersion = Annotated[int, _same("IP version", _family_number)]
 Protocol = Annotated[int | str, _same("protocol", _parses(protocols.parse_protocol, protocols.ALLOWED))]
 Port = Annotated[int | str, _same("port", _parses(ports.parse_port, ports.ALLOWED))]
+PortOrName = Annotated[int | str, _same("port", lambda value: _parses(ports.parse_port, ports.ALLOWED)(value) or _not_a_range(value))]
 PortNumber = Annotated[int, within(1, 65535, stored=True)]
 PortOrNone = Annotated[int, within(0, 65535, stored=True)]
 PortName = Annotated[str, pattern("port name", r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", "allowed: lower-case letters, digits and '-' inside")]
@@ -221,6 +241,55 @@ InterfacePattern = Annotated[
         stored=True,
     ),
 ]
+
+InterfaceOrAll = Annotated[
+    str,
+    pattern("interface", r"\*|(?!\.\.?$)[a-zA-Z0-9_.-]{1,15}", "allowed: 1 to 15 letters, digits, '_', '.' and '-', or '*'", stored=True),
+]
+InterfacePatternOrAll = Annotated[
+    str, pattern("interface pattern", r"[a-zA-Z0-9_.*-]{1,15}", "allowed: 1 to 15 letters, digits, '_', '.', '-' and '*'", stored=True)
+]
+InterfaceFilter = Annotated[
+    str, pattern("interface pattern", r"[a-zA-Z0-9:._+-]{1,15}", "allowed: 1 to 15 letters, digits, ':', '.', '_', '-' and '+' as wildcard")
+]
+ContainerId = Annotated[str, pattern("name", r"[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?", "allowed: letters, digits and '-' inside")]
+Switch = Annotated[str, one_of("Enabled", "Disabled")]
+
+# --- texts of other kinds ---------------------------------------------------------------------------------------------
+
+
+def _judge_regex(value: str) -> str:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        try:
+            re.compile(value)
+        except (re.error, OverflowError, RecursionError) as error:
+            return f"not a regular expression: {error}"
+    return ""
+
+
+def _judge_key(value: str) -> str:
+    try:
+        return "" if len(base64.b64decode(value, validate=True)) == 32 else _KEY_ALLOWED
+    except ValueError:
+        return _KEY_ALLOWED
+
+
+_KEY_ALLOWED = "allowed: 32 bytes in base64"
+_DSCP_NAME = re.compile(r"(?i:DF|LE|EF|VA|CS[0-7]|AF[1-4][1-3])")
+_DSCP_NUMBER = re.compile(r"[0-9]{1,2}")
+
+
+def _judge_dscp(value: int | str) -> str:
+    if isinstance(value, str) and _DSCP_NUMBER.fullmatch(value):
+        value = int(value)
+    fine = 0 <= value <= 63 if isinstance(value, int) else _DSCP_NAME.fullmatch(value)
+    return "" if fine else "allowed: 0 to 63, or a name such as EF, CS1 or AF11"
+
+
+Regex = Annotated[str, _meta(Format("regular expression", _judge_regex))]
+WireguardKey = Annotated[str, _meta(Format("key", _judge_key))]
+Dscp = Annotated[int | str, _meta(Format("code point", _judge_dscp))]
 
 # --- routing --------------------------------------------------------------------------------------------------------
 

@@ -1,13 +1,17 @@
 """Records of the IPAM values in the store: block, affinity, handle; field names as on the wire (calico-v3 layout).
 
-As with resources these are views for reading; ``ipam`` edits plain documents, so that fields which we do not know survive.
+As with resources these are views for reading; ``ipam`` edits plain documents, so that fields which we do not know survive. The
+configuration is a resource for people (IPAMConfiguration) with a stored form of its own; both ways here.
 """
 
 from __future__ import annotations
 
 import enum
+from typing import Any
 
 import msgspec
+
+from tabinet.model.records.base import API_VERSION
 
 
 class IpamRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -66,3 +70,22 @@ class Handle(IpamRecord, frozen=True, kw_only=True):
     block: dict[str, int] = {}
     """CIDR of the block to number of addresses."""
     deleted: bool = False
+
+
+# --- the configuration, as stored and as a resource -------------------------------------------------------------------
+
+_CONFIG_NAMES = {"strict_affinity": "strictAffinity", "auto_allocate_blocks": "autoAllocateBlocks"}
+"""Members that have another name in the store than in the resource."""
+_STORED_NAMES = {name: stored for stored, name in _CONFIG_NAMES.items()}
+
+
+def config_document(stored: dict[str, Any]) -> dict[str, Any]:
+    """The IPAMConfiguration that a stored configuration says; members that we do not know are kept."""
+    spec = {_CONFIG_NAMES.get(name, name): member for name, member in stored.items()}
+    return {"apiVersion": API_VERSION, "kind": "IPAMConfiguration", "metadata": {"name": "default"}, "spec": spec}
+
+
+def config_value(document: dict[str, Any]) -> dict[str, Any]:
+    """What is stored of an IPAMConfiguration: its ``spec``; there is no place for its metadata."""
+    spec: dict[str, Any] = document["spec"] if isinstance(document.get("spec"), dict) else {}
+    return {_STORED_NAMES.get(name, name): member for name, member in spec.items()}

@@ -1,8 +1,9 @@
 """Keys: what a stored value is about, and the etcd path that says so (calico-v3 layout, both ways).
 
-``ResourceKey`` names a v3 resource; ``AffinityKey``, ``BlockKey`` and ``HandleKey`` name IPAM values;
+``ResourceKey`` names a v3 resource; ``AffinityKey``, ``VirtualAffinityKey``, ``BlockKey`` and ``HandleKey`` name IPAM values;
 everything else under ``/calico/`` is not ours to interpret and parses to ``None``. ``parse_path(path_of(key)) == key`` for every key whose
-parts can stand in a path. O(length of the path).
+parts can stand in a path. The one IPAMConfiguration has a path of its own; the kinds that are views have none, so that nobody writes there
+by mistake (see ``views``). O(length of the path).
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ from __future__ import annotations
 import msgspec
 
 from tabinet.lib.ip import Prefix, parse_prefix
-from tabinet.model.kinds import BY_NAME, BY_PLURAL
+from tabinet.model.kinds import BY_NAME, BY_PLURAL, Kind
 
 ROOT = "/calico/"
 RESOURCES = "/calico/resources/v3/projectcalico.org/"
 AFFINITIES = "/calico/ipam/v2/host/"
+VIRTUAL_AFFINITIES = "/calico/ipam/v2/virtual/"
 BLOCKS = "/calico/ipam/v2/assignment/"
 HANDLES = "/calico/ipam/v2/handle/"
+IPAM_CONFIG = "/calico/ipam/v2/config"
 
 
 class ResourceKey(msgspec.Struct, frozen=True, order=True, gc=False):
@@ -37,6 +40,13 @@ class AffinityKey(msgspec.Struct, frozen=True, order=True, gc=False):
     block: Prefix
 
 
+class VirtualAffinityKey(msgspec.Struct, frozen=True, order=True, gc=False):
+    """The claim of something that is no host, such as ``load-balancer``: ``/calico/ipam/v2/virtual/<owner>/ipv4/block/<10.0.0.0-26>``."""
+
+    owner: str
+    block: Prefix
+
+
 class BlockKey(msgspec.Struct, frozen=True, order=True, gc=False):
     """An IPAM block: ``/calico/ipam/v2/assignment/ipv4/block/<10.0.0.0-26>``."""
 
@@ -49,7 +59,7 @@ class HandleKey(msgspec.Struct, frozen=True, order=True, gc=False):
     handle: str
 
 
-Key = ResourceKey | AffinityKey | BlockKey | HandleKey
+Key = ResourceKey | AffinityKey | VirtualAffinityKey | BlockKey | HandleKey
 """Everything that ``parse_path`` can return besides ``None``."""
 
 
@@ -61,18 +71,22 @@ def parse_path(path: str) -> Key | None:
         host, _, rest = path[len(AFFINITIES) :].partition("/")
         block = _parse_block(rest)
         return AffinityKey(host, block) if block is not None and host else None
+    if path.startswith(VIRTUAL_AFFINITIES):
+        owner, _, rest = path[len(VIRTUAL_AFFINITIES) :].partition("/")
+        block = _parse_block(rest)
+        return VirtualAffinityKey(owner, block) if block is not None and owner else None
     if path.startswith(BLOCKS):
         block = _parse_block(path[len(BLOCKS) :])
         return None if block is None else BlockKey(block)
     if path.startswith(HANDLES):
         handle = path[len(HANDLES) :]
         return HandleKey(handle) if handle and "/" not in handle else None
-    return None
+    return ResourceKey("IPAMConfiguration", "default") if path == IPAM_CONFIG else None
 
 
 def _parse_resource(parts: list[str]) -> ResourceKey | None:
     kind = BY_PLURAL.get(parts[0])
-    if kind is None or not all(parts):
+    if kind is None or kind.view or kind.name == "IPAMConfiguration" or not all(parts):
         return None
     match parts, kind.namespaced:
         case [_, name], False:
@@ -100,24 +114,37 @@ def path_of(key: Key) -> str:
     """The path under which the value of ``key`` is stored.
 
     Raises:
-        ValueError: an unknown kind, a part that is empty or holds a ``/``, or a namespace where the kind wants none (or none where it
-            wants one).
+        ValueError: an unknown kind, one that is only a view, a part that is empty or holds a ``/``, or a namespace where the kind wants
+            none (or none where it wants one).
     """
     match key:
         case ResourceKey(kind, name, namespace):
-            known = BY_NAME.get(kind)
-            if known is None:
-                raise ValueError(f"{kind!r} is not a kind")
+            known = _stored_kind(kind)
+            if kind == "IPAMConfiguration":
+                if name != "default" or namespace:
+                    raise ValueError("there is one IPAMConfiguration, named default")
+                return IPAM_CONFIG
             if known.namespaced != bool(namespace):
                 raise ValueError(f"{key} {'lacks its' if known.namespaced else 'has a'} namespace")
             middle = f"{_part(namespace)}/" if namespace else ""
             return f"{RESOURCES}{known.plural}/{middle}{_part(name)}"
+        case VirtualAffinityKey(owner, block):
+            return f"{VIRTUAL_AFFINITIES}{_part(owner)}/{_block_part(block)}"
         case AffinityKey(host, block):
             return f"{AFFINITIES}{_part(host)}/{_block_part(block)}"
         case BlockKey(block):
             return f"{BLOCKS}{_block_part(block)}"
         case HandleKey(handle):
             return f"{HANDLES}{_part(handle)}"
+
+
+def _stored_kind(name: str) -> Kind:
+    known = BY_NAME.get(name)
+    if known is None:
+        raise ValueError(f"{name!r} is not a kind")
+    if known.view:
+        raise ValueError(f"{name} is a view of what the address management stores; it cannot be written")
+    return known
 
 
 def _part(text: str) -> str:
@@ -134,13 +161,13 @@ def kind_prefix(kind: str, namespace: str = "") -> str:
     """The prefix below which all resources of a kind (or those of one namespace) are stored.
 
     Raises:
-        ValueError: an unknown kind, or a namespace for a kind without.
+        ValueError: an unknown kind, one that is only a view, or a namespace for a kind without.
     """
-    known = BY_NAME.get(kind)
-    if known is None:
-        raise ValueError(f"{kind!r} is not a kind")
+    known = _stored_kind(kind)
     if namespace and not known.namespaced:
         raise ValueError(f"{kind} has no namespaces")
+    if kind == "IPAMConfiguration":
+        return IPAM_CONFIG
     return f"{RESOURCES}{known.plural}/" + (f"{_part(namespace)}/" if namespace else "")
 
 

@@ -25,20 +25,46 @@ class Kind(msgspec.Struct, frozen=True):
     namespaced: bool = False
     aliases: tuple[str, ...] = ()
     """Short names on the command line; lower case."""
+    view: bool = False
+    """Only shown: what is stored is a value of the address management (see ``views``), which alone may write it."""
 
 
 KINDS: tuple[Kind, ...] = (
     Kind("BGPConfiguration", "bgpconfigurations", resources.BGPConfiguration, aliases=("bgpconfig", "bgpconfigs")),
+    Kind("BGPFilter", "bgpfilters", resources.BGPFilter, aliases=("bgpf", "bgpfs")),
     Kind("BGPPeer", "bgppeers", resources.BGPPeer, aliases=("bgpp", "bgpps")),
+    Kind("BlockAffinity", "blockaffinities", resources.BlockAffinity, aliases=("affinity", "affinities"), view=True),
+    Kind("CalicoNodeStatus", "caliconodestatuses", resources.CalicoNodeStatus, aliases=("nodestatus", "nodestatuses")),
     Kind("ClusterInformation", "clusterinformations", resources.ClusterInformation, aliases=("clusterinfo", "clusterinfos")),
     Kind("FelixConfiguration", "felixconfigurations", resources.FelixConfiguration, aliases=("felixconfig", "felixconfigs")),
     Kind("GlobalNetworkPolicy", "globalnetworkpolicies", resources.GlobalNetworkPolicy, aliases=("gnp", "gnps")),
     Kind("GlobalNetworkSet", "globalnetworksets", resources.GlobalNetworkSet, aliases=("gns",)),
+    Kind("HostEndpoint", "hostendpoints", resources.HostEndpoint, aliases=("hep", "heps")),
+    Kind("IPAMBlock", "ipamblocks", resources.IPAMBlock, aliases=("block", "blocks"), view=True),
+    Kind("IPAMConfiguration", "ipamconfigurations", resources.IPAMConfiguration, aliases=("ipamconfig", "ipamconfigs")),
+    Kind("IPAMHandle", "ipamhandles", resources.IPAMHandle, aliases=("handle", "handles"), view=True),
     Kind("IPPool", "ippools", resources.IPPool, aliases=("ipp", "ipps", "pool", "pools")),
+    Kind("IPReservation", "ipreservations", resources.IPReservation, aliases=("ipr", "reservation", "reservations")),
+    Kind(
+        "KubeControllersConfiguration",
+        "kubecontrollersconfigurations",
+        resources.KubeControllersConfiguration,
+        aliases=("kubecontrollersconfig", "kubecontrollersconfigs", "kcc", "kccs"),
+    ),
+    Kind("LiveMigration", "livemigrations", resources.LiveMigration, namespaced=True, aliases=("lm", "lms")),
     Kind("NetworkPolicy", "networkpolicies", resources.NetworkPolicy, namespaced=True, aliases=("np", "nps", "policy", "policies")),
     Kind("NetworkSet", "networksets", resources.NetworkSet, namespaced=True, aliases=("netset", "netsets")),
     Kind("Node", "nodes", resources.Node, aliases=("no", "host", "hosts")),
     Kind("Profile", "profiles", resources.Profile, aliases=("pro", "pros")),
+    Kind("StagedGlobalNetworkPolicy", "stagedglobalnetworkpolicies", resources.StagedGlobalNetworkPolicy, aliases=("sgnp", "sgnps")),
+    Kind(
+        "StagedKubernetesNetworkPolicy",
+        "stagedkubernetesnetworkpolicies",
+        resources.StagedKubernetesNetworkPolicy,
+        namespaced=True,
+        aliases=("sknp", "sknps"),
+    ),
+    Kind("StagedNetworkPolicy", "stagednetworkpolicies", resources.StagedNetworkPolicy, namespaced=True, aliases=("snp", "snps")),
     Kind("Tier", "tiers", resources.Tier),
     Kind("WorkloadEndpoint", "workloadendpoints", resources.WorkloadEndpoint, namespaced=True, aliases=("wep", "weps")),
 )

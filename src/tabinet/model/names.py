@@ -18,12 +18,19 @@ _SUBDOMAIN_WORDS = "allowed: lower-case letters, digits, '-' and '.', beginning 
 _PER_NODE = re.compile(r"default|node\..+")
 _QUALIFIED = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
+# Names of endpoints begin with those of hosts, and hosts' names with capital letters exist: Neutron's driver writes them as they are.
+_ENDPOINT = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
+_ENDPOINT_WORDS = "allowed: <node>-<orchestrator>-<workload>-<endpoint>, dashes inside a part doubled"
 
 _PATTERNS: dict[str, tuple[re.Pattern[str], str]] = {
     "Tier": (_LABEL, "allowed: lower-case letters, digits and '-' inside, at most 63 characters"),
     "BGPConfiguration": (_PER_NODE, "allowed: default, or node.<name of a node>"),
     "FelixConfiguration": (_PER_NODE, "allowed: default, or node.<name of a node>"),
     "ClusterInformation": (re.compile("default"), "allowed: default"),
+    "IPAMConfiguration": (re.compile("default"), "allowed: default"),
+    "KubeControllersConfiguration": (re.compile("default"), "allowed: default"),
+    "WorkloadEndpoint": (_ENDPOINT, _ENDPOINT_WORDS),
+    "LiveMigration": (_ENDPOINT, _ENDPOINT_WORDS),
 }
 
 
@@ -31,13 +38,15 @@ def judge_name(kind: str, name: str) -> str:
     """What is allowed, in words, when ``name`` is not legal for a resource of ``kind``; empty when it is."""
     pattern, words = _PATTERNS.get(kind, (_SUBDOMAIN, _SUBDOMAIN_WORDS))
     limit = MAX_LABEL if kind == "Tier" else MAX_NAME
-    if len(name) > limit or not pattern.fullmatch(name) or not _SUBDOMAIN.fullmatch(name):
+    if len(name) > limit or not pattern.fullmatch(name):
         return words
-    if kind == "WorkloadEndpoint":
+    if pattern is _ENDPOINT:
         try:
             parse_endpoint_name(name)
         except ValueError:
-            return "allowed: <node>-<orchestrator>-<workload>-<endpoint>, dashes inside a part doubled"
+            return words
+    elif not _SUBDOMAIN.fullmatch(name):
+        return words
     return ""
 
 

@@ -19,7 +19,7 @@ from tabinet.errors import Problem
 from tabinet.lib.ip import Prefix, parse_prefix
 from tabinet.model.constraints import CONSTRAINTS
 from tabinet.model.documents import Document
-from tabinet.model.kinds import BY_NAME, Kind, nearest_kind
+from tabinet.model.kinds import BY_NAME, KINDS, Kind, nearest_kind
 from tabinet.model.names import annotation_findings, judge_name, judge_namespace, label_findings
 from tabinet.model.resources import API_VERSION
 from tabinet.model.semantics import show
@@ -70,8 +70,11 @@ def _kind_of(data: dict[str, Any], walk: _Walk) -> Kind | None:
     kind = BY_NAME.get(name) if isinstance(name, str) else None
     if kind is None:
         near = nearest_kind(name) if isinstance(name, str) else ""
-        hint = f"did you mean {near}?" if near else f"allowed: {', '.join(BY_NAME)}"
+        hint = f"did you mean {near}?" if near else f"allowed: {', '.join(known.name for known in KINDS if not known.view)}"
         walk.add("kind", name, hint)
+    elif kind.view:
+        walk.add("kind", name, "only for reading: the address management keeps it")
+        return None
     return kind
 
 

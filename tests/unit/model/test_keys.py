@@ -6,7 +6,18 @@ import pytest
 
 from tabinet.lib.ip import parse_prefix
 from tabinet.model.endpoint_names import WorkloadEndpointName, endpoint_name_of, parse_endpoint_name
-from tabinet.model.keys import AffinityKey, BlockKey, HandleKey, Key, ResourceKey, affinity_prefix, kind_prefix, parse_path, path_of
+from tabinet.model.keys import (
+    AffinityKey,
+    BlockKey,
+    HandleKey,
+    Key,
+    ResourceKey,
+    VirtualAffinityKey,
+    affinity_prefix,
+    kind_prefix,
+    parse_path,
+    path_of,
+)
 from tabinet.model.kinds import KINDS, find_kind, nearest_kind
 from tabinet.model.resources import WorkloadEndpointSpec
 
@@ -21,7 +32,10 @@ PATHS: list[tuple[str, Key]] = [
     ("/calico/ipam/v2/assignment/ipv6/block/fd00::-122", BlockKey(parse_prefix("fd00::/122"))),
     ("/calico/ipam/v2/host/h-1/ipv4/block/10.0.0.64-26", AffinityKey("h-1", parse_prefix("10.0.0.64/26"))),
     ("/calico/ipam/v2/host/h.x/ipv6/block/fd00::40-122", AffinityKey("h.x", parse_prefix("fd00::40/122"))),
+    ("/calico/ipam/v2/virtual/load-balancer/ipv4/block/10.0.0.64-26", VirtualAffinityKey("load-balancer", parse_prefix("10.0.0.64/26"))),
     ("/calico/ipam/v2/handle/k8s-pod-network.abc", HandleKey("k8s-pod-network.abc")),
+    ("/calico/ipam/v2/config", ResourceKey("IPAMConfiguration", "default")),
+    (f"{V3}/livemigrations/openstack/hostB-openstack-1-2", ResourceKey("LiveMigration", "hostB-openstack-1-2", "openstack")),
 ]
 
 
@@ -49,7 +63,9 @@ def test_paths_and_keys(path: str, key: Key) -> None:
         f"{V3}/sandwiches/a",
         f"{V3}/IPPools/a",
         "/calico/v1/policy/tier/default/policy/x",
-        "/calico/ipam/v2/config",
+        "/calico/ipam/v2/configs",
+        f"{V3}/ipamconfigurations/default",
+        f"{V3}/ipamblocks/10-0-0-0-26",
         "/calico/ipam/v2/handle/",
         "/calico/ipam/v2/handle/a/b",
         "/calico/ipam/v2/assignment/ipv4/block/10.0.0.0",
@@ -60,7 +76,7 @@ def test_paths_and_keys(path: str, key: Key) -> None:
         "/calico/ipam/v2/assignment/ipv4/block/10.0.0.0-26/x",
         "/calico/ipam/v2/host//ipv4/block/10.0.0.0-26",
         "/calico/ipam/v2/host/h/ipv4",
-        "/calico/ipam/v2/virtual/load-balancer/ipv4/block/10.0.0.0-26",
+        "/calico/ipam/v2/virtual//ipv4/block/10.0.0.0-26",
         "/calico/felix/v2/no-region/host/h/status",
     ],
 )
@@ -73,6 +89,9 @@ def test_what_is_not_ours_is_none(path: str) -> None:
     [
         ResourceKey("Sandwich", "a"),
         ResourceKey("IPPool", ""),
+        ResourceKey("IPAMConfiguration", "other"),
+        ResourceKey("IPAMConfiguration", "default", "ns"),
+        ResourceKey("IPAMBlock", "10-0-0-0-26"),
         ResourceKey("IPPool", "a/b"),
         ResourceKey("IPPool", "a", "ns"),
         ResourceKey("NetworkPolicy", "a"),
