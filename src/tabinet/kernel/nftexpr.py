@@ -27,6 +27,8 @@ LINK_HEADER, NETWORK_HEADER, TRANSPORT_HEADER = 0, 1, 2
 
 _LIST_ELEMENT = 1
 _LIMIT_PACKETS = 0
+_PORTS_GIVEN = 2
+"""NF_NAT_RANGE_PROTO_SPECIFIED."""
 
 
 class Verdict(enum.IntEnum):
@@ -342,11 +344,17 @@ def nflog(prefix: str, group: int) -> bytes:
     return _expression("log", attribute(1, struct.pack(">H", group)), attribute(2, text(prefix[:127])))
 
 
-def limit(packets: int, per_s: int = 1, burst: int = 5) -> bytes:
-    """Goes on for at most ``packets`` in ``per_s`` seconds, after a burst."""
-    return _expression(
-        "limit", attribute(1, be64(packets)), attribute(2, be64(per_s)), attribute(3, be32(burst)), attribute(4, be32(_LIMIT_PACKETS))
-    )
+def limit(packets: int, per_s: int = 1, burst: int = 5, *, over: bool = False) -> bytes:
+    """Goes on for at most ``packets`` in ``per_s`` seconds, after a burst; ``over``: only for what is more than that."""
+    parts = [attribute(1, be64(packets)), attribute(2, be64(per_s)), attribute(3, be32(burst)), attribute(4, be32(_LIMIT_PACKETS))]
+    if over:
+        parts.append(attribute(5, be32(1)))  # NFT_LIMIT_F_INV
+    return _expression("limit", *parts)
+
+
+def connections_over(count: int) -> bytes:
+    """Goes on for a flow that is one more than ``count`` that came to this rule and still exist."""
+    return _expression("connlimit", attribute(1, be32(count)), attribute(2, be32(1)))  # NFT_CONNLIMIT_F_INV
 
 
 def reject_icmp_admin_prohibited() -> bytes:
@@ -364,6 +372,35 @@ def notrack() -> bytes:
     return _expression("notrack")
 
 
-def masquerade() -> bytes:
-    """The flow's source becomes the outgoing interface's address (chains of type nat at postrouting)."""
-    return _expression("masq")
+def masquerade(first_port: int = 0, last_port: int = 0) -> bytes:
+    """The flow's source becomes the outgoing interface's address (chains of type nat at postrouting).
+
+    Ports are the registers that hold the first and the last port to choose from; 0: any.
+    """
+    if not first_port:
+        return _expression("masq")
+    return _expression("masq", attribute(1, be32(_PORTS_GIVEN)), attribute(2, be32(first_port)), attribute(3, be32(last_port)))
+
+
+def translate(*, source: bool, nfproto: int, address: int, first_port: int = 0, last_port: int = 0) -> bytes:
+    """The flow's source or destination becomes the address in the register (chains of type nat); ports as in ``masquerade``."""
+    parts = [attribute(1, be32(0 if source else 1)), attribute(2, be32(nfproto)), attribute(3, be32(address)), attribute(4, be32(address))]
+    flags = 1  # NF_NAT_RANGE_MAP_IPS
+    if first_port:
+        parts += [attribute(5, be32(first_port)), attribute(6, be32(last_port))]
+        flags |= _PORTS_GIVEN
+    parts.append(attribute(7, be32(flags)))
+    return _expression("nat", *parts)
+
+
+def payload_set(base: int, offset_bytes: int, length_bytes: int, register: int, *, checksum_offset_bytes: int = -1) -> bytes:
+    """Writes the register into a header; the Internet checksum at ``checksum_offset_bytes`` of the same header is kept right."""
+    parts = [
+        attribute(5, be32(register)),
+        attribute(2, be32(base)),
+        attribute(3, be32(offset_bytes)),
+        attribute(4, be32(length_bytes)),
+    ]
+    if checksum_offset_bytes >= 0:
+        parts += [attribute(6, be32(1)), attribute(7, be32(checksum_offset_bytes))]  # NFT_PAYLOAD_CSUM_INET
+    return _expression("payload", *parts)

@@ -3,9 +3,10 @@
 A ``Table`` is everything that the kernel of one host shall hold. ``rules.builder`` makes it, ``rules.evaluate`` interprets it,
 ``dataplane.nft`` encodes it. All records are frozen and compare by content, so that equal meaning is equal data.
 
-What a flow is judged by: the *flow tuple* is the one that the flow began with, as connection tracking keeps it: source of the
-original direction, destination and destination port after any translation of the destination. Matches that are named ``Header...``
-look at the packet itself instead; the fixed part needs them before connection tracking has seen the packet.
+What a flow is judged by is the basis of its chain. The *flow tuple* is the one that the flow began with, as connection tracking keeps
+it: source of the original direction, destination and destination port after any translation of the destination. Before translation
+(preDNAT) and without connections (doNotTrack) there are other bases. Matches that are named ``Header...`` look at the packet itself in
+every chain; the fixed part needs them before connection tracking has seen the packet.
 
 A match that names a family never matches a packet of the other family, negated or not.
 """
@@ -57,6 +58,17 @@ class Tuple(enum.Enum):
     REPLY = "reply"
 
 
+class Basis(enum.Enum):
+    """What Address, AddressIn, Port, PortIn, AddressPortIn and Icmp look at."""
+
+    FLOW = "flow"
+    """The flow's first packet with its destination translated."""
+    ORIGINAL = "original"
+    """The flow's first packet as it was sent."""
+    HEADER = "header"
+    """This packet."""
+
+
 # --- matches --------------------------------------------------------------------------------------------------------
 
 
@@ -65,6 +77,14 @@ class InterfacePrefix(Ir, frozen=True):
 
     via: Via
     prefix: str
+    negated: bool = False
+
+
+class InterfaceIs(Ir, frozen=True):
+    """The interface has this name."""
+
+    via: Via
+    name: str
     negated: bool = False
 
 
@@ -162,6 +182,35 @@ class SourceIn(Ir, frozen=True):
     source: Tuple = Tuple.HEADER
 
 
+class HardwareIn(Ir, frozen=True):
+    """(incoming interface, source hardware address) is in a HARDWARE set. A packet without such a header never matches."""
+
+    set_name: str
+
+
+class InterfaceIn(Ir, frozen=True):
+    """The incoming interface is in an INTERFACES set."""
+
+    set_name: str
+
+
+class Untracked(Ir, frozen=True):
+    """The packet was accepted by ``AcceptUntracked`` before."""
+
+
+class RateOver(Ir, frozen=True):
+    """More packets than these came here. Counted for each rule by itself."""
+
+    per_second: int
+    burst: int
+
+
+class ConnectionsOver(Ir, frozen=True):
+    """The packet's flow is one more than these that came here and still exist. Counted for each rule by itself."""
+
+    count: int
+
+
 class HeaderAddress(Ir, frozen=True):
     """The header's address is in ``net``."""
 
@@ -193,6 +242,7 @@ class HeaderIcmp6(Ir, frozen=True):
 
 Match = (
     InterfacePrefix
+    | InterfaceIs
     | NoInterface
     | Family
     | StateIs
@@ -206,6 +256,11 @@ Match = (
     | AddressPortIn
     | Icmp
     | SourceIn
+    | HardwareIn
+    | InterfaceIn
+    | Untracked
+    | RateOver
+    | ConnectionsOver
     | HeaderAddress
     | HeaderAddressIn
     | HeaderUdp
@@ -222,6 +277,17 @@ class Accept(Ir, frozen=True):
 
 class Drop(Ir, frozen=True):
     """The packet ends here."""
+
+
+class Reject(Ir, frozen=True):
+    """The packet ends here, and its sender is told: by a TCP reset, or by "administratively prohibited" (RFC 1812, RFC 4443)."""
+
+    reset: bool
+    """Only beside Protocol 6."""
+
+
+class Return(Ir, frozen=True):
+    """Back to the rule after the last Jump."""
 
 
 class Jump(Ir, frozen=True):
@@ -243,6 +309,14 @@ class Dispatch(Ir, frozen=True):
     via: Via
 
 
+class DispatchAddress(Ir, frozen=True):
+    """Goto the chain that an ADDRESS_CHAINS map holds for the header's address; the next rule when it holds none."""
+
+    map_name: str
+    family: int
+    side: Side
+
+
 class CheckGeneration(Ir, frozen=True):
     """A flow that was accepted in the current generation goes on (related packets of it in ``related``); others: the next rule."""
 
@@ -254,11 +328,54 @@ class AcceptFlow(Ir, frozen=True):
     """Accept, and remember in the flow that it was accepted in the current generation."""
 
 
+class AcceptUntracked(Ir, frozen=True):
+    """Accept in a raw chain; the packet gets no connection, and the filter chains know it again (``Untracked``)."""
+
+
+class TranslateDestination(Ir, frozen=True):
+    """The flow goes to this address instead (chains of PREROUTING_NAT and OUTPUT_NAT), and port where it is not 0."""
+
+    address: Prefix
+    port: int = 0
+
+
+class TranslateSource(Ir, frozen=True):
+    """The flow comes from this address instead, or from that of the outgoing interface (chains of POSTROUTING_NAT)."""
+
+    address: Prefix | None
+    first_port: int = 0
+    last_port: int = 0
+    """Ports to choose from; 0: keep the port if it is free."""
+
+
+class SetDscp(Ir, frozen=True):
+    """Writes the header's differentiated services code point (RFC 2474), and goes on with the next rule."""
+
+    family: int
+    value: int
+
+
 class Next(Ir, frozen=True):
     """Nothing: the rule only counts or logs."""
 
 
-Verdict = Accept | Drop | Jump | Goto | Dispatch | CheckGeneration | AcceptFlow | Next
+Verdict = (
+    Accept
+    | Drop
+    | Reject
+    | Return
+    | Jump
+    | Goto
+    | Dispatch
+    | DispatchAddress
+    | CheckGeneration
+    | AcceptFlow
+    | AcceptUntracked
+    | TranslateDestination
+    | TranslateSource
+    | SetDscp
+    | Next
+)
 
 
 class Log(Ir, frozen=True):
@@ -300,9 +417,18 @@ class HookPoint(enum.Enum):
     """Where a base chain sits (nft(8), ADDRESS FAMILIES)."""
 
     PREROUTING_RAW = "prerouting"
+    """Before connection tracking."""
+    PREROUTING_QOS = "prerouting-qos"
+    """After PREROUTING_RAW, still before connection tracking."""
+    PREROUTING_NAT = "prerouting-nat"
     INPUT = "input"
     FORWARD = "forward"
+    OUTPUT_RAW = "output-raw"
+    OUTPUT_NAT = "output-nat"
     OUTPUT = "output"
+    POSTROUTING_QOS = "postrouting-qos"
+    """Before POSTROUTING_NAT."""
+    POSTROUTING_NAT = "postrouting-nat"
 
 
 class Chain(Ir, frozen=True):
@@ -310,6 +436,7 @@ class Chain(Ir, frozen=True):
 
     rules: tuple[Rule, ...]
     hook: HookPoint | None = None
+    basis: Basis = Basis.FLOW
 
 
 # --- sets -----------------------------------------------------------------------------------------------------------
@@ -330,8 +457,14 @@ class SetType(enum.Enum):
     """``Source``."""
     SOURCE_NETS = "source-nets"
     """``SourceRange``; disjoint for one interface."""
+    HARDWARE = "hardware"
+    """``Hardware``."""
+    INTERFACES = "interfaces"
+    """``Interface``."""
     CHAINS = "chains"
     """Map: interface name to chain name."""
+    ADDRESS_CHAINS = "address-chains"
+    """Map: address, as text, to chain name."""
     GENERATION = "generation"
     """Map of (state, generation) to verdict; its elements belong to the datapath."""
 
@@ -358,7 +491,17 @@ class SourceRange(Ir, frozen=True, order=True):
     last: int
 
 
-Element = Prefix | Range | PortMember | Source | SourceRange
+class Hardware(Ir, frozen=True, order=True):
+    interface: str
+    mac: str
+    """``aa:bb:cc:dd:ee:ff``."""
+
+
+class Interface(Ir, frozen=True, order=True):
+    name: str
+
+
+Element = Prefix | Range | PortMember | Source | SourceRange | Hardware | Interface
 
 
 # --- the whole and its changes --------------------------------------------------------------------------------------
@@ -373,7 +516,7 @@ class Table:
     elements: dict[str, set[Element]] = field(default_factory=dict)
     """By set name; every set that is no map has an entry."""
     maps: dict[str, dict[str, str]] = field(default_factory=dict)
-    """By name of a CHAINS map: interface to chain."""
+    """By name of a CHAINS or ADDRESS_CHAINS map: interface or address to chain."""
 
 
 @dataclass(slots=True)
@@ -391,9 +534,9 @@ class TableDelta:
     removed: dict[str, set[Element]] = field(default_factory=dict)
     """By set; not for sets that are removed."""
     map_set: dict[str, dict[str, str]] = field(default_factory=dict)
-    """By map: interfaces that are new or lead to another chain."""
+    """By map: keys that are new or lead to another chain."""
     map_removed: dict[str, set[str]] = field(default_factory=dict)
-    """By map: interfaces that are gone or lead to another chain; to be deleted before ``map_set`` is added."""
+    """By map: keys that are gone or lead to another chain; to be deleted before ``map_set`` is added."""
     revokes: bool = False
     """A permission may have gone: flows that were accepted before must be judged again."""
 

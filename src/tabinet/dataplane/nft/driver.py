@@ -22,6 +22,7 @@ import msgspec
 from tabinet.dataplane.nft import encode
 from tabinet.dataplane.nft.counters import TableCounters, summarize
 from tabinet.dataplane.nft.plan import (
+    MAPS_TO_CHAINS,
     Changes,
     NewSet,
     base_hook,
@@ -193,9 +194,9 @@ class NftDriver:
             changes.elements_added[physical] = encode.encode_elements(table.sets[name], delta.added.get(name, ()))
         for name in delta.map_removed.keys() | delta.map_set.keys():
             if name not in grown:
-                physical = self._physical(name)
-                changes.maps_removed[physical] = encode.encode_interfaces(delta.map_removed.get(name, ()))
-                changes.maps_added[physical] = encode.encode_mapping(delta.map_set.get(name, {}).items())
+                physical, definition = self._physical(name), table.sets[name]
+                changes.maps_removed[physical] = encode.encode_keys(definition, delta.map_removed.get(name, ()))
+                changes.maps_added[physical] = encode.encode_mapping(definition, delta.map_set.get(name, {}).items())
         rewritten = dict.fromkeys(delta.chains)
         if grown:
             rewritten.update(dict.fromkeys(name for name, chain in table.chains.items() if not grown.isdisjoint(encode.sets_of(chain))))
@@ -223,7 +224,7 @@ class NftDriver:
         definition = table.sets[name]
         step = step_for(definition, self._count(table, name))
         self._steps[name] = step
-        is_map = definition.type in (SetType.CHAINS, SetType.GENERATION)
+        is_map = definition.type in MAPS_TO_CHAINS or definition.type is SetType.GENERATION
         spec = encode.encode_set(definition, capacity(definition, step))
         changes.sets_added[physical_name(name, step)] = NewSet(spec, self._wanted(table, name), is_map)
 
@@ -270,7 +271,7 @@ class NftDriver:
             wanted = set(self._wanted(table, name))
             if present == wanted:
                 continue
-            is_map = definition.type is SetType.CHAINS
+            is_map = definition.type in MAPS_TO_CHAINS
             removed, added = (changes.maps_removed, changes.maps_added) if is_map else (changes.elements_removed, changes.elements_added)
             removed[physical] = tuple(sorted(present - wanted, key=_place))
             added[physical] = tuple(sorted(wanted - present, key=_place))
@@ -281,17 +282,18 @@ class NftDriver:
         return physical_name(name, self._steps[name])
 
     def _encoded(self, table: Table, chain: str) -> list[encode.Encoded]:
-        return [encode.encode_rule(rule, self._generation, self._physical) for rule in table.chains[chain].rules]
+        basis = table.chains[chain].basis
+        return [encode.encode_rule(rule, self._generation, self._physical, basis) for rule in table.chains[chain].rules]
 
     def _count(self, table: Table, name: str) -> int:
-        if table.sets[name].type is SetType.CHAINS:
+        if table.sets[name].type in MAPS_TO_CHAINS:
             return len(table.maps[name])
         return len(table.elements.get(name, ()))
 
     def _wanted(self, table: Table, name: str) -> tuple[Element, ...]:
         definition = table.sets[name]
-        if definition.type is SetType.CHAINS:
-            return encode.encode_mapping(table.maps[name].items())
+        if definition.type in MAPS_TO_CHAINS:
+            return encode.encode_mapping(definition, table.maps[name].items())
         return encode.encode_elements(definition, table.elements.get(name, ()))
 
     def _commit(self, changes: Changes, first: list[NftOp], *, may_preload: bool) -> int:

@@ -14,22 +14,28 @@ import msgspec
 
 from tabinet.calc.messages import PortMember
 from tabinet.kernel import nftexpr as x
-from tabinet.kernel.nftables import Element, SetSpec
-from tabinet.lib.ip import IPV4, Prefix
+from tabinet.kernel.nftables import Element, Hook, SetSpec
+from tabinet.lib.ip import IPV4, Prefix, parse_address
 from tabinet.rules import ir
-from tabinet.rules.ir import HookPoint, SetDef, SetType, Side, State, Via
-from tabinet.rules.marks import GENERATION_MASK, generation_mark
+from tabinet.rules.ir import Basis, HookPoint, SetDef, SetType, Side, State, Via
+from tabinet.rules.marks import GENERATION_MASK, UNTRACKED_MARK, generation_mark
 
 NameOf = Callable[[str], str]
 """The name in the kernel of a set or map of the IR."""
 
 HOOKS = {
-    HookPoint.PREROUTING_RAW: (0, -300),
-    HookPoint.INPUT: (1, 0),
-    HookPoint.FORWARD: (2, 0),
-    HookPoint.OUTPUT: (3, 0),
+    HookPoint.PREROUTING_RAW: Hook(0, -300),
+    HookPoint.PREROUTING_QOS: Hook(0, -290),
+    HookPoint.PREROUTING_NAT: Hook(0, -100, "nat"),
+    HookPoint.INPUT: Hook(1, 0),
+    HookPoint.FORWARD: Hook(2, 0),
+    HookPoint.OUTPUT_RAW: Hook(3, -300),
+    HookPoint.OUTPUT_NAT: Hook(3, -100, "nat"),
+    HookPoint.OUTPUT: Hook(3, 0),
+    HookPoint.POSTROUTING_QOS: Hook(4, -150),
+    HookPoint.POSTROUTING_NAT: Hook(4, 100, "nat"),
 }
-"""NF_INET_* and priority (nft(8): raw is -300, filter 0)."""
+"""Priorities as nft(8) has them: raw -300, mangle -150, dstnat -100, filter 0, srcnat 100."""
 
 _DIGEST_KIND = 0x74
 """Type of our entry in a rule's user data; nft(8) knows 0 and 1 and skips the others."""
@@ -59,12 +65,12 @@ class Encoded(msgspec.Struct, frozen=True, gc=False):
     """Sets and maps that it looks up, by their names in the kernel."""
 
 
-def encode_rule(rule: ir.Rule, generation: int, name_of: NameOf) -> Encoded:
-    """The rule's bytes."""
+def encode_rule(rule: ir.Rule, generation: int, name_of: NameOf, basis: Basis = Basis.FLOW) -> Encoded:
+    """The bytes of a rule of a chain with this basis."""
     parts: list[bytes] = []
     sets: list[str] = []
     for match in rule.matches:
-        parts += _match(match, name_of)
+        parts += _match(match, name_of, basis)
         named = _set_of(match)
         if named:
             sets.append(name_of(named))
@@ -79,6 +85,8 @@ def encode_rule(rule: ir.Rule, generation: int, name_of: NameOf) -> Encoded:
             parts.append(x.verdict(x.Verdict.ACCEPT))
         case ir.Drop():
             parts.append(x.verdict(x.Verdict.DROP))
+        case ir.Return():
+            parts.append(x.verdict(x.Verdict.RETURN))
         case ir.Jump(chain=chain):
             parts.append(x.verdict(x.Verdict.JUMP, chain))
             targets = (chain,)
@@ -87,6 +95,9 @@ def encode_rule(rule: ir.Rule, generation: int, name_of: NameOf) -> Encoded:
             targets = (chain,)
         case ir.Dispatch(map_name=name, via=via):
             parts += [x.meta(_interface_key(via), x.reg(0)), x.verdict_map(name_of(name), x.reg(0))]
+            sets.append(name_of(name))
+        case ir.DispatchAddress(map_name=name, family=family, side=side):
+            parts += [*_header_address(family, side), x.verdict_map(name_of(name), x.reg(0))]
             sets.append(name_of(name))
         case ir.CheckGeneration(map_name=name):
             parts += [x.ct(x.Ct.STATE, x.reg(0)), x.ct(x.Ct.MARK, x.reg(1))]
@@ -97,10 +108,57 @@ def encode_rule(rule: ir.Rule, generation: int, name_of: NameOf) -> Encoded:
             keep, put = x.host32(~GENERATION_MASK), x.host32(generation_mark(generation))
             parts += [x.ct(x.Ct.MARK, x.reg(0)), x.bitwise(x.reg(0), x.reg(0), keep, put), x.ct_set(x.Ct.MARK, x.reg(0))]
             parts.append(x.verdict(x.Verdict.ACCEPT))
-        case ir.Next():
-            pass
+        case _:
+            parts += _statement(rule.verdict)
     expressions = x.rule(*parts)
     return Encoded(expressions, _userdata(rule.comment, expressions), targets, tuple(sets))
+
+
+def _statement(verdict: ir.Verdict) -> list[bytes]:
+    """Verdicts that do something to the packet or its flow."""
+    first = x.reg(0)
+    match verdict:
+        case ir.Next():
+            return []
+        case ir.Reject(reset=reset):
+            return [x.reject_tcp_reset() if reset else x.reject_icmp_admin_prohibited()]
+        case ir.AcceptUntracked():
+            marked = [x.meta(x.Meta.MARK, first), x.bitwise(first, first, x.host32(~UNTRACKED_MARK), x.host32(UNTRACKED_MARK))]
+            return [x.notrack(), *marked, x.meta_set(x.Meta.MARK, first), x.verdict(x.Verdict.ACCEPT)]
+        case ir.TranslateDestination(address=address, port=port):
+            load = [x.immediate(first, address.packed)]
+            if port:
+                load.append(x.immediate(x.reg(4), x.port(port)))
+            chosen = x.reg(4) if port else 0
+            nfproto = _NFPROTO[address.family][0]
+            return [*load, x.translate(source=False, nfproto=nfproto, address=first, first_port=chosen, last_port=chosen)]
+        case ir.TranslateSource(address=address_or_none, first_port=low, last_port=high):
+            load = [x.immediate(x.reg(4), x.port(low)), x.immediate(x.reg(5), x.port(high))] if low else []
+            ports = (x.reg(4), x.reg(5)) if low else (0, 0)
+            if address_or_none is None:
+                return [*load, x.masquerade(*ports)]
+            load.append(x.immediate(first, address_or_none.packed))
+            nfproto = _NFPROTO[address_or_none.family][0]
+            return [*load, x.translate(source=True, nfproto=nfproto, address=first, first_port=ports[0], last_port=ports[1])]
+        case ir.SetDscp(family=family, value=value):
+            return _set_dscp(family, value)
+        case _:
+            raise AssertionError(verdict)
+
+
+def _set_dscp(family: int, value: int) -> list[bytes]:
+    """RFC 2474: in IPv4 the upper 6 bits of the second byte; in IPv6 the upper 6 bits of the traffic class, which begins at bit 4."""
+    if family == IPV4:
+        mask, put, checksum = 0xFF03, value << 2, 10
+    else:
+        mask, put, checksum = 0xF03F, value << 6, -1
+    first = x.reg(0)
+    return [
+        *_family(family),
+        x.payload(x.NETWORK_HEADER, 0, 2, first),
+        x.bitwise(first, first, mask.to_bytes(2, "big"), put.to_bytes(2, "big")),
+        x.payload_set(x.NETWORK_HEADER, 0, 2, first, checksum_offset_bytes=checksum),
+    ]
 
 
 def sets_of(chain: ir.Chain) -> Iterator[str]:
@@ -110,7 +168,7 @@ def sets_of(chain: ir.Chain) -> Iterator[str]:
             named = _set_of(match)
             if named:
                 yield named
-        if isinstance(rule.verdict, ir.Dispatch | ir.CheckGeneration):
+        if isinstance(rule.verdict, ir.Dispatch | ir.DispatchAddress | ir.CheckGeneration):
             yield rule.verdict.map_name
 
 
@@ -142,8 +200,14 @@ def encode_set(definition: SetDef, size: int) -> SetSpec:
             return x.set_spec(x.Datatype.IFNAME, _ADDRESS_TYPE[definition.family], size=size)
         case SetType.SOURCE_NETS:
             return x.set_spec(x.Datatype.IFNAME, _ADDRESS_TYPE[definition.family], interval=True)
+        case SetType.HARDWARE:
+            return x.set_spec(x.Datatype.IFNAME, x.Datatype.ETHER_ADDR, size=size)
+        case SetType.INTERFACES:
+            return x.set_spec(x.Datatype.IFNAME, size=size)
         case SetType.CHAINS:
             return x.set_spec(x.Datatype.IFNAME, size=size, verdict_map=True)
+        case SetType.ADDRESS_CHAINS:
+            return x.set_spec(_ADDRESS_TYPE[definition.family], size=size, verdict_map=True)
         case SetType.GENERATION:
             return x.set_spec(x.Datatype.CT_STATE, x.Datatype.MARK, size=size, verdict_map=True)
 
@@ -163,19 +227,29 @@ def encode_elements(definition: SetDef, elements: Iterable[ir.Element]) -> tuple
                 name, length = x.ifname(element.interface), _BYTES[definition.family]
                 first, last = element.first.to_bytes(length, "big"), element.last.to_bytes(length, "big")
                 found.append(Element(x.key(name, first), end=x.key(name, last)))
+            case ir.Hardware(interface=interface, mac=mac):
+                found.append(Element(x.key(x.ifname(interface), bytes.fromhex(mac.replace(":", "")))))
+            case ir.Interface(name=interface):
+                found.append(Element(x.ifname(interface)))
             case ir.Range():
                 found += _interval(element, 2 if definition.type is SetType.PORTS else _BYTES[definition.family])
     return tuple(sorted(found, key=_element_order))
 
 
-def encode_mapping(mapping: Iterable[tuple[str, str]]) -> tuple[Element, ...]:
-    """The kernel's elements of a CHAINS map, sorted."""
-    return tuple(Element(x.ifname(interface), verdict=x.Verdict.GOTO, chain=chain) for interface, chain in sorted(mapping))
+def encode_mapping(definition: SetDef, mapping: Iterable[tuple[str, str]]) -> tuple[Element, ...]:
+    """The kernel's elements of a map to chains, sorted."""
+    return tuple(
+        sorted((Element(_map_key(definition, key), verdict=x.Verdict.GOTO, chain=chain) for key, chain in mapping), key=_element_order)
+    )
 
 
-def encode_interfaces(interfaces: Iterable[str]) -> tuple[Element, ...]:
-    """The kernel's elements of a CHAINS map by which keys are deleted, sorted."""
-    return tuple(Element(x.ifname(interface)) for interface in sorted(interfaces))
+def encode_keys(definition: SetDef, keys: Iterable[str]) -> tuple[Element, ...]:
+    """The kernel's elements of a map to chains by which keys are deleted, sorted."""
+    return tuple(sorted((Element(_map_key(definition, key)) for key in keys), key=_element_order))
+
+
+def _map_key(definition: SetDef, key: str) -> bytes:
+    return x.ifname(key) if definition.type is SetType.CHAINS else parse_address(key).packed
 
 
 def _interval(element: ir.Range, length: int) -> list[Element]:
@@ -196,7 +270,7 @@ def _userdata(comment: str, expressions: bytes) -> bytes:
 
 def _set_of(match: ir.Match) -> str:
     match match:
-        case ir.AddressIn() | ir.PortIn() | ir.AddressPortIn() | ir.SourceIn() | ir.HeaderAddressIn():
+        case ir.AddressIn() | ir.PortIn() | ir.AddressPortIn() | ir.SourceIn() | ir.HeaderAddressIn() | ir.HardwareIn() | ir.InterfaceIn():
             return match.set_name
         case _:
             return ""
@@ -210,14 +284,40 @@ def _compare(negated: bool) -> x.Compare:
     return x.Compare.NE if negated else x.Compare.EQ
 
 
-def _flow_address(side: Side, family: int, register: int) -> bytes:
-    """Source of the original direction; destination after translation, which is where the replies come from."""
-    key = x.Ct.SRC_IP if family == IPV4 else x.Ct.SRC_IP6
-    return x.ct(key, register, x.CtDirection.ORIGINAL if side is Side.SOURCE else x.CtDirection.REPLY)
+def _address(basis: Basis, side: Side, family: int, register: int) -> list[bytes]:
+    """Loads an address of the flow or of the packet; goes on only in the family."""
+    source = side is Side.SOURCE
+    match basis:
+        case Basis.FLOW:  # the destination after translation is where the replies come from
+            key = x.Ct.SRC_IP if family == IPV4 else x.Ct.SRC_IP6
+            return [x.ct(key, register, x.CtDirection.ORIGINAL if source else x.CtDirection.REPLY)]
+        case Basis.ORIGINAL:
+            keys = (x.Ct.SRC_IP, x.Ct.DST_IP) if family == IPV4 else (x.Ct.SRC_IP6, x.Ct.DST_IP6)
+            return [x.ct(keys[0] if source else keys[1], register, x.CtDirection.ORIGINAL)]
+        case Basis.HEADER:
+            return _header_address(family, side, register)
 
 
-def _flow_port(side: Side, register: int) -> bytes:
-    return x.ct(x.Ct.PROTO_SRC, register, x.CtDirection.ORIGINAL if side is Side.SOURCE else x.CtDirection.REPLY)
+def _port(basis: Basis, side: Side, register: int) -> bytes:
+    source = side is Side.SOURCE
+    match basis:
+        case Basis.FLOW:
+            return x.ct(x.Ct.PROTO_SRC, register, x.CtDirection.ORIGINAL if source else x.CtDirection.REPLY)
+        case Basis.ORIGINAL:
+            return x.ct(x.Ct.PROTO_SRC if source else x.Ct.PROTO_DST, register, x.CtDirection.ORIGINAL)
+        case Basis.HEADER:
+            return x.payload(x.TRANSPORT_HEADER, 0 if source else 2, 2, register)
+
+
+def _icmp(basis: Basis, register: int) -> bytes:
+    """Type and code, as connection tracking keeps them: in the place of the destination port."""
+    if basis is Basis.HEADER:
+        return x.payload(x.TRANSPORT_HEADER, 0, 2, register)
+    return x.ct(x.Ct.PROTO_DST, register, x.CtDirection.ORIGINAL)
+
+
+def _header_address(family: int, side: Side, register: int = x.reg(0)) -> list[bytes]:
+    return [*_family(family), x.payload(x.NETWORK_HEADER, _HEADER_OFFSET[family, side], _BYTES[family], register)]
 
 
 def _between(first: bytes, last: bytes, negated: bool) -> bytes:
@@ -226,57 +326,71 @@ def _between(first: bytes, last: bytes, negated: bool) -> bytes:
     return x.in_range(x.reg(0), _compare(negated), first, last)
 
 
-def _match(match: ir.Match, name_of: NameOf) -> list[bytes]:
+def _match(match: ir.Match, name_of: NameOf, basis: Basis) -> list[bytes]:
     """The expressions that go on only where the match holds."""
     first = x.reg(0)
     match match:
-        case ir.InterfacePrefix(via=via, prefix=prefix, negated=negated):
-            return [x.meta(_interface_key(via), first), x.compare(first, _compare(negated), x.ifname_prefix(prefix))]
-        case ir.NoInterface(via=via):
-            key = x.Meta.IIF if via is Via.IN else x.Meta.OIF
-            return [x.meta(key, first), x.compare(first, x.Compare.EQ, x.host32(0))]
-        case ir.Family(family=family):
-            return [x.meta(x.Meta.NFPROTO, first), x.compare(first, x.Compare.EQ, _NFPROTO[family])]
-        case ir.StateIs(states=states):
-            bits = 0
-            for state in states:
-                bits |= _STATES[state]
-            return [
-                x.ct(x.Ct.STATE, first),
-                x.bitwise(first, first, x.host32(bits), x.host32(0)),
-                x.compare(first, x.Compare.NE, x.host32(0)),
-            ]
-        case ir.ReplyDirection():
-            return [x.ct(x.Ct.DIRECTION, first), x.compare(first, x.Compare.EQ, bytes((x.CtDirection.REPLY,)))]
-        case ir.OriginalDirection():
-            return [x.ct(x.Ct.DIRECTION, first), x.compare(first, x.Compare.EQ, bytes((x.CtDirection.ORIGINAL,)))]
         case ir.Protocol(number=number, negated=negated):
             return [x.meta(x.Meta.L4PROTO, first), x.compare(first, _compare(negated), bytes((number,)))]
         case ir.Icmp(type=kind, code=code, negated=negated):
             low, high = bytes((kind, code or 0)), bytes((kind, 255 if code is None else code))
-            return [x.ct(x.Ct.PROTO_DST, first, x.CtDirection.ORIGINAL), _between(low, high, negated)]
+            return [_icmp(basis, first), _between(low, high, negated)]
         case ir.Port(side=side, first=low_port, last=high_port, negated=negated):
-            return [_flow_port(side, first), _between(x.port(low_port), x.port(high_port), negated)]
+            return [_port(basis, side, first), _between(x.port(low_port), x.port(high_port), negated)]
         case ir.PortIn(side=side, set_name=name, negated=negated):
-            return [_flow_port(side, first), x.lookup(name_of(name), first, inverted=negated)]
+            return [_port(basis, side, first), x.lookup(name_of(name), first, inverted=negated)]
         case ir.Address(side=side, family=family, first=low_value, last=high_value, negated=negated):
             size = _BYTES[family]
-            return [
-                _flow_address(side, family, first),
-                _between(low_value.to_bytes(size, "big"), high_value.to_bytes(size, "big"), negated),
-            ]
+            values = low_value.to_bytes(size, "big"), high_value.to_bytes(size, "big")
+            return [*_address(basis, side, family, first), _between(*values, negated)]
         case ir.AddressIn(side=side, family=family, set_name=name, negated=negated):
-            return [_flow_address(side, family, first), x.lookup(name_of(name), first, inverted=negated)]
+            return [*_address(basis, side, family, first), x.lookup(name_of(name), first, inverted=negated)]
         case ir.AddressPortIn(side=side, family=family, set_name=name, negated=negated):
             after = _BYTES[family] // 4
             return [
-                _flow_address(side, family, first),
+                *_address(basis, side, family, first),
                 x.meta(x.Meta.L4PROTO, x.reg(after)),
-                _flow_port(side, x.reg(after + 1)),
+                _port(basis, side, x.reg(after + 1)),
                 x.lookup(name_of(name), first, inverted=negated),
             ]
         case _:
+            return _state_match(match, name_of)
+
+
+def _state_match(match: ir.Match, name_of: NameOf) -> list[bytes]:
+    first = x.reg(0)
+    match match:
+        case ir.InterfacePrefix(via=via, prefix=prefix, negated=negated):
+            return [x.meta(_interface_key(via), first), x.compare(first, _compare(negated), x.ifname_prefix(prefix))]
+        case ir.InterfaceIs(via=via, name=interface, negated=negated):
+            return [x.meta(_interface_key(via), first), x.compare(first, _compare(negated), x.ifname(interface))]
+        case ir.NoInterface(via=via):
+            key = x.Meta.IIF if via is Via.IN else x.Meta.OIF
+            return [x.meta(key, first), x.compare(first, x.Compare.EQ, x.host32(0))]
+        case ir.Family(family=family):
+            return _family(family)
+        case ir.StateIs(states=states):
+            bits = 0
+            for state in states:
+                bits |= _STATES[state]
+            return _any_bit([x.ct(x.Ct.STATE, first)], bits)
+        case ir.Untracked():
+            return [*_any_bit([x.ct(x.Ct.STATE, first)], x.CtState.UNTRACKED), *_any_bit([x.meta(x.Meta.MARK, first)], UNTRACKED_MARK)]
+        case ir.ReplyDirection():
+            return [x.ct(x.Ct.DIRECTION, first), x.compare(first, x.Compare.EQ, bytes((x.CtDirection.REPLY,)))]
+        case ir.OriginalDirection():
+            return [x.ct(x.Ct.DIRECTION, first), x.compare(first, x.Compare.EQ, bytes((x.CtDirection.ORIGINAL,)))]
+        case ir.RateOver(per_second=rate, burst=burst):
+            return [x.limit(rate, 1, burst, over=True)]
+        case ir.ConnectionsOver(count=count):
+            return [x.connections_over(count)]
+        case _:
             return _header_match(match, name_of)
+
+
+def _any_bit(load: list[bytes], bits: int) -> list[bytes]:
+    first = x.reg(0)
+    return [*load, x.bitwise(first, first, x.host32(bits), x.host32(0)), x.compare(first, x.Compare.NE, x.host32(0))]
 
 
 def _header_match(match: ir.Match, name_of: NameOf) -> list[bytes]:
@@ -285,28 +399,20 @@ def _header_match(match: ir.Match, name_of: NameOf) -> list[bytes]:
         case ir.SourceIn(family=family, set_name=name, source=source):
             address = x.reg(4)
             if source is ir.Tuple.HEADER:
-                return [
-                    *_family(family),
-                    x.meta(x.Meta.IIFNAME, first),
-                    x.payload(x.NETWORK_HEADER, _HEADER_OFFSET[family, Side.SOURCE], _BYTES[family], address),
-                    x.lookup(name_of(name), first),
-                ]
+                header = _header_address(family, Side.SOURCE, address)
+                return [*header, x.meta(x.Meta.IIFNAME, first), x.lookup(name_of(name), first)]
             key = x.Ct.SRC_IP if family == IPV4 else x.Ct.SRC_IP6
             direction = x.CtDirection.ORIGINAL if source is ir.Tuple.ORIGINAL else x.CtDirection.REPLY
             return [x.meta(x.Meta.IIFNAME, first), x.ct(key, address, direction), x.lookup(name_of(name), first)]
+        case ir.HardwareIn(set_name=name):
+            return [x.meta(x.Meta.IIFNAME, first), x.payload(x.LINK_HEADER, 6, 6, x.reg(4)), x.lookup(name_of(name), first)]
+        case ir.InterfaceIn(set_name=name):
+            return [x.meta(x.Meta.IIFNAME, first), x.lookup(name_of(name), first)]
         case ir.HeaderAddress(side=side, net=net):
             size = _BYTES[net.family]
-            return [
-                *_family(net.family),
-                x.payload(x.NETWORK_HEADER, _HEADER_OFFSET[net.family, side], size, first),
-                _between(net.packed, net.last.to_bytes(size, "big"), False),
-            ]
+            return [*_header_address(net.family, side), _between(net.packed, net.last.to_bytes(size, "big"), False)]
         case ir.HeaderAddressIn(side=side, family=family, set_name=name):
-            return [
-                *_family(family),
-                x.payload(x.NETWORK_HEADER, _HEADER_OFFSET[family, side], _BYTES[family], first),
-                x.lookup(name_of(name), first),
-            ]
+            return [*_header_address(family, side), x.lookup(name_of(name), first)]
         case ir.HeaderUdp(source_port=source_port, destination_port=destination_port):
             ports = x.port(source_port) + x.port(destination_port)
             return [

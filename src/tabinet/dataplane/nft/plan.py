@@ -31,6 +31,7 @@ from tabinet.rules.ir import HookPoint, SetDef, SetType
 SMALLEST = 1024
 HEADROOM = 4
 GENERATION_SIZE = 16
+MAPS_TO_CHAINS = (SetType.CHAINS, SetType.ADDRESS_CHAINS)
 _UNBOUNDED = (SetType.NETS, SetType.PORTS, SetType.SOURCE_NETS)
 
 
@@ -66,10 +67,7 @@ def parse_physical(physical: str) -> tuple[str, int]:
 
 def base_hook(point: HookPoint | None) -> Hook | None:
     """Where the kernel hangs a chain."""
-    if point is None:
-        return None
-    number, priority = HOOKS[point]
-    return Hook(number, priority)
+    return None if point is None else HOOKS[point]
 
 
 @dataclass(slots=True)

@@ -11,17 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tabinet.calc.messages import PortMember
+from tabinet.dataplane.nft.encode import HOOKS
+from tabinet.dataplane.nft.plan import MAPS_TO_CHAINS
 from tabinet.lib.ip import BITS, IPV4, Prefix
 from tabinet.rules import ir
-from tabinet.rules.ir import SetDef, SetType, Side, Table, Via
-from tabinet.rules.marks import GENERATION_MASK, generation_mark
+from tabinet.rules.ir import Basis, SetDef, SetType, Side, Table, Via
+from tabinet.rules.marks import GENERATION_MASK, UNTRACKED_MARK, generation_mark
 
-_HOOKS = {
-    ir.HookPoint.PREROUTING_RAW: "type filter hook prerouting priority raw; policy accept;",
-    ir.HookPoint.INPUT: "type filter hook input priority filter; policy accept;",
-    ir.HookPoint.FORWARD: "type filter hook forward priority filter; policy accept;",
-    ir.HookPoint.OUTPUT: "type filter hook output priority filter; policy accept;",
-}
+_HOOK_NAMES = ("prerouting", "input", "forward", "output", "postrouting")
 _ADDRESS = {4: "ipv4_addr", 6: "ipv6_addr"}
 _IP = {4: "ip", 6: "ip6"}
 
@@ -34,21 +31,23 @@ def render_table(table: Table, generation: int, name: str = "tabinet") -> str:
         lines.append(f"\tchain {chain} {{")
         hook = table.chains[chain].hook
         if hook is not None:
-            lines.append(f"\t\t{_HOOKS[hook]}")
+            place = HOOKS[hook]
+            lines.append(f"\t\ttype {place.type} hook {_HOOK_NAMES[place.hook]} priority {place.priority}; policy accept;")
         lines.append("\t}")
     for set_name, definition in sorted(table.sets.items()):
         lines += _render_set(table, set_name, definition, generation)
     for chain in sorted(table.chains):
         lines.append(f"\tchain {chain} {{")
-        lines += [f"\t\t{render_rule(rule, generation)}" for rule in table.chains[chain].rules]
+        basis = table.chains[chain].basis
+        lines += [f"\t\t{render_rule(rule, generation, basis)}" for rule in table.chains[chain].rules]
         lines.append("\t}")
     lines.append("}")
     return "\n".join(lines) + "\n"
 
 
-def render_rule(rule: ir.Rule, generation: int) -> str:
-    """One rule as a line."""
-    parts = [_match(match) for match in rule.matches]
+def render_rule(rule: ir.Rule, generation: int, basis: Basis = Basis.FLOW) -> str:
+    """One rule of a chain with this basis as a line."""
+    parts = [_match(match, basis) for match in rule.matches]
     if rule.counter:
         parts.append("counter")
     if rule.log is not None:
@@ -66,35 +65,78 @@ def _verdict(verdict: ir.Verdict, generation: int) -> str:
             return "accept"
         case ir.Drop():
             return "drop"
+        case ir.Return():
+            return "return"
         case ir.Jump(chain=chain):
             return f"jump {chain}"
         case ir.Goto(chain=chain):
             return f"goto {chain}"
         case ir.Dispatch(map_name=name, via=via):
             return f"{_interface(via)} vmap @{name}"
+        case ir.DispatchAddress(map_name=name, family=family, side=side):
+            return f"{_header_address(side, family)} vmap @{name}"
         case ir.CheckGeneration(map_name=name):
             return f"ct state . ct mark & {GENERATION_MASK:#010x} vmap @{name}"
         case ir.AcceptFlow():
             keep = ~GENERATION_MASK & 0xFFFFFFFF
             return f"ct mark set ct mark & {keep:#010x} | {generation_mark(generation):#010x} accept"
+        case _:
+            return _statement(verdict)
+
+
+def _statement(verdict: ir.Verdict) -> str:
+    match verdict:
         case ir.Next():
             return ""
+        case ir.Reject(reset=reset):
+            return f"reject with {'tcp reset' if reset else 'icmpx admin-prohibited'}"
+        case ir.AcceptUntracked():
+            return f"notrack meta mark set meta mark | {UNTRACKED_MARK:#010x} accept"
+        case ir.TranslateDestination(address=address, port=port):
+            return f"dnat {_IP[address.family]} to {_with_port(address, str(port) if port else '')}"
+        case ir.TranslateSource(address=address_or_none, first_port=low, last_port=high):
+            ports = _between(low, high) if low else ""
+            if address_or_none is None:
+                return f"masquerade to :{ports}" if ports else "masquerade"
+            return f"snat {_IP[address_or_none.family]} to {_with_port(address_or_none, ports)}"
+        case ir.SetDscp(family=family, value=value):
+            return f"{_IP[family]} dscp set {value}"
+        case _:
+            raise AssertionError(verdict)
+
+
+def _with_port(address: Prefix, port: str) -> str:
+    if not port:
+        return address.address
+    return f"{address.address}:{port}" if address.family == IPV4 else f"[{address.address}]:{port}"
 
 
 def _interface(via: Via) -> str:
     return "iifname" if via is Via.IN else "oifname"
 
 
-def _flow_address(side: Side, family: int) -> str:
-    return f"ct {'original' if side is Side.SOURCE else 'reply'} {_IP[family]} saddr"
+def _address(basis: Basis, side: Side, family: int) -> str:
+    match basis:
+        case Basis.FLOW:
+            return f"ct {'original' if side is Side.SOURCE else 'reply'} {_IP[family]} saddr"
+        case Basis.ORIGINAL:
+            return f"ct original {_IP[family]} {'saddr' if side is Side.SOURCE else 'daddr'}"
+        case Basis.HEADER:
+            return _header_address(side, family)
 
 
 def _header_address(side: Side, family: int) -> str:
     return f"{_IP[family]} {'saddr' if side is Side.SOURCE else 'daddr'}"
 
 
-def _flow_port(side: Side) -> str:
-    return f"ct {'original' if side is Side.SOURCE else 'reply'} proto-src"
+def _port(basis: Basis, side: Side) -> str:
+    match basis:
+        case Basis.FLOW:
+            return f"ct {'original' if side is Side.SOURCE else 'reply'} proto-src"
+        case Basis.ORIGINAL:
+            return f"ct original {'proto-src' if side is Side.SOURCE else 'proto-dst'}"
+        case Basis.HEADER:
+            return f"th {'sport' if side is Side.SOURCE else 'dport'}"
 
 
 def _unequal(negated: bool) -> str:
@@ -105,37 +147,52 @@ def _between(first: object, last: object) -> str:
     return f"{first}" if first == last else f"{first}-{last}"
 
 
-def _match(match: ir.Match) -> str:
+def _match(match: ir.Match, basis: Basis) -> str:
+    match match:
+        case ir.Protocol(number=number, negated=negated):
+            return f"meta l4proto {_unequal(negated)}{number}"
+        case ir.Icmp(type=kind, code=code, negated=negated):
+            low = kind << 8 | (code or 0)
+            high = kind << 8 | (255 if code is None else code)
+            where = "@th,0,16" if basis is Basis.HEADER else "ct original proto-dst"
+            return f"{where} {_unequal(negated)}{_between(low, high)}"
+        case ir.Port(side=side, first=first, last=last, negated=negated):
+            return f"{_port(basis, side)} {_unequal(negated)}{_between(first, last)}"
+        case ir.PortIn(side=side, set_name=name, negated=negated):
+            return f"{_port(basis, side)} {_unequal(negated)}@{name}"
+        case ir.Address(side=side, family=family, first=first, last=last, negated=negated):
+            return f"{_address(basis, side, family)} {_unequal(negated)}{_between(_text(family, first), _text(family, last))}"
+        case ir.AddressIn(side=side, family=family, set_name=name, negated=negated):
+            return f"{_address(basis, side, family)} {_unequal(negated)}@{name}"
+        case ir.AddressPortIn(side=side, family=family, set_name=name, negated=negated):
+            port = _port(Basis.HEADER, side)
+            return f"{_header_address(side, family)} . meta l4proto . {port} {_unequal(negated)}@{name}"
+        case _:
+            return _state_match(match)
+
+
+def _state_match(match: ir.Match) -> str:
     match match:
         case ir.InterfacePrefix(via=via, prefix=prefix, negated=negated):
             return f'{_interface(via)} {_unequal(negated)}"{prefix}*"'
+        case ir.InterfaceIs(via=via, name=name, negated=negated):
+            return f'{_interface(via)} {_unequal(negated)}"{name}"'
         case ir.NoInterface(via=via):
             return f"{'iif' if via is Via.IN else 'oif'} 0"
         case ir.Family(family=family):
             return f"meta nfproto {'ipv4' if family == IPV4 else 'ipv6'}"
         case ir.StateIs(states=states):
             return f"ct state {','.join(state.value for state in states)}"
+        case ir.Untracked():
+            return f"ct state untracked meta mark & {UNTRACKED_MARK:#010x} != 0"
         case ir.ReplyDirection():
             return "ct direction reply"
         case ir.OriginalDirection():
             return "ct direction original"
-        case ir.Protocol(number=number, negated=negated):
-            return f"meta l4proto {_unequal(negated)}{number}"
-        case ir.Icmp(type=kind, code=code, negated=negated):
-            low = kind << 8 | (code or 0)
-            high = kind << 8 | (255 if code is None else code)
-            return f"ct original proto-dst {_unequal(negated)}{_between(low, high)}"
-        case ir.Port(side=side, first=first, last=last, negated=negated):
-            return f"{_flow_port(side)} {_unequal(negated)}{_between(first, last)}"
-        case ir.PortIn(side=side, set_name=name, negated=negated):
-            return f"{_flow_port(side)} {_unequal(negated)}@{name}"
-        case ir.Address(side=side, family=family, first=first, last=last, negated=negated):
-            return f"{_flow_address(side, family)} {_unequal(negated)}{_between(_text(family, first), _text(family, last))}"
-        case ir.AddressIn(side=side, family=family, set_name=name, negated=negated):
-            return f"{_flow_address(side, family)} {_unequal(negated)}@{name}"
-        case ir.AddressPortIn(side=side, family=family, set_name=name, negated=negated):
-            port = "sport" if side is Side.SOURCE else "dport"
-            return f"{_header_address(side, family)} . meta l4proto . th {port} {_unequal(negated)}@{name}"
+        case ir.RateOver(per_second=rate, burst=burst):
+            return f"limit rate over {rate}/second burst {burst} packets"
+        case ir.ConnectionsOver(count=count):
+            return f"ct count over {count}"
         case _:
             return _header_match(match)
 
@@ -146,6 +203,10 @@ def _header_match(match: ir.Match) -> str:
             return f"iifname . {_IP[family]} saddr @{name}"
         case ir.SourceIn(family=family, set_name=name, source=source):
             return f"iifname . ct {source.value} {_IP[family]} saddr @{name}"
+        case ir.HardwareIn(set_name=name):
+            return f"iifname . ether saddr @{name}"
+        case ir.InterfaceIn(set_name=name):
+            return f"iifname @{name}"
         case ir.HeaderAddress(side=side, net=net):
             return f"{_header_address(side, net.family)} {net}"
         case ir.HeaderAddressIn(side=side, family=family, set_name=name):
@@ -164,7 +225,7 @@ def _text(family: int, value: int) -> str:
 
 def _render_set(table: Table, name: str, definition: SetDef, generation: int) -> Iterator[str]:
     key = _key_type(definition)
-    is_map = definition.type in (SetType.CHAINS, SetType.GENERATION)
+    is_map = definition.type in MAPS_TO_CHAINS or definition.type is SetType.GENERATION
     yield f"\t{'map' if is_map else 'set'} {name} {{"
     yield f"\t\ttype {key}{' : verdict' if is_map else ''}"
     if definition.type in (SetType.NETS, SetType.PORTS, SetType.SOURCE_NETS):
@@ -180,7 +241,7 @@ def _render_set(table: Table, name: str, definition: SetDef, generation: int) ->
 
 def _key_type(definition: SetDef) -> str:
     match definition.type:
-        case SetType.ADDRESSES | SetType.NETS:
+        case SetType.ADDRESSES | SetType.NETS | SetType.ADDRESS_CHAINS:
             return _ADDRESS[definition.family]
         case SetType.PORTS:
             return "inet_service"
@@ -188,13 +249,17 @@ def _key_type(definition: SetDef) -> str:
             return f"{_ADDRESS[definition.family]} . inet_proto . inet_service"
         case SetType.SOURCES | SetType.SOURCE_NETS:
             return f"ifname . {_ADDRESS[definition.family]}"
-        case SetType.CHAINS:
+        case SetType.HARDWARE:
+            return "ifname . ether_addr"
+        case SetType.CHAINS | SetType.INTERFACES:
             return "ifname"
         case SetType.GENERATION:
             return "ct_state . mark"
 
 
 def _map_elements(table: Table, name: str, definition: SetDef, generation: int) -> list[str]:
+    if definition.type is SetType.ADDRESS_CHAINS:
+        return [f"{address} : goto {chain}" for address, chain in sorted(table.maps[name].items())]
     if definition.type is SetType.CHAINS:
         return [f'"{interface}" : goto {chain}' for interface, chain in sorted(table.maps[name].items())]
     mark = f"{generation_mark(generation):#010x}"
@@ -219,6 +284,10 @@ def _element_order(element: ir.Element) -> tuple[object, ...]:
             return (element.interface, element.first)
         case ir.Range():
             return (element.first,)
+        case ir.Hardware():
+            return (element.interface, element.mac)
+        case ir.Interface():
+            return (element.name,)
 
 
 def _element(definition: SetDef, element: ir.Element) -> str:
@@ -231,6 +300,10 @@ def _element(definition: SetDef, element: ir.Element) -> str:
             return f'"{element.interface}" . {element.address.address}'
         case ir.SourceRange():
             return f'"{element.interface}" . {_range(definition.family, element.first, element.last)}'
+        case ir.Hardware():
+            return f'"{element.interface}" . {element.mac}'
+        case ir.Interface():
+            return f'"{element.name}"'
         case ir.Range() if definition.type is SetType.PORTS:
             return _between(element.first, element.last)
         case ir.Range():
