@@ -80,7 +80,9 @@ class Agent:
     """A number from 0 to 1, for the backoff."""
     status: SyncStatus | None = None
     revision: int = 0
-    """Store revision that the kernel holds."""
+    """Store revision that the kernel holds; 0 also when nothing in the store concerns hosts."""
+    programmed: bool = False
+    """The kernel has held a whole snapshot."""
     kernel_error: str = "the first snapshot is not programmed yet"
     failures: int = 0
     """Applies that failed in a row."""
@@ -232,7 +234,7 @@ class Agent:
         else:
             self.failures = 0
             if self._complete:
-                self.revision = revision
+                self.revision, self.programmed = revision, True
                 self.reporter.begin()
         self.kernel_error = report.error if self._complete else self.kernel_error
         if changed or any(report.operations.values()):
@@ -244,7 +246,7 @@ class Agent:
         if self.bgp is not None and report.addresses_changed:
             self.bgp.on_addresses_changed()
         self._publish_soon()
-        if self.revision:
+        if self.programmed:
             notify("READY=1")
 
     def _retry(self, error: str) -> None:
@@ -306,7 +308,7 @@ class Agent:
 
     def health(self) -> tuple[bool, bytes]:
         """(ready, JSON): ready means that the kernel holds what the store says, and that we follow the store."""
-        ready = self.in_sync and bool(self.revision) and not self.kernel_error
+        ready = self.in_sync and self.programmed and not self.kernel_error
         state = {
             "ready": ready,
             "in_sync": self.in_sync,

@@ -1,0 +1,89 @@
+"""The default lab, whole: real routers, BIRD, etcd, agents and packets; policies, failures and restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import secrets
+from collections.abc import Iterator
+
+import pytest
+from churn import churning
+from lab_world import assert_well, example_policies, running_lab
+
+from tabinet.lab.lab import Lab
+from tabinet.lab.launches import components
+from tabinet.lab.measure import cost_of, flows_between
+from tabinet.store.client import ResourceClient
+
+pytestmark = [pytest.mark.lab, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
+
+BETWEEN_RACKS = (("web1", "app3"), ("web3", "app1"), ("web2", "app4"), ("web4", "app2"))
+UPLINK = "tor11:host11"
+KILLED_TOGETHER = 6
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with running_lab("clos") as made:
+        yield made
+
+
+async def test_every_packet_does_what_the_profiles_say(lab: Lab) -> None:
+    await assert_well(lab, 500)
+
+
+async def test_every_packet_does_what_the_policies_say(lab: Lab) -> None:
+    async with lab.store() as store:
+        await ResourceClient(store).apply_many(example_policies())
+    report = await assert_well(lab, 500)
+    assert 0 < sum(pair.allowed for pair in report.pairs) < report.probes
+
+
+async def test_planned_restarts_lose_no_packet(lab: Lab) -> None:
+    flows = await flows_between(lab, BETWEEN_RACKS)
+    for component in ("agent", "bird"):
+        for host in ("host11", "host22"):
+            cost = await cost_of(flows, lambda host=host, component=component: lab.restart(host, component))
+            assert cost.lost == 0, f"{component} of {host}: {cost}"
+            await lab.wait_converged()
+
+
+async def test_a_killed_agent_loses_no_packet(lab: Lab) -> None:
+    cost = await cost_of(await flows_between(lab, BETWEEN_RACKS), lambda: lab.restart("host11", "agent", kill_it=True))
+    assert cost.lost == 0, cost
+
+
+async def test_traffic_goes_on_around_a_cut_link(lab: Lab) -> None:
+    flows = await flows_between(lab, BETWEEN_RACKS)
+    for silent, limit_ms in ((False, 500), (True, 2500)):  # what is measured on a quiet machine is far below
+        cost = await cost_of(flows, lambda silent=silent: lab.cut(UPLINK, silent=silent), after_s=3.0)
+        assert cost.worst_ms < limit_ms, cost
+        await lab.heal(UPLINK)
+        await lab.wait_converged()
+    await assert_well(lab)
+
+
+async def test_whatever_is_killed_at_any_moment_comes_back(lab: Lab) -> None:
+    seed = int(os.environ.get("TABINET_TEST_SEED") or secrets.randbelow(1_000_000))
+    print(f"TABINET_TEST_SEED={seed}")
+    chance = random.Random(seed)
+    victims = [(component.node, component.name) for component in components(lab.plan, lab.directory)]
+    chance.shuffle(victims)
+    changes = 0
+    for start in range(0, len(victims), KILLED_TOGETHER):
+        together = victims[start : start + KILLED_TOGETHER]
+        async with churning(lab, chance) as churn:
+            for node, name in together:
+                await asyncio.sleep(chance.random() * 0.5)
+                await lab.stop(node, name, kill_it=True)
+            chance.shuffle(together)
+            for node, name in together:
+                await asyncio.sleep(chance.random() * 0.3)
+                await lab.start(node, name)
+            await asyncio.sleep(chance.random())
+        changes += churn.changes
+        print(f"killed {together}; {churn.changes} changes, {len(churn.failures)} that failed")
+        await assert_well(lab)
+    assert changes > 20
