@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import click
 
+from tabinet.cli.place import STORE_OPTIONS, Place
+
 
 @click.command()
+@STORE_OPTIONS
 @click.option("--print-parameters", is_flag=True, help="Show all parameters with their values and where each comes from, and exit.")
 @click.pass_obj
-def agent(config: str | None, print_parameters: bool) -> int:
-    """Run the agent of this host: it programs routes, policy and BIRD as the store says. In the foreground; needs root."""
-    from tabinet.agent.main import run
-    from tabinet.cli.context import read_parameters
-    from tabinet.cli.output import show_table
+def agent(place: Place, print_parameters: bool) -> int:
+    """Run the agent of this host, in the foreground.
 
-    parameters = read_parameters(config)
+    It programs routes, policy and BIRD as the store says; needs root.
+    """
+    from tabinet.agent.main import run
+    from tabinet.cli.output import show_table
+    from tabinet.cli.place import read_parameters
+
+    parameters = read_parameters(place)
     if print_parameters:
         rows = []
         for (section, name), value in parameters.values.items():

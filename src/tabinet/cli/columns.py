@@ -1,99 +1,236 @@
-"""What ``tabinet get`` shows of each kind: columns as pure functions of the document."""
+"""What ``tabinet get`` shows of each kind: columns as pure functions of the document.
+
+Headings are those of calicoctl where it has the column.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import click
 
 Document = Mapping[str, object]
 
 
-def at(document: object, path: str, default: str = "") -> str:
-    """The value at a dotted path as text; lists with commas; ``default`` where there is none."""
+class Column(NamedTuple):
+    """A heading and what stands below it."""
+
+    title: str
+    cell: Callable[[Document], str]
+
+
+def value_at(document: object, path: str) -> object:
+    """What stands at a dotted path (``spec.ingress[0].action``, ``metadata.labels.app\\.name``); None where there is nothing."""
     value = document
-    for part in path.split("."):
-        if not isinstance(value, Mapping) or part not in value:
+    for step in _steps(path):
+        if isinstance(value, Mapping) and step in value:
+            value = value[step]
+        elif isinstance(value, list) and step.isdigit() and int(step) < len(value):
+            value = value[int(step)]
+        else:
+            return None
+    return value
+
+
+def _steps(path: str) -> list[str]:
+    escaped = path.replace("\\.", "\0").replace("[", ".").replace("]", "")
+    return [step.replace("\0", ".") for step in escaped.split(".") if step]
+
+
+def text_of(value: object, default: str = "") -> str:
+    """A value as the text of a cell: lists with commas, mappings as ``key=value``, switches as YAML writes them."""
+    match value:
+        case None | "":
             return default
-        value = value[part]
-    if value is None:
-        return default
-    if isinstance(value, list):
-        return ",".join(str(item) for item in value)
-    if isinstance(value, Mapping):
-        return ",".join(f"{key}={item}" for key, item in sorted(value.items()))
-    return str(value)
+        case bool():
+            return "true" if value else "false"
+        case list():
+            return ",".join(text_of(item) for item in value)
+        case Mapping():
+            return ",".join(f"{key}={text_of(item)}" for key, item in sorted(value.items()))
+        case _:
+            return str(value)
 
 
-def _path(path: str, default: str = "") -> Callable[[Document], str]:
-    return lambda document: at(document, path, default)
+def at(document: object, path: str, default: str = "") -> str:
+    """The value at a dotted path as text; ``default`` where there is none."""
+    return text_of(value_at(document, path), default)
 
 
-def _count(path: str) -> Callable[[Document], str]:
+def _path(title: str, path: str, default: str = "") -> Column:
+    return Column(title, lambda document: at(document, path, default))
+
+
+def _count(title: str, path: str) -> Column:
     def count(document: Document) -> str:
-        text = at(document, path)
-        return str(len(text.split(","))) if text else "0"
+        value = value_at(document, path)
+        return str(len(value)) if isinstance(value, list) else "0"
 
-    return count
-
-
-def _rules(document: Document) -> str:
-    spec = document.get("spec")
-    if not isinstance(spec, Mapping):
-        return ""
-    return "/".join(str(len(rules)) if isinstance(rules := spec.get(side), list) else "0" for side in ("ingress", "egress"))
+    return Column(title, count)
 
 
-Column = tuple[str, Callable[[Document], str]]
+def _sizes(title: str, *paths: str) -> Column:
+    """How long several lists are, as in ``2/0``."""
 
-NAME: Column = ("NAME", _path("metadata.name"))
-NAMESPACE: Column = ("NAMESPACE", _path("metadata.namespace"))
-LABELS: Column = ("LABELS", _path("metadata.labels"))
+    def sizes(document: Document) -> str:
+        values = [value_at(document, path) for path in paths]
+        return "/".join(str(len(value)) if isinstance(value, list) else "0" for value in values)
+
+    return Column(title, sizes)
+
+
+def _first(title: str, *paths: str, default: str = "") -> Column:
+    """The first of several paths where something stands."""
+    return Column(title, lambda document: next((text for path in paths if (text := at(document, path))), default))
+
+
+def _nats(document: Document) -> str:
+    value = value_at(document, "spec.ipNATs")
+    return ",".join(f"{at(item, 'externalIP')}->{at(item, 'internalIP')}" for item in value) if isinstance(value, list) else ""
+
+
+def _in_use(document: Document) -> str:
+    value = value_at(document, "spec.allocations")
+    return f"{sum(item is not None for item in value)}/{len(value)}" if isinstance(value, list) else ""
+
+
+NAME = _path("NAME", "metadata.name")
+NAMESPACE = _path("NAMESPACE", "metadata.namespace")
+LABELS = _path("LABELS", "metadata.labels")
+CREATED = _path("CREATED", "metadata.creationTimestamp")
+
+_RULES = _sizes("RULES IN/OUT", "spec.ingress", "spec.egress")
+_NODE_OF = _first("NODE", "spec.node", "spec.nodeSelector", default="(global)")
 
 _POLICY: tuple[tuple[Column, ...], tuple[Column, ...]] = (
-    (("TIER", _path("spec.tier", "default")), ("ORDER", _path("spec.order")), ("SELECTOR", _path("spec.selector", "all()"))),
-    (("TYPES", _path("spec.types")), ("RULES IN/OUT", _rules)),
+    (_path("TIER", "spec.tier", "default"), _path("ORDER", "spec.order"), _path("SELECTOR", "spec.selector", "all()")),
+    (_path("TYPES", "spec.types"), _RULES),
 )
+_STAGED = (_POLICY[0], (_path("ACTION", "spec.stagedAction", "Set"), *_POLICY[1]))
+_NETS = ((_count("NETS", "spec.nets"),), (LABELS,))
 
 COLUMNS: dict[str, tuple[tuple[Column, ...], tuple[Column, ...]]] = {
     "WorkloadEndpoint": (
         (
-            ("WORKLOAD", _path("spec.workload", "")),
-            ("NODE", _path("spec.node")),
-            ("NETWORKS", _path("spec.ipNetworks")),
-            ("INTERFACE", _path("spec.interfaceName")),
+            _first("WORKLOAD", "spec.workload", "spec.pod"),
+            _path("NODE", "spec.node"),
+            _path("NETWORKS", "spec.ipNetworks"),
+            _path("INTERFACE", "spec.interfaceName"),
         ),
-        (("PROFILES", _path("spec.profiles")), LABELS),
+        (_path("PROFILES", "spec.profiles"), Column("NATS", _nats), LABELS),
+    ),
+    "HostEndpoint": (
+        (_path("NODE", "spec.node"), _path("INTERFACE", "spec.interfaceName")),
+        (_path("IPS", "spec.expectedIPs"), _path("PROFILES", "spec.profiles"), LABELS),
     ),
     "NetworkPolicy": _POLICY,
     "GlobalNetworkPolicy": _POLICY,
-    "Tier": ((("ORDER", _path("spec.order")), ("DEFAULT ACTION", _path("spec.defaultAction", "Deny"))), ()),
-    "Profile": ((("RULES IN/OUT", _rules),), (("LABELS TO APPLY", _path("spec.labelsToApply")),)),
-    "NetworkSet": ((("NETS", _count("spec.nets")),), (LABELS,)),
-    "GlobalNetworkSet": ((("NETS", _count("spec.nets")),), (LABELS,)),
+    "StagedNetworkPolicy": _STAGED,
+    "StagedGlobalNetworkPolicy": _STAGED,
+    "StagedKubernetesNetworkPolicy": (
+        (_path("ACTION", "spec.stagedAction", "Set"),),
+        (_path("TYPES", "spec.policyTypes"), _RULES),
+    ),
+    "Tier": ((_path("ORDER", "spec.order"), _path("DEFAULT ACTION", "spec.defaultAction", "Deny")), ()),
+    "Profile": ((_RULES,), (_path("LABELS TO APPLY", "spec.labelsToApply"),)),
+    "NetworkSet": _NETS,
+    "GlobalNetworkSet": _NETS,
     "IPPool": (
-        (("CIDR", _path("spec.cidr")), ("SELECTOR", _path("spec.nodeSelector", "all()"))),
+        (_path("CIDR", "spec.cidr"), _path("SELECTOR", "spec.nodeSelector", "all()")),
         (
-            ("BLOCK SIZE", _path("spec.blockSize")),
-            ("NAT", _path("spec.natOutgoing", "False")),
-            ("DISABLED", _path("spec.disabled", "False")),
+            _path("NAT", "spec.natOutgoing", "false"),
+            _path("IPIPMODE", "spec.ipipMode", "Never"),
+            _path("VXLANMODE", "spec.vxlanMode", "Never"),
+            _path("BLOCK SIZE", "spec.blockSize"),
+            _path("DISABLED", "spec.disabled", "false"),
+            _path("DISABLEBGPEXPORT", "spec.disableBGPExport", "false"),
         ),
     ),
+    "IPReservation": ((_path("CIDRS", "spec.reservedCIDRs"),), ()),
+    "IPAMConfiguration": (
+        (
+            _path("STRICT AFFINITY", "spec.strictAffinity", "false"),
+            _path("AUTO ALLOCATE", "spec.autoAllocateBlocks", "true"),
+            _path("MAX BLOCKS", "spec.maxBlocksPerHost"),
+        ),
+        (),
+    ),
+    "BlockAffinity": ((_path("NODE", "spec.node"), _path("CIDR", "spec.cidr"), _path("STATE", "spec.state")), ()),
+    "IPAMBlock": ((_path("CIDR", "spec.cidr"), _path("AFFINITY", "spec.affinity"), Column("IN USE", _in_use)), ()),
+    "IPAMHandle": ((_path("BLOCKS", "spec.block"),), ()),
     "Node": (
-        (("AS", _path("spec.bgp.asNumber")), ("IPV4", _path("spec.bgp.ipv4Address")), ("IPV6", _path("spec.bgp.ipv6Address"))),
+        (_path("ASN", "spec.bgp.asNumber"), _path("IPV4", "spec.bgp.ipv4Address"), _path("IPV6", "spec.bgp.ipv6Address")),
         (LABELS,),
     ),
     "BGPPeer": (
-        (("PEER", _path("spec.peerIP", "")), ("NODE", _path("spec.node", "(all)")), ("AS", _path("spec.asNumber"))),
-        (("NODE SELECTOR", _path("spec.nodeSelector")), ("PEER SELECTOR", _path("spec.peerSelector"))),
+        (_path("PEERIP", "spec.peerIP"), _NODE_OF, _path("ASN", "spec.asNumber")),
+        (_path("PEER SELECTOR", "spec.peerSelector"), _path("FILTERS", "spec.filters")),
     ),
-    "BGPConfiguration": (
-        (("MESH", _path("spec.nodeToNodeMeshEnabled")), ("AS", _path("spec.asNumber"))),
+    "BGPFilter": (
+        (_sizes("IMPORT V4/V6", "spec.importV4", "spec.importV6"), _sizes("EXPORT V4/V6", "spec.exportV4", "spec.exportV6")),
         (),
     ),
-    "ClusterInformation": ((("GUID", _path("spec.clusterGUID")), ("READY", _path("spec.datastoreReady"))), ()),
+    "BGPConfiguration": (
+        (
+            _path("LOGSEVERITY", "spec.logSeverityScreen"),
+            _path("MESHENABLED", "spec.nodeToNodeMeshEnabled", "true"),
+            _path("ASNUMBER", "spec.asNumber", "64512"),
+        ),
+        (),
+    ),
+    "FelixConfiguration": (
+        (_path("LOGSEVERITY", "spec.logSeverityScreen"),),
+        (Column("SETTINGS", lambda document: text_of(sorted(spec)) if isinstance(spec := document.get("spec"), dict) else ""),),
+    ),
+    "KubeControllersConfiguration": ((_path("LOGSEVERITY", "spec.logSeverityScreen"),), ()),
+    "CalicoNodeStatus": ((_path("NODE", "spec.node"), _path("CLASSES", "spec.classes")), ()),
+    "LiveMigration": (
+        (
+            _path("FROM", "spec.source.workloadEndpoint.hostname"),
+            _path("TO", "spec.target.workloadEndpoint.hostname"),
+            _path("WORKLOAD", "spec.target.workloadEndpoint.workloadID"),
+        ),
+        (),
+    ),
+    "ClusterInformation": (
+        (
+            _path("CLUSTERGUID", "spec.clusterGUID"),
+            _path("CLUSTERTYPE", "spec.clusterType"),
+            _path("CALICOVERSION", "spec.calicoVersion"),
+            _path("DATASTOREREADY", "spec.datastoreReady"),
+        ),
+        (),
+    ),
 }
 
 
 def columns_of(kind: str, *, namespaced: bool, wide: bool) -> list[Column]:
     """The columns of a kind, in order."""
-    short, more = COLUMNS.get(kind, ((), ()))
+    short, more = COLUMNS.get(kind, ((CREATED,), ()))
     return [*((NAMESPACE,) if namespaced else ()), NAME, *short, *(more if wide else ())]
+
+
+def custom_columns(kind: str, words: str) -> list[Column]:
+    """The columns that ``-o custom-columns=WORDS`` asks for: ``HEADING:path`` as kubectl has it, or a kind's own ``HEADING``.
+
+    Raises:
+        click.UsageError: a heading that the kind does not have.
+    """
+    own = {_flat(column.title): column for column in (NAME, NAMESPACE, LABELS, CREATED, *columns_of(kind, namespaced=True, wide=True))}
+    found: list[Column] = []
+    for word in words.split(","):
+        title, colon, path = word.partition(":")
+        if colon:
+            found.append(_path(title, path.strip("{}").lstrip("."), "<none>"))
+        elif column := own.get(_flat(title)):
+            found.append(column)
+        else:
+            raise click.UsageError(
+                f"{kind} has no column {title!r}; there are {', '.join(own)}; or write HEADING:path, as AS:spec.asNumber"
+            )
+    return found
+
+
+def _flat(title: str) -> str:
+    return title.replace(" ", "").upper()

@@ -10,7 +10,7 @@ import click
 
 from tabinet.cli.labs import show_check
 from tabinet.cli.output import note, show_json, show_table
-from tabinet.cli.resources import read_documents
+from tabinet.cli.sources import read_documents
 from tabinet.errors import LabError
 from tabinet.lab.check import CheckReport
 from tabinet.lab.lab import Lab, lab_down

@@ -13,12 +13,21 @@ from typing import TYPE_CHECKING
 import click
 
 from tabinet.cli.output import note, show_json, show_table
+from tabinet.cli.place import Place
 
 if TYPE_CHECKING:
     from tabinet.lab.check import CheckReport
     from tabinet.lab.status import LabStatus
 
-LAB = click.option("--lab", "name", metavar="NAME", envvar="TABINET_LAB", help="Which lab (default: the only one that runs).")
+
+def _lab_name(context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    """The lab named after the command, else before it or in the environment."""
+    return value or context.ensure_object(Place).chosen_lab()
+
+
+LAB = click.option(
+    "--lab", "name", metavar="NAME", callback=_lab_name, help="Which lab (default: $TABINET_LAB, or the only one that runs)."
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="As JSON.")
 
 
@@ -39,7 +48,10 @@ def need_root() -> None:
 
 @click.group()
 def lab() -> None:
-    """A whole fabric on this machine: routers, hosts and workloads as network namespaces, with real BIRD, FRR, etcd and agents."""
+    """Fabrics of network namespaces on this machine.
+
+    Routers, hosts and workloads, with real BIRD, FRR, etcd and agents.
+    """
 
 
 @lab.command()
@@ -226,7 +238,10 @@ def restart(name: str | None, node: str, component: str, kill_it: bool, stop_onl
 @click.command()
 @JSON
 def demo(as_json: bool) -> int:
-    """Bring up the default lab, apply a three-layer policy, check it with packets, then break and heal things under traffic."""
+    """Bring up the default lab and show policy, failures and repairs with packets.
+
+    Everything that it prints was measured.
+    """
     from tabinet.cli.demo import run_demo
 
     need_root()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tabinet.cli.output import show_json, show_table
+from tabinet.cli.place import STORE_OPTIONS, Place
 
 if TYPE_CHECKING:
     from tabinet.model.report import HostReport
@@ -15,17 +16,18 @@ if TYPE_CHECKING:
 
 
 @click.command()
+@STORE_OPTIONS
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.pass_obj
-def status(config: str | None, as_json: bool) -> int:
-    """Show every host: agent, store revision in its kernel, endpoints, BGP sessions, and what is wrong.
+def status(place: Place, as_json: bool) -> int:
+    """Show every host: agent, endpoints, BGP sessions, and what is wrong.
 
     Exit code 1 when a host is not well.
     """
-    from tabinet.cli.context import open_configured_store
+    from tabinet.cli.place import open_place
 
     async def run() -> tuple[list[str], list[HostReport]]:
-        store = await open_configured_store(config)
+        store = await open_place(place)
         try:
             return await read_hosts(store)
         finally:

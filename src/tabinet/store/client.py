@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from tabinet.errors import AlreadyExists, Conflict, DataError, InputError, NotFound, Problem
+from tabinet.errors import AlreadyExists, Conflict, DataError, InputError, NotFound, Problem, StoreError
 from tabinet.model.codec import decode_document, encode_document
 from tabinet.model.keys import ResourceKey, kind_prefix, path_of
 from tabinet.model.kinds import BY_NAME
+from tabinet.model.views import view_of, view_paths, view_prefixes
 from tabinet.store.api import Compare, Datastore, DeleteOp, GetOp, KeyValue, PutOp
 
 Document = dict[str, Any]
@@ -79,10 +80,11 @@ class ResourceClient:
             NotFound: there is none.
             DataError: what is stored is no document.
         """
-        item = await self._store.get(_path(key))
-        if item is None:
-            raise NotFound(f"{key} does not exist")
-        return _read(item)
+        for path in _paths(key):
+            item = await self._store.get(path)
+            if item is not None:
+                return read_item(item)
+        raise NotFound(f"{key} does not exist")
 
     async def list(self, kind: str, namespace: str | None = None, *, on_broken: Callable[[DataError], None] | None = None) -> Documents:
         """All documents of a kind, of one namespace or (None, empty) of all, by namespace and name.
@@ -92,19 +94,16 @@ class ResourceClient:
         Raises:
             InputError: there is no such kind, or it has no namespaces.
         """
-        try:
-            prefix = kind_prefix(kind, namespace or "")
-        except ValueError as error:
-            raise _input_error("kind", kind, str(error)) from error
         found: dict[str, Document] = {}
-        async for page in self._store.list(prefix):
-            for item in page.items:
-                try:
-                    found[item.key] = _read(item)
-                except DataError as error:
-                    if on_broken is None:
-                        raise
-                    on_broken(error)
+        for prefix in prefixes_of(kind, namespace):
+            async for page in self._store.list(prefix):
+                for item in page.items:
+                    try:
+                        found[item.key] = read_item(item)
+                    except DataError as error:
+                        if on_broken is None:
+                            raise
+                        on_broken(error)
         # The store's order is that of bytes, in which "a-b/c" comes before "a/c".
         return [found[path] for path in sorted(found, key=lambda path: path.split("/"))]
 
@@ -146,6 +145,43 @@ class ResourceClient:
             raise _refusal(key, expected, result.values[0])
         return _with_version(changed, result.revision)
 
+    async def replace(self, document: Document) -> Document:
+        """As ``update``, but a document without resourceVersion replaces whatever is stored at the moment.
+
+        Raises:
+            NotFound: the resource does not exist.
+            Conflict: it is no longer that of the document's resourceVersion.
+            InputError: it is no resource.
+        """
+        if document["metadata"].get("resourceVersion"):
+            return await self.update(document)
+        changed, _ = await self.change(key_of(document), lambda _: document)
+        return changed
+
+    async def change(self, key: ResourceKey, edit: Callable[[Document], Document]) -> tuple[Document, Outcome]:
+        """The resource is as ``edit`` makes it from what is stored; uid and creationTimestamp stay. Equal documents write nothing.
+
+        ``edit`` is called again with the newer document when somebody else wrote in between; what it raises comes through.
+
+        Raises:
+            NotFound: the resource does not exist.
+            DataError: what is stored is no document.
+            Conflict: others changed it ``ATTEMPTS`` times in between.
+        """
+        path = _path(key)
+        item = await self._store.get(path)
+        for _ in range(ATTEMPTS):
+            if item is None:
+                raise NotFound(f"{key} does not exist")
+            plan = self._plan(_Wanted(key, path, edit(read_item(item)), 0), item)
+            if plan.outcome == "unchanged":
+                return _with_version(plan.document, item.revision), plan.outcome
+            result = await self._store.txn([Compare(path, item.revision)], [PutOp(path, plan.value)], [GetOp(path)])
+            if result.succeeded:
+                return _with_version(plan.document, result.revision), plan.outcome
+            item = result.values[0]
+        raise Conflict(f"{key}: changed by others all the time, {ATTEMPTS} attempts failed")
+
     async def delete(self, key: ResourceKey, resource_version: str | None = None) -> Document:
         """The resource is gone; returns it as it was, if it was a document, else an empty one.
 
@@ -161,7 +197,7 @@ class ResourceClient:
         if item is None or not result.succeeded:
             raise _refusal(key, expected, item)
         try:
-            return _read(item)
+            return read_item(item)
         except DataError:
             return {}
 
@@ -177,30 +213,43 @@ class ResourceClient:
         [planned] = await self._apply_chunk([_wanted(document)])
         return _with_version(planned.document, planned.revision), planned.outcome
 
-    async def apply_many(self, documents: Sequence[Document]) -> Outcomes:
+    async def apply_many(self, documents: Sequence[Document], *, on_done: Callable[[int, Outcome], None] | None = None) -> Outcomes:
         """As ``apply`` for each, in transactions of up to ``CHUNK``; the keys as text and what was done, in the order given.
 
-        When it raises a ``StoreError``, some transactions may have been made and others not: apply again.
+        ``on_done`` is told the index of each document that is stored, and what was done, as it happens. After the first ``StoreError`` no
+        transaction is begun any more, those under way are waited for, and the error is raised: what ``on_done`` was told by then is stored;
+        of the rest something may be only if the error is that the store did not answer.
 
         Raises:
             InputError: documents are no resources, or a resource is given twice; nothing was applied.
         """
         wanted = _check_all(documents)
-        outcomes: dict[ResourceKey, Outcome] = {}
+        outcomes: list[Outcome | None] = [None] * len(wanted)
+        failures: list[StoreError] = []
         slots = asyncio.Semaphore(IN_FLIGHT)
 
-        async def run(chunk: Sequence[_Wanted]) -> None:
+        async def run(first: int, chunk: Sequence[_Wanted]) -> None:
             async with slots:
-                planned = await self._apply_chunk(chunk)
-            outcomes.update((each.key, plan.outcome) for each, plan in zip(chunk, planned, strict=True))
+                if failures:
+                    return
+                try:
+                    planned = await self._apply_chunk(chunk)
+                except StoreError as error:
+                    failures.append(error)
+                    return
+            for index, plan in enumerate(planned, first):
+                outcomes[index] = plan.outcome
+                if on_done is not None:
+                    on_done(index, plan.outcome)
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for chunk in _chunks(wanted):
-                    group.create_task(run(chunk))
-        except ExceptionGroup as failures:
-            raise failures.exceptions[0] from None
-        return [(str(each.key), outcomes[each.key]) for each in wanted]
+        async with asyncio.TaskGroup() as group:
+            first = 0
+            for chunk in _chunks(wanted):
+                group.create_task(run(first, chunk))
+                first += len(chunk)
+        if failures:
+            raise failures[0]
+        return [(str(each.key), outcome) for each, outcome in zip(wanted, outcomes, strict=True) if outcome is not None]
 
     async def _apply_chunk(self, chunk: Sequence[_Wanted]) -> Sequence[_Planned]:
         """All documents of the chunk are stored, in one transaction."""
@@ -236,7 +285,7 @@ class ResourceClient:
     def _keeping(self, key: ResourceKey, document: Document, item: KeyValue) -> Document:
         """The document with the identity of what is stored; with a new one if what is stored is broken and has none."""
         try:
-            metadata = _read(item)["metadata"]
+            metadata = read_item(item)["metadata"]
         except DataError:
             return self._fresh(key, document)
         fresh = self._fresh(key, document)["metadata"]
@@ -260,6 +309,25 @@ def key_of(document: Document) -> ResourceKey:
     key = ResourceKey(kind.name, metadata["name"], namespace)
     _path(key)
     return key
+
+
+def prefixes_of(kind: str, namespace: str | None = None) -> tuple[str, ...]:
+    """Below which prefixes the resources of a kind are stored, of one namespace or of all.
+
+    Raises:
+        InputError: there is no such kind, or it has no namespaces.
+    """
+    try:
+        known = BY_NAME.get(kind)
+        return view_prefixes(kind) if known is not None and known.view else (kind_prefix(kind, namespace or ""),)
+    except ValueError as error:
+        raise _input_error("kind", kind, str(error)) from error
+
+
+def _paths(key: ResourceKey) -> tuple[str, ...]:
+    """Where a resource may be stored: one path, except that a view may be of one of several values."""
+    known = BY_NAME.get(key.kind)
+    return view_paths(key.kind, key.name) if known is not None and known.view else (_path(key),)
 
 
 def _path(key: ResourceKey) -> str:
@@ -303,8 +371,13 @@ def _chunks(wanted: Sequence[_Wanted]) -> list[list[_Wanted]]:
     return chunks
 
 
-def _read(item: KeyValue) -> Document:
-    document = decode_document(item.value, item.key)
+def read_item(item: KeyValue) -> Document:
+    """The document that is stored, with its resourceVersion.
+
+    Raises:
+        DataError: it is no document, or has no metadata.
+    """
+    document = view_of(item.key, item.value) or decode_document(item.value, item.key)
     if not isinstance(document.get("metadata"), dict):
         raise DataError(item.key, [Problem(path="metadata", value=repr(document.get("metadata"))[:80], allowed="must be an object")])
     return _with_version(document, item.revision)

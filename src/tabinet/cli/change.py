@@ -1,0 +1,305 @@
+"""``tabinet apply | create | replace | delete``: many resources at once, each outcome told.
+
+All input is checked before anything is written. Then documents go one by one (``apply``: in transactions of a hundred); when one is
+refused the others go on, when the store goes away nothing more is tried. What went through is told in any case, also when the command
+is interrupted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import click
+
+from tabinet.cli.completion import complete_kinds, complete_names
+from tabinet.cli.place import STORE_OPTIONS, Place
+from tabinet.cli.sources import FILES
+
+if TYPE_CHECKING:
+    from tabinet.errors import StoreError
+    from tabinet.model.documents import Document
+    from tabinet.model.keys import ResourceKey
+    from tabinet.store.client import ResourceClient
+
+IN_FLIGHT = 16
+"""Documents that are written at the same time."""
+JSON = click.option("--json", "as_json", is_flag=True, help="Say what was done as JSON.")
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of each of the things that a command is about."""
+
+    names: list[str]
+    places: list[str]
+    """Where each was given, for messages; empty when on the command line."""
+    outcomes: dict[int, str] = field(default_factory=dict)
+    errors: dict[int, StoreError] = field(default_factory=dict)
+    stopped: StoreError | None = None
+    """Why the rest was not tried."""
+
+    def show(self, *, as_json: bool) -> None:
+        """Everything that went through, then every error, is told."""
+        from tabinet.cli.output import note, show_outcomes
+
+        done = [(self.names[index], outcome) for index, outcome in sorted(self.outcomes.items())]
+        errors = [(self.names[index], self._message(index, error)) for index, error in sorted(self.errors.items())]
+        show_outcomes(done, as_json=as_json, errors=errors)
+        if len(done) < len(self.names):
+            note(f"{len(done)} of {len(self.names)} resources went through")
+
+    def code(self) -> int:
+        """The exit code.
+
+        Raises:
+            StoreError: the store went away before anything went through.
+        """
+        if self.stopped is not None and not self.outcomes:
+            raise self.stopped
+        return 1 if self.errors or self.stopped or "not found" in self.outcomes.values() else 0
+
+    def _message(self, index: int, error: StoreError) -> str:
+        return f"{self.places[index]}: {error}" if self.places[index] else str(error)
+
+
+def tally_of(documents: Sequence[Document]) -> Tally:
+    """An empty tally of documents."""
+    from tabinet.cli.sources import place_of
+    from tabinet.store.client import key_of
+
+    return Tally([str(key_of(document.data)) for document in documents], [place_of(document) for document in documents])
+
+
+@click.command()
+@FILES
+@JSON
+@STORE_OPTIONS
+@click.pass_obj
+def apply(place: Place, files: Sequence[str], recursive: bool, as_json: bool) -> int:
+    """Create or change resources so that they are as the files say.
+
+    All documents are checked first; with any error in any of them nothing is applied.
+    """
+    documents = _documents("apply", files, recursive)
+    tally = tally_of(documents)
+
+    async def work(client: ResourceClient) -> None:
+        from tabinet.cli.guards import refuse_bad_pools
+        from tabinet.errors import StoreError
+
+        await refuse_bad_pools(client, documents)
+        try:
+            await client.apply_many([document.data for document in documents], on_done=tally.outcomes.__setitem__)
+        except StoreError as error:
+            tally.stopped = error
+
+    return run_tally(place, tally, work, as_json=as_json)
+
+
+@click.command()
+@FILES
+@click.option("--skip-exists", is_flag=True, help="What exists already is left as it is, and no error.")
+@JSON
+@STORE_OPTIONS
+@click.pass_obj
+def create(place: Place, files: Sequence[str], recursive: bool, skip_exists: bool, as_json: bool) -> int:
+    """Create the resources in the files; those that exist already are an error.
+
+    All documents are checked first; with any error in any of them nothing is created.
+    """
+    documents = _documents("create", files, recursive)
+    _refuse_versions(documents)
+    tally = tally_of(documents)
+
+    async def create_one(client: ResourceClient, index: int) -> str:
+        from tabinet.errors import AlreadyExists
+
+        try:
+            await client.create(documents[index].data)
+        except AlreadyExists:
+            if not skip_exists:
+                raise
+            return "exists already"
+        return "created"
+
+    return _run_documents(place, documents, tally, create_one, as_json=as_json)
+
+
+@click.command()
+@FILES
+@JSON
+@STORE_OPTIONS
+@click.pass_obj
+def replace(place: Place, files: Sequence[str], recursive: bool, as_json: bool) -> int:
+    """Replace resources that exist by those in the files.
+
+    A document with a resourceVersion replaces only that version; one without replaces any.
+    """
+    documents = _documents("replace", files, recursive)
+    tally = tally_of(documents)
+
+    async def replace_one(client: ResourceClient, index: int) -> str:
+        await client.replace(documents[index].data)
+        return "replaced"
+
+    return _run_documents(place, documents, tally, replace_one, as_json=as_json)
+
+
+@click.command()
+@click.argument("kind", required=False, shell_complete=complete_kinds)
+@click.argument("names", nargs=-1, shell_complete=complete_names)
+@FILES
+@click.option("-n", "--namespace", default=None, help="Namespace of namespaced kinds (default: 'default').")
+@click.option("--ignore-not-found", "-s", "--skip-not-exists", is_flag=True, help="What does not exist is no error.")
+@JSON
+@STORE_OPTIONS
+@click.pass_obj
+def delete(
+    place: Place,
+    kind: str | None,
+    names: Sequence[str],
+    files: Sequence[str],
+    recursive: bool,
+    namespace: str | None,
+    ignore_not_found: bool,
+    as_json: bool,
+) -> int:
+    """Delete resources: KIND NAMES, or those that the files name.
+
+    \b
+    tabinet delete gnp old-policy          tabinet delete np/shop/web tier/shop
+    tabinet delete -f policies.yaml        (in reverse order: what was created last goes first)
+
+    Tiers that have policies, and what every cluster has (the tiers default, kube-admin and kube-baseline, ...), are not deleted.
+    """
+    from tabinet.cli.guards import refuse_full_tier, refuse_protected
+
+    keys = _keys(kind, names, files, recursive, namespace)
+    refuse_protected(keys)
+    tally = Tally([str(key) for key in keys], [""] * len(keys))
+
+    async def delete_one(client: ResourceClient, index: int) -> str:
+        from tabinet.errors import NotFound
+
+        await refuse_full_tier(client, keys[index])
+        try:
+            await client.delete(keys[index])
+        except NotFound:
+            return "not found"
+        return "deleted"
+
+    async def work(client: ResourceClient) -> None:
+        # One after the other: a tier goes only when its policies, which stand after it in a file, are gone.
+        await run_each(client, tally, delete_one, in_flight=1)
+
+    code = run_tally(place, tally, work, as_json=as_json)
+    return 0 if ignore_not_found and not tally.errors and not tally.stopped else code
+
+
+def _keys(kind: str | None, names: Sequence[str], files: Sequence[str], recursive: bool, namespace: str | None) -> list[ResourceKey]:
+    """What to delete, in that order."""
+    from tabinet.cli.sources import read_keys
+    from tabinet.cli.targets import parse_targets
+
+    if (kind is None) == (not files):
+        raise click.UsageError("say either a KIND and NAMES, or -f FILE")
+    if kind is None:
+        return read_keys(files, recursive=recursive)[::-1]
+    targets = parse_targets([kind, *names], namespace)
+    if targets.listings:
+        raise click.UsageError(f"say which {kind} to delete: tabinet delete {kind} NAME")
+    return targets.keys
+
+
+def _documents(command: str, files: Sequence[str], recursive: bool) -> list[Document]:
+    from tabinet.cli.sources import read_documents
+
+    if not files:
+        raise click.UsageError(f"say what to {command}: tabinet {command} -f FILE")
+    return read_documents(files, recursive=recursive)
+
+
+def _refuse_versions(documents: Sequence[Document]) -> None:
+    from tabinet.cli.sources import placed
+    from tabinet.errors import InputError, Problem
+
+    allowed = "must be left out when a resource is created (tabinet get --export leaves it out)"
+    versions = [(document, document.data["metadata"].get("resourceVersion")) for document in documents]
+    problems = [
+        placed(Problem(path="metadata.resourceVersion", value=repr(version), allowed=allowed), document)
+        for document, version in versions
+        if version
+    ]
+    if problems:
+        raise InputError(problems)
+
+
+def _run_documents(
+    place: Place,
+    documents: Sequence[Document],
+    tally: Tally,
+    act: Callable[[ResourceClient, int], Awaitable[str]],
+    *,
+    as_json: bool,
+) -> int:
+    async def work(client: ResourceClient) -> None:
+        from tabinet.cli.guards import refuse_bad_pools
+
+        await refuse_bad_pools(client, documents)
+        await run_each(client, tally, act, in_flight=IN_FLIGHT)
+
+    return run_tally(place, tally, work, as_json=as_json)
+
+
+async def run_each(client: ResourceClient, tally: Tally, act: Callable[[ResourceClient, int], Awaitable[str]], *, in_flight: int) -> None:
+    """``act`` has been done for everything in the tally, or the store went away; the tally says what became of each."""
+    from tabinet.errors import StoreDenied, StoreError, StoreUnavailable
+
+    waiting = iter(range(len(tally.names)))
+
+    async def work() -> None:
+        for index in waiting:
+            if tally.stopped is not None:
+                return
+            try:
+                tally.outcomes[index] = await act(client, index)
+            except (StoreUnavailable, StoreDenied) as error:
+                tally.stopped = error
+            except StoreError as error:
+                tally.errors[index] = error
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(in_flight):
+            group.create_task(work())
+
+
+def run_tally(place: Place, tally: Tally, work: Callable[[ResourceClient], Awaitable[None]], *, as_json: bool) -> int:
+    """Runs ``work`` with the store, tells what became of everything, and returns the exit code.
+
+    Raises:
+        TabinetError: before anything was written.
+    """
+    from tabinet.cli.output import fail
+    from tabinet.cli.place import open_place
+    from tabinet.store.client import ResourceClient
+
+    async def run() -> None:
+        store = await open_place(place)
+        try:
+            await work(ResourceClient(store))
+        finally:
+            await store.close()
+
+    try:
+        asyncio.run(run())
+    except KeyboardInterrupt:
+        tally.show(as_json=as_json)
+        raise
+    code = tally.code()
+    tally.show(as_json=as_json)
+    if tally.stopped is not None:
+        fail(str(tally.stopped))
+    return code

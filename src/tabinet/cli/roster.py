@@ -1,0 +1,65 @@
+"""The commands by name, each imported when it is asked for, so that ``tabinet --help`` and every command load only what they need.
+
+In: a name. Out: a click command. The one-line texts stand here again because ``--help`` must not import the commands; a test holds them
+equal to the commands' own.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+GROUPS: dict[str, dict[str, tuple[str, str]]] = {
+    "Resources": {
+        "get": ("tabinet.cli.get:get", "Show resources: one, some, or all of a KIND."),
+        "apply": ("tabinet.cli.change:apply", "Create or change resources so that they are as the files say."),
+        "create": ("tabinet.cli.change:create", "Create the resources in the files; those that exist already are an error."),
+        "replace": ("tabinet.cli.change:replace", "Replace resources that exist by those in the files."),
+        "patch": ("tabinet.cli.edit:patch", "Change parts of one resource."),
+        "label": ("tabinet.cli.edit:label", "Set or remove labels of one resource."),
+        "delete": ("tabinet.cli.change:delete", "Delete resources: KIND NAMES, or those that the files name."),
+        "validate": ("tabinet.cli.inform:validate", "Check files without a store: every error with its document, line and path."),
+        "explain-kind": ("tabinet.cli.inform:explain_kind", "Show the fields of a KIND: types, defaults, what is allowed."),
+    },
+    "Fabric": {
+        "status": ("tabinet.cli.status:status", "Show every host: agent, endpoints, BGP sessions, and what is wrong."),
+        "agent": ("tabinet.cli.agent:agent", "Run the agent of this host, in the foreground."),
+        "lab": ("tabinet.cli.labs:lab", "Fabrics of network namespaces on this machine."),
+        "demo": ("tabinet.cli.labs:demo", "Bring up the default lab and show policy, failures and repairs with packets."),
+    },
+    "Store and program": {
+        "datastore": ("tabinet.cli.migrate:datastore", "Move everything from one store to another."),
+        "version": ("tabinet.cli.inform:version", "Show the version of this program and what the cluster says of itself."),
+        "completion": ("tabinet.cli.completion:completion", "Print the completion script of a shell."),
+    },
+}
+
+
+class Roster(click.Group):
+    """A group that imports its commands late. (A subclass because that is click's own way to do it.)"""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for group in GROUPS.values() for name in group]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        for group in GROUPS.values():
+            if cmd_name in group:
+                module, _, attribute = group[cmd_name][0].partition(":")
+                command: click.Command = getattr(import_module(module), attribute)
+                return command
+        return None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, group in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, text) for name, (_, text) in group.items()])
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], self.list_commands(ctx), 1)
+            hint = f"did you mean {near[0]!r}?" if near else "see 'tabinet --help'"
+            raise click.UsageError(f"there is no command {args[0]!r}; {hint}", ctx)
+        return super().resolve_command(ctx, args)
