@@ -22,7 +22,9 @@ from tabinet.model.keys import ResourceKey
 from tabinet.store.client import ResourceClient
 
 PAIRS = (("web1", "app3"), ("web3", "app1"), ("web2", "app4"), ("web4", "app2"))
-"""Flows between the racks in both directions; the policy allows web to app."""
+"""Flows between the racks, from and to every host; the policy allows web to app."""
+UPLINK_PAIRS = (("web1", "app3"), ("web1", "app4"), ("web3", "app1"), ("web4", "app1"))
+"""Flows from and to host11, so that some of them take the link that is cut."""
 UPLINK = "tor11:host11"
 STOP = {
     "apiVersion": "projectcalico.org/v3",
@@ -103,7 +105,7 @@ class _Demo:
         return took
 
     async def break_things(self, lab: Lab) -> None:
-        flows = await flows_between(lab, PAIRS)
+        flows = await flows_between(lab, UPLINK_PAIRS)
         events = (
             (f"link {UPLINK} cut (carrier lost)", lambda: lab.cut(UPLINK)),
             (f"link {UPLINK} healed", lambda: lab.heal(UPLINK)),
