@@ -1,0 +1,103 @@
+"""The BGP side of the agent against the fake BIRD: configured when it can be, watched, and away without harm."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from agent_world import HOST, until
+
+from tabinet.agent import bgp as bgp_module
+from tabinet.agent.bgp import BgpWatcher
+from tabinet.agent.kernelthread import KernelThread
+from tabinet.agent.log import open_log
+from tabinet.bgp.control import BirdControl
+from tabinet.bgp.driver import BgpDriver
+from tabinet.bgp.fake import FakeBird, FakeSession, check
+from tabinet.bgp.records import BgpOptions, HostFacts, InterfaceAddress
+from tabinet.calc.messages import BgpIntent, PeerIntent
+from tabinet.lib.ip import parse_address
+
+PEER = PeerIntent("spine1-v4", parse_address("192.0.2.1"), 179, 65000, False, False, True, 120, 0)
+INTENT = BgpIntent(HOST, 65001, "192.0.2.9", parse_address("192.0.2.9"), None, 179, "Info", (PEER,), (), (), ())
+FACTS = HostFacts((InterfaceAddress("eth0", parse_address("192.0.2.9"), 24),))
+
+
+class World:
+    def __init__(self, directory: Path) -> None:
+        self.kernel = KernelThread()
+        self.bird = FakeBird(directory / "bird.conf", directory / "bird.ctl")
+        driver = BgpDriver(self.bird.config, BirdControl(self.bird.path), BgpOptions(), check)
+        self.facts = FACTS
+        self.asked = 0
+        self.watcher = BgpWatcher(driver, self.read_facts, self.kernel, open_log("error", "text", HOST))
+        self.published = 0
+
+    def read_facts(self) -> HostFacts:
+        self.asked += 1
+        return self.facts
+
+    def publish(self) -> None:
+        self.published += 1
+
+
+@pytest.fixture
+async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    monkeypatch.setattr(bgp_module, "WATCH_EVERY_S", 0.02)
+    world = World(tmp_path)
+    task = asyncio.create_task(world.watcher.run(world.publish))
+    yield world
+    assert not task.done(), task
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    world.bird.stop()
+    world.kernel.close()
+
+
+def start(world: World) -> None:
+    if not world.bird.config.exists():
+        world.bird.config.write_text("")
+    world.bird.start()
+
+
+async def test_sessions_are_reported_as_they_are(world: World) -> None:
+    start(world)
+    world.watcher.set_intent(INTENT)
+    await until(lambda: world.watcher.sessions)
+    (session,) = world.watcher.sessions
+    assert (session.peer, session.state) == ("spine1-v4", "down")
+    world.bird.sessions[session.name] = FakeSession(state="Established", imported=3, exported=2)
+    await until(lambda: world.watcher.sessions[0].state == "up")
+    assert (world.watcher.sessions[0].imported, world.watcher.sessions[0].exported) == (3, 2)
+    assert world.published >= 2
+    assert world.watcher.error == ""
+
+
+async def test_nothing_is_asked_of_bird_before_there_is_an_intent(world: World) -> None:
+    start(world)
+    await asyncio.sleep(0.1)
+    assert world.bird.commands == []
+
+
+async def test_a_bird_that_is_away_is_told_and_finds_its_file_when_it_comes(world: World) -> None:
+    world.watcher.set_intent(INTENT)
+    await until(lambda: "does not answer" in world.watcher.error and world.bird.config.exists())
+    start(world)
+    await until(lambda: world.watcher.error == "" and world.watcher.sessions)
+    world.bird.stop()
+    await until(lambda: world.watcher.error and not world.watcher.sessions)
+    start(world)
+    await until(lambda: world.watcher.error == "" and world.watcher.sessions)
+
+
+async def test_addresses_that_change_are_looked_at_again(world: World) -> None:
+    start(world)
+    world.watcher.set_intent(INTENT)
+    await until(lambda: world.watcher.error == "")
+    before = world.asked
+    world.watcher.on_addresses_changed()
+    await until(lambda: world.asked > before)
