@@ -19,6 +19,7 @@ from tabinet.rules.classes import Classes, Stage
 from tabinet.rules.edit import TableEdit
 from tabinet.rules.ir import Element, Source, SourceRange
 from tabinet.rules.policy import merge_ranges
+from tabinet.rules.roles import Role
 
 INTERFACE_NAME_BYTES = 15
 """IFNAMSIZ without the closing NUL."""
@@ -112,8 +113,8 @@ class Bindings:
                 own.add((layout.SPOOF[family], SourceRange(endpoint.interface, item.first, item.last)))
         return Binding(
             key=key,
-            ingress=Stage(True, endpoint.ingress, endpoint.profiles),
-            egress=Stage(False, endpoint.egress, endpoint.profiles),
+            ingress=Stage(Role.TO_WORKLOAD, endpoint.ingress, endpoint.profiles),
+            egress=Stage(Role.FROM_WORKLOAD, endpoint.egress, endpoint.profiles),
             own=frozenset(own),
             local=frozenset(net for net in endpoint.nets if net.is_host),
         )

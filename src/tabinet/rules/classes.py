@@ -1,8 +1,9 @@
 """Endpoint classes and policies as chains, shared by whoever has the same.
 
-A *stage* is what is left of an endpoint's ordered policy: its tiers from one on, then its profiles. Endpoints with equal stages share the
-chain, and classes with equal ends share the stages of the end. A policy has one chain for each direction; if it contains Pass, one for
-each stage that its Pass leads to. Chains exist exactly as long as an interface needs them.
+A *stage* is what is left of an endpoint's ordered policy in one role: its tiers from one on, then its profiles. Endpoints with equal
+stages share the chain, and classes with equal ends share the stages of the end. A policy has one chain for each form in which it is
+asked (``rules.roles``); if it contains Pass, one for each stage that its Pass leads to. Chains exist exactly as long as an interface
+needs them.
 
 ``acquire``, ``release``, ``put_policy`` and ``settle`` cost what they change. What a policy's change can revoke is in ``revokes``.
 A policy that is not known denies; a profile that is not known says nothing, so that the next profile is asked.
@@ -17,45 +18,58 @@ import msgspec
 
 from tabinet.calc.messages import Action, Policy, Rule, TierPolicies
 from tabinet.model.keys import ResourceKey
-from tabinet.rules import ir, layout, names
+from tabinet.rules import ir, names
 from tabinet.rules.edit import TableEdit
 from tabinet.rules.options import TableOptions
 from tabinet.rules.policy import Constant, Program, SetShape, Targets, compile_policy, has_pass, missing_rule, rules_of, shortened
 from tabinet.rules.revocation import Polarity, only_adds, polarities
+from tabinet.rules.roles import Form, Role
 
 PROFILE = "Profile"
 
 
 class Stage(msgspec.Struct, frozen=True, gc=False):
-    """What is left of an endpoint's policy in one direction."""
+    """What is left of an endpoint's policy in one role."""
 
-    ingress: bool
+    role: Role
     tiers: tuple[TierPolicies, ...]
     profiles: tuple[str, ...]
 
     @property
     def chain(self) -> str:
         """The name of the stage's chain."""
-        return names.stage_chain(self, self.ingress)
+        return names.stage_chain(self, self.role.value)
+
+    @property
+    def ingress(self) -> bool:
+        return self.role.ingress
 
     @property
     def rest(self) -> Stage:
         """The stage after the first tier."""
-        return Stage(self.ingress, self.tiers[1:], self.profiles)
+        return Stage(self.role, self.tiers[1:], self.profiles)
 
     @property
     def policies(self) -> tuple[ResourceKey, ...]:
         """What this stage asks, in order."""
         if self.tiers:
             return self.tiers[0].policies
-        return tuple(ResourceKey(PROFILE, name) for name in self.profiles)
+        return tuple(ResourceKey(PROFILE, name) for name in self.profiles) if self.role.asks_profiles else ()
+
+    def ref(self, key: ResourceKey) -> Ref:
+        """The policy as this stage asks it."""
+        return Ref(self.role.form, key)
 
 
 class Ref(msgspec.Struct, frozen=True, gc=False):
-    """A policy or profile in one direction."""
+    """A policy or profile in one form."""
 
-    ingress: bool
+    form: Form
     key: ResourceKey
+
+    @property
+    def ingress(self) -> bool:
+        return self.form.ingress
 
 
 @dataclass(slots=True)
@@ -100,6 +114,8 @@ class Classes:
     """A change since the last ``settle`` began may have taken a permission away."""
     _stages: dict[Stage, _LiveStage] = field(default_factory=dict)
     _live: dict[Ref, _LivePolicy] = field(default_factory=dict)
+    _forms: dict[ResourceKey, set[Ref]] = field(default_factory=dict)
+    """The live ones of each policy."""
     _uses: dict[str, _Uses] = field(default_factory=dict)
     _constants: dict[str, int] = field(default_factory=dict)
     _chain_constants: dict[str, frozenset[str]] = field(default_factory=dict)
@@ -116,10 +132,7 @@ class Classes:
             del self.policies[key]
         else:
             self.policies[key] = policy
-        for ingress in (True, False):
-            ref = Ref(ingress, key)
-            if ref in self._live:
-                self._dirty_policies[ref] = None
+        self._dirty_policies.update(dict.fromkeys(sorted(self._forms.get(key, ()), key=_ref_order)))
 
     def set_moved(self, set_id: str, *, grew: bool, shrank: bool, reshaped: bool) -> None:
         """A set changed. Called before policies change in the same flush."""
@@ -138,8 +151,9 @@ class Classes:
             live = self._stages[stage] = _LiveStage(stage.chain)
             self._dirty_stages[stage] = None
             for key in stage.policies:
-                ref = Ref(stage.ingress, key)
+                ref = stage.ref(key)
                 self._live.setdefault(ref, _LivePolicy()).stages.add(stage)
+                self._forms.setdefault(key, set()).add(ref)
                 self._dirty_policies[ref] = None
         live.users += 1
         return live.chain
@@ -163,7 +177,7 @@ class Classes:
                 self._write_policy(ref, edit)
         self._dirty_policies.clear()
         for stage in touched:
-            self._put_chain(edit, self._stages[stage].chain, Program(self._stage_rules(stage)))
+            self._put_chain(edit, self._stages[stage].chain, Program(self._stage_rules(stage)), stage.role.form.basis)
 
     def widens(self, old: Stage, new: Stage) -> bool:
         """True when ``new`` certainly allows all that ``old`` allowed at the last flush. Called before ``settle``."""
@@ -174,7 +188,7 @@ class Classes:
         for before, after in zip(old.tiers, new.tiers, strict=True):
             if before.default_action is not after.default_action:
                 return False
-            was = self._settled_rules(old.ingress, before.policies)
+            was = self._settled_rules(old, before.policies)
             now = self._announced_rules(new.ingress, after.policies)
             if was is None or now is None or not only_adds(was, now):
                 return False
@@ -202,10 +216,10 @@ class Classes:
                 self._drop_stage(stage, edit)
         return touched
 
-    def _settled_rules(self, ingress: bool, keys: tuple[ResourceKey, ...]) -> list[Rule] | None:
+    def _settled_rules(self, stage: Stage, keys: tuple[ResourceKey, ...]) -> list[Rule] | None:
         found: list[Rule] = []
         for key in keys:
-            live = self._live.get(Ref(ingress, key))
+            live = self._live.get(stage.ref(key))
             if live is None or not live.settled or live.denies:
                 return None
             found += live.rules
@@ -234,10 +248,12 @@ class Classes:
         """The next stage is in use exactly if this one can lead there."""
         live = self._stages[stage]
         for key in stage.policies:
-            self._refresh_passes(Ref(stage.ingress, key))
+            self._refresh_passes(stage.ref(key))
         self._dirty_stages.pop(stage, None)
         needed = bool(stage.tiers) and (
-            stage.tiers[0].default_action is Action.PASS or any(self._live[Ref(stage.ingress, key)].passes for key in stage.policies)
+            stage.tiers[0].default_action is Action.PASS
+            or not stage.role.decides
+            or any(self._live[stage.ref(key)].passes for key in stage.policies)
         )
         if needed and not live.holds_rest:
             self.acquire(stage.rest)
@@ -251,7 +267,7 @@ class Classes:
         if live.holds_rest:
             self.release(stage.rest)
         for key in dict.fromkeys(stage.policies):
-            ref = Ref(stage.ingress, key)
+            ref = stage.ref(key)
             policy = self._live[ref]
             policy.stages.discard(stage)
             if policy.stages:
@@ -261,42 +277,49 @@ class Classes:
                 self._drop_chain(edit, chain)
             self._index_uses(ref, policy, {})
             del self._live[ref]
+            self._forms[key].discard(ref)
+            if not self._forms[key]:
+                del self._forms[key]
 
     def _stage_rules(self, stage: Stage) -> list[ir.Rule]:
-        rules = [ir.Rule(ir.Jump(self._chain_of(stage, key))) for key in stage.policies]
-        if not stage.tiers:
-            rules.append(ir.Rule(ir.Goto(layout.DENY), counter=True, comment="no profile allows it"))
-        elif stage.tiers[0].default_action is Action.PASS:
+        role = stage.role
+        rules = [ir.Rule(ir.Jump(role.failsafe))] if role.failsafe else []
+        rules += [ir.Rule(ir.Jump(self._chain_of(stage, key))) for key in stage.policies]
+        if stage.tiers and (stage.tiers[0].default_action is Action.PASS or not role.decides):
             rules.append(ir.Rule(ir.Goto(stage.rest.chain)))
-        else:
+        elif stage.tiers:
             comment = shortened(f"end of tier {stage.tiers[0].tier}", "")
-            rules.append(ir.Rule(ir.Goto(layout.DENY), counter=True, comment=comment))
+            rules.append(ir.Rule(ir.Goto(role.form.deny), counter=True, comment=comment))
+        elif role.asks_profiles:
+            rules.append(ir.Rule(ir.Goto(role.form.deny), counter=True, comment="no profile allows it"))
+        elif role.decides:
+            rules.append(ir.Rule(ir.Goto(role.form.allow)))
         return rules
 
     def _chain_of(self, stage: Stage, key: ResourceKey) -> str:
-        passes = self._live[Ref(stage.ingress, key)].passes
-        return names.policy_chain(key, stage.ingress, stage.rest.chain if passes else "")
+        passes = self._live[stage.ref(key)].passes
+        return names.policy_chain(key, stage.ingress, stage.role.form.suffix, stage.rest.chain if passes else "")
 
     def _write_policy(self, ref: Ref, edit: TableEdit) -> None:
         live = self._live[ref]
         policy = self.policies.get(ref.key)
         rules = () if policy is None else rules_of(policy, ref.ingress)
-        allow = layout.ACCEPTED if ref.ingress else layout.AFTER_EGRESS
+        form = ref.form
         wanted: set[str] = set()
         denies = False
         for continuation in sorted({stage.rest.chain for stage in live.stages}) if live.passes else [""]:
-            name = names.policy_chain(ref.key, ref.ingress, continuation)
+            name = names.policy_chain(ref.key, ref.ingress, form.suffix, continuation)
             program: Program | None
             if policy is None and ref.key.kind == PROFILE:
                 program = Program()
             elif policy is None:
                 program = None
             else:
-                targets = Targets(allow=allow, pass_to=continuation or layout.DENY)
+                targets = Targets(allow=form.allow, pass_to=continuation or form.deny, deny=form.deny)
                 program = compile_policy(ref.key, ref.ingress, rules, self.shape_of, targets, self.options)
             if program is None:
-                program, denies = Program([missing_rule(ref.key, ref.ingress)]), True
-            self._put_chain(edit, name, program)
+                program, denies = Program([missing_rule(ref.key, ref.ingress, form.deny)]), True
+            self._put_chain(edit, name, program, form.basis)
             wanted.add(name)
         for name in live.chains - wanted:
             self._drop_chain(edit, name)
@@ -323,8 +346,8 @@ class Classes:
             index.shrinking_revokes += polarity.shrinking_revokes
         live.uses = uses
 
-    def _put_chain(self, edit: TableEdit, name: str, program: Program) -> None:
-        edit.set_chain(name, ir.Chain(tuple(program.rules)))
+    def _put_chain(self, edit: TableEdit, name: str, program: Program, basis: ir.Basis) -> None:
+        edit.set_chain(name, ir.Chain(tuple(program.rules), basis=basis))
         before = self._chain_constants.get(name, frozenset())
         after = frozenset(program.constants)
         for constant in after - before:
@@ -355,5 +378,5 @@ class Classes:
                 edit.remove_set(name)
 
 
-def _ref_order(ref: Ref) -> tuple[bool, ResourceKey]:
-    return ref.ingress, ref.key
+def _ref_order(ref: Ref) -> tuple[bool, str, ResourceKey]:
+    return ref.ingress, ref.form.suffix, ref.key

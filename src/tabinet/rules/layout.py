@@ -48,6 +48,7 @@ from tabinet.rules.ir import (
     Via,
 )
 from tabinet.rules.options import HostAction, TableOptions
+from tabinet.rules.roles import ACCEPTED, AFTER_EGRESS, DENY
 
 EGRESS = "egress"
 """Map: interface of a workload to the first chain of its egress policy."""
@@ -60,9 +61,6 @@ SPOOF = {IPV4: "spoof4", IPV6: "spoof6"}
 LOCAL = {IPV4: "local4", IPV6: "local6"}
 """Addresses of this host's workloads."""
 
-AFTER_EGRESS = "after_egress"
-ACCEPTED = "accepted"
-DENY = "deny"
 RELATED = "related"
 """Where an ICMP error about a current flow is judged."""
 

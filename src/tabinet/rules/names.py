@@ -29,20 +29,21 @@ def direction_letter(ingress: bool) -> str:
     return "i" if ingress else "e"
 
 
-def policy_chain(key: ResourceKey, ingress: bool, continuation: str = "") -> str:
-    """The chain of a policy or profile; with ``continuation`` the variant whose Pass goes there."""
+def policy_chain(key: ResourceKey, ingress: bool, form: str = "", continuation: str = "") -> str:
+    """The chain of a policy or profile in a form; with ``continuation`` the variant whose Pass goes there."""
     parts = [part for part in (key.namespace, key.name) if part]
     kind = _KINDS.get(key.kind)
     name = "/".join((kind or "", *parts))
     if kind is None or len(name) > NAME_LIMIT or not all(_READABLE.fullmatch(part) for part in parts):
         name = f"x/{digest(key)}"
     suffix = f"/to-{continuation.rpartition('-')[2]}" if continuation else ""
-    return f"p{direction_letter(ingress)}-{name}{suffix}"
+    variant = f"-{form}" if form else ""
+    return f"p{direction_letter(ingress)}{variant}-{name}{suffix}"
 
 
-def stage_chain(stage: object, ingress: bool) -> str:
+def stage_chain(stage: object, prefix: str) -> str:
     """The chain of an endpoint class from one tier on."""
-    return f"c{direction_letter(ingress)}-{digest(stage)}"
+    return f"{prefix}-{digest(stage)}"
 
 
 def member_set(set_id: str, kind: str, family: int) -> str:

@@ -1,10 +1,13 @@
-"""What a table is made for besides policy: interface names, what workloads may ask of their host, logging."""
+"""What a table is made for besides policy: interface names, what workloads may ask of their host, failsafe ports, translation, logging."""
 
 from __future__ import annotations
 
 import enum
 
 import msgspec
+
+from tabinet.calc.messages import PortRange
+from tabinet.lib.ip import Prefix
 
 
 class HostAction(enum.Enum):
@@ -16,6 +19,40 @@ class HostAction(enum.Enum):
     """As Accept: an nftables table cannot overrule the others, so the host's own firewall is asked in any case."""
 
 
+class DenyAction(enum.Enum):
+    """What happens to a packet that policy denies. What is denied for other reasons (spoofed, invalid, over a limit) is dropped."""
+
+    DROP = "Drop"
+    REJECT = "Reject"
+    """TCP gets a reset, all else "administratively prohibited"."""
+
+
+class ProtoPort(msgspec.Struct, frozen=True, gc=False):
+    """A port of TCP, UDP, SCTP or UDP-Lite, for everyone or only for the peers in ``net``."""
+
+    protocol: int
+    port: int
+    net: Prefix | None = None
+    """Of the other end."""
+
+
+class Metadata(msgspec.Struct, frozen=True, gc=False):
+    """Where workloads' requests to 169.254.169.254 port 80 go (FelixConfiguration ``metadataAddr`` and ``metadataPort``)."""
+
+    address: Prefix
+    port: int
+
+
+TCP, UDP = 6, 17
+_SHARED_FAILSAFES = tuple(ProtoPort(TCP, port) for port in (179, 2379, 2380, 5473, 6443, 6666, 6667))
+FAILSAFE_INBOUND = (ProtoPort(TCP, 22), ProtoPort(UDP, 68), *_SHARED_FAILSAFES)
+"""FelixConfiguration ``failsafeInboundHostPorts`` when it says nothing."""
+FAILSAFE_OUTBOUND = (ProtoPort(UDP, 53), ProtoPort(UDP, 67), *_SHARED_FAILSAFES)
+"""FelixConfiguration ``failsafeOutboundHostPorts`` when it says nothing."""
+CONTROL_PORTS = tuple(ProtoPort(UDP, port) for port in (3784, 3785, 4784))
+"""BFD (RFC 5881, RFC 5883): without it the routes go, so that no host endpoint may forbid it. BGP is among the failsafe ports."""
+
+
 class TableOptions(msgspec.Struct, frozen=True):
     """A table depends on these and on policy, on nothing else."""
 
@@ -24,6 +61,29 @@ class TableOptions(msgspec.Struct, frozen=True):
     endpoint_to_host: HostAction = HostAction.DROP
     protect_local_sources: bool = True
     """Drop what comes in through any other interface with the source address of a workload of this host."""
+    check_hardware: bool = True
+    """Drop what a workload with a known MAC sends with another one."""
+    allow_source_prefixes: bool = True
+    """``allowSpoofedSourcePrefixes`` of endpoints are heeded (FelixConfiguration ``workloadSourceSpoofing: Any``)."""
+    deny: DenyAction = DenyAction.DROP
+    host_services: tuple[ProtoPort, ...] = ()
+    """What workloads may ask of their host whatever policy says, besides DHCP; ``net`` is the host's address. In OpenStack: UDP 53."""
+    metadata: Metadata | None = None
+    """Asked like ``host_services``."""
+    failsafe_inbound: tuple[ProtoPort, ...] = FAILSAFE_INBOUND
+    """Ports of this host that no host endpoint closes."""
+    failsafe_outbound: tuple[ProtoPort, ...] = FAILSAFE_OUTBOUND
+    """Ports of others that no host endpoint keeps this host from."""
+    nat_ports: PortRange | None = None
+    """Source ports of natOutgoing for TCP and UDP (``natPortRange``); None: any."""
+    nat_addresses: tuple[Prefix, ...] = ()
+    """Source addresses of natOutgoing, one of a family at most (``natOutgoingAddress``); else that of the outgoing interface."""
+    nat_spares_hosts: bool = False
+    """natOutgoing leaves traffic to hosts of the fabric alone (``natOutgoingExclusions: IPPoolsAndHostIPs``)."""
+    floating_addresses: bool = True
+    """``ipNATs`` are heeded (``floatingIPs``)."""
+    floating_sources: bool = True
+    """What an endpoint with a floating address sends to addresses outside all pools comes from its floating address."""
     log_group: int = 1
     """nfnetlink_log group of Log rules."""
     log_per_second: int = 10

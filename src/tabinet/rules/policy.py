@@ -24,9 +24,10 @@ from tabinet.calc import messages
 from tabinet.calc.messages import Action, PortRange, SetKind
 from tabinet.lib.ip import IPV4, IPV6, Prefix
 from tabinet.model.keys import ResourceKey
-from tabinet.rules import ir, layout, names
+from tabinet.rules import ir, names
 from tabinet.rules.merge import merge
 from tabinet.rules.options import TableOptions
+from tabinet.rules.roles import DENY
 
 ICMP, ICMPV6 = 1, 58
 _OWN_ICMP = {IPV4: ICMP, IPV6: ICMPV6}
@@ -65,7 +66,7 @@ class Targets(msgspec.Struct, frozen=True):
 
     allow: str
     pass_to: str
-    deny: str = layout.DENY
+    deny: str = DENY
 
 
 ShapeOf = Callable[[str], SetShape | None]
@@ -117,7 +118,7 @@ def compile_policy(
     return program
 
 
-def missing_rule(key: ResourceKey, ingress: bool, deny: str = layout.DENY) -> ir.Rule:
+def missing_rule(key: ResourceKey, ingress: bool, deny: str = DENY) -> ir.Rule:
     """What stands for a policy that is not known, or not completely: everything is denied."""
     origin = ir.Origin(owner=str(key), ingress=ingress, index=-1, action=Action.DENY.value)
     return ir.Rule(ir.Goto(deny), counter=True, comment=shortened(f"{key} {_word(ingress)} is not known", names.digest(key)), origin=origin)

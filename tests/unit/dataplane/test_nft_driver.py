@@ -13,7 +13,7 @@ from tabinet.kernel.nftables import AddChain, AddRule, AddSet, AddTable, DeleteE
 from tabinet.kernel.nftfake import FakeNftables
 from tabinet.lib.ip import parse_prefix
 from tabinet.model.keys import ResourceKey
-from tabinet.rules import layout
+from tabinet.rules import layout, roles
 from tabinet.rules.builder import TableBuilder
 
 POLICY = ResourceKey("NetworkPolicy", "web", "default")
@@ -57,7 +57,7 @@ def kernel_state(fake: FakeNftables):
     assert info is not None
     rules = {chain: [rule.userdata for rule in rules] for chain, rules in info.rules.items()}
     elements = {name: {repr(element) for element in fake.read_elements(name)} for name in info.sets if name != layout.VALID}
-    rules.pop(layout.ACCEPTED)  # holds the generation
+    rules.pop(roles.ACCEPTED)  # holds the generation
     return info.chains, rules, info.sets, elements
 
 
@@ -176,7 +176,7 @@ def test_a_stranger_in_our_table_is_swept_and_damage_repaired():
     fake = FakeNftables()
     builder, driver = started(fake)
     chain = next(name for name in builder.table.chains if name.startswith("pi-np"))
-    fake.commit([AddChain("stranger"), AddRule(layout.DENY, b"", targets=("stranger",)), FlushSet("own4"), FlushChain(chain)])
+    fake.commit([AddChain("stranger"), AddRule(roles.DENY, b"", targets=("stranger",)), FlushSet("own4"), FlushChain(chain)])
     result = driver.resync(builder.table)
     assert result.revoked and result.operations < 20
     assert kernel_state(fake) == fresh_state(builder)
@@ -188,7 +188,7 @@ def test_only_the_difference_is_repaired():
     fake.commit([FlushSet("own4")])
     driver.resync(builder.table)
     written = {operation.chain for operation in fake.commits[-1] if isinstance(operation, AddRule)}
-    assert written == {layout.ACCEPTED}
+    assert written == {roles.ACCEPTED}
 
 
 def test_a_thing_of_another_make_under_our_name_resets_the_table():

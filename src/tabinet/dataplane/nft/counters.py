@@ -11,7 +11,8 @@ from collections.abc import Mapping
 import msgspec
 
 from tabinet.kernel.nftexpr import parse_comment
-from tabinet.rules import ir, layout
+from tabinet.rules import ir
+from tabinet.rules.roles import DENIALS
 
 
 class Count(msgspec.Struct, frozen=True, gc=False):
@@ -46,10 +47,10 @@ def summarize(table: ir.Table, counted: Mapping[tuple[str, bytes], tuple[int, in
             continue
         if rule.origin is not None:
             rules[rule.origin] = rules.get(rule.origin, Count()).plus(packets, octets)
-        if _denies(rule) and chain != layout.DENY:  # what comes to that chain was counted where it came from
+        if _denies(rule) and chain not in DENIALS:  # what comes to that chain was counted where it came from
             denied[rule.comment] = denied.get(rule.comment, Count()).plus(packets, octets)
     return TableCounters(rules, denied)
 
 
 def _denies(rule: ir.Rule) -> bool:
-    return isinstance(rule.verdict, ir.Drop) or (isinstance(rule.verdict, ir.Goto) and rule.verdict.chain == layout.DENY)
+    return isinstance(rule.verdict, ir.Drop | ir.Reject) or (isinstance(rule.verdict, ir.Goto) and rule.verdict.chain in DENIALS)

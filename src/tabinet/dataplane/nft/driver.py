@@ -38,6 +38,7 @@ from tabinet.kernel.nftables import AddTable, DeleteTable, Element, Nftables, Nf
 from tabinet.rules import layout
 from tabinet.rules.ir import SetType, Table, TableDelta
 from tabinet.rules.marks import LAST_GENERATION, mark_generation, next_generation
+from tabinet.rules.roles import ACCEPTED
 
 PRELOAD_ELEMENTS = 100_000
 """New sets with more elements than this are filled in transactions of their own, before anything looks them up."""
@@ -168,7 +169,7 @@ class NftDriver:
     def _renew(self, table: Table, changes: Changes, old: tuple[Element, ...]) -> bool:
         """The changes begin a new generation; True when the counter wrapped."""
         self._generation, wrapped = next_generation(self._generation)
-        changes.chains_written[layout.ACCEPTED] = self._encoded(table, layout.ACCEPTED)
+        changes.chains_written[ACCEPTED] = self._encoded(table, ACCEPTED)
         new = encode.generation_elements(self._generation, layout.RELATED)
         if layout.VALID in changes.sets_added:
             changes.sets_added[layout.VALID].elements = new

@@ -1,0 +1,110 @@
+"""The nine ways in which policy is asked, and what is different between them.
+
+A *role* is what a list of tiers is for: a workload's ingress, a host endpoint's preDNAT policy, and so on. A *form* is how a policy is
+compiled for it; roles that want the same share a policy's chains.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from tabinet.rules.ir import Basis, Via
+
+AFTER_EGRESS = "after_egress"
+ACCEPTED = "accepted"
+DENY = "deny"
+DENY_RAW = "deny_raw"
+"""As DENY, for raw chains, where nothing is rejected."""
+DENIALS = (DENY, DENY_RAW)
+AFTER_PRE_DNAT = "after_pre_dnat"
+UNTRACKED = "untracked"
+FAILSAFE_IN = "failsafe_in"
+FAILSAFE_OUT = "failsafe_out"
+
+
+class Form(msgspec.Struct, frozen=True, gc=False):
+    """How a policy is compiled."""
+
+    ingress: bool
+    """Its ingress rules, else its egress rules."""
+    allow: str
+    """The chain that Allow goes to."""
+    deny: str = DENY
+    basis: Basis = Basis.FLOW
+    suffix: str = ""
+    """Tells the chains of one policy apart."""
+
+
+_INGRESS = Form(True, ACCEPTED)
+_EGRESS = Form(False, AFTER_EGRESS)
+_FROM_HOST = Form(False, ACCEPTED, suffix="out")
+
+
+class Role(enum.Enum):
+    """What a list of tiers is for; the value is the prefix of its chains' names."""
+
+    TO_WORKLOAD = "ci"
+    FROM_WORKLOAD = "ce"
+    TO_HOST = "hi"
+    FROM_HOST = "he"
+    FORWARD_IN = "fi"
+    """Came in through a host endpoint and goes on to elsewhere."""
+    FORWARD_OUT = "fe"
+    PRE_DNAT = "hd"
+    UNTRACKED_IN = "ri"
+    UNTRACKED_OUT = "re"
+
+    @property
+    def form(self) -> Form:
+        """How the policies of this role are compiled."""
+        return _FORMS[self]
+
+    @property
+    def ingress(self) -> bool:
+        return _FORMS[self].ingress
+
+    @property
+    def decides(self) -> bool:
+        """A tier that decides nothing has its default action; otherwise it is as if it were not there."""
+        return self not in (Role.PRE_DNAT, Role.UNTRACKED_IN, Role.UNTRACKED_OUT)
+
+    @property
+    def asks_profiles(self) -> bool:
+        """Without tiers, or when all passed, the profiles decide; otherwise it is allowed (or, if it does not decide, goes on)."""
+        return self in (Role.TO_WORKLOAD, Role.FROM_WORKLOAD, Role.TO_HOST, Role.FROM_HOST)
+
+    @property
+    def failsafe(self) -> str:
+        """The chain that comes before all policy; empty when there is none."""
+        return {Role.TO_HOST: FAILSAFE_IN, Role.FROM_HOST: FAILSAFE_OUT}.get(self, "")
+
+
+_FORMS = {
+    Role.TO_WORKLOAD: _INGRESS,
+    Role.FROM_WORKLOAD: _EGRESS,
+    Role.TO_HOST: _INGRESS,
+    Role.FROM_HOST: _FROM_HOST,
+    Role.FORWARD_IN: Form(True, AFTER_EGRESS, suffix="fwd"),
+    Role.FORWARD_OUT: _FROM_HOST,
+    Role.PRE_DNAT: Form(True, AFTER_PRE_DNAT, basis=Basis.ORIGINAL, suffix="pre"),
+    Role.UNTRACKED_IN: Form(True, UNTRACKED, DENY_RAW, Basis.HEADER, "raw"),
+    Role.UNTRACKED_OUT: Form(False, UNTRACKED, DENY_RAW, Basis.HEADER, "raw"),
+}
+
+HOST_MAPS = {
+    Role.TO_HOST: "host_in",
+    Role.FROM_HOST: "host_out",
+    Role.FORWARD_IN: "host_forward_in",
+    Role.FORWARD_OUT: "host_forward_out",
+    Role.PRE_DNAT: "host_pre_dnat",
+    Role.UNTRACKED_IN: "host_raw_in",
+    Role.UNTRACKED_OUT: "host_raw_out",
+}
+"""Maps from a host endpoint's interface to the first chain of each role."""
+
+
+def origin_side(via: Via) -> Via:
+    """The interface of the flow's other end."""
+    return Via.OUT if via is Via.IN else Via.IN
