@@ -19,7 +19,7 @@ from tabinet.cli.place import STORE_OPTIONS, Place
 from tabinet.cli.sources import FILES
 
 if TYPE_CHECKING:
-    from tabinet.errors import StoreError
+    from tabinet.errors import StoreError, TabinetError
     from tabinet.model.documents import Document
     from tabinet.model.keys import ResourceKey
     from tabinet.store.client import ResourceClient
@@ -37,7 +37,7 @@ class Tally:
     places: list[str]
     """Where each was given, for messages; empty when on the command line."""
     outcomes: dict[int, str] = field(default_factory=dict)
-    errors: dict[int, StoreError] = field(default_factory=dict)
+    errors: dict[int, TabinetError] = field(default_factory=dict)
     stopped: StoreError | None = None
     """Why the rest was not tried."""
 
@@ -61,7 +61,7 @@ class Tally:
             raise self.stopped
         return 1 if self.errors or self.stopped or "not found" in self.outcomes.values() else 0
 
-    def _message(self, index: int, error: StoreError) -> str:
+    def _message(self, index: int, error: TabinetError) -> str:
         return f"{self.places[index]}: {error}" if self.places[index] else str(error)
 
 
@@ -175,10 +175,10 @@ def delete(
 
     Tiers that have policies, and what every cluster has (the tiers default, kube-admin and kube-baseline, ...), are not deleted.
     """
-    from tabinet.cli.guards import refuse_full_tier, refuse_protected
+    from tabinet.cli.guards import check_deletable, refuse_full_tier
 
     keys = _keys(kind, names, files, recursive, namespace)
-    refuse_protected(keys)
+    check_deletable(keys)
     tally = Tally([str(key) for key in keys], [""] * len(keys))
 
     async def delete_one(client: ResourceClient, index: int) -> str:
@@ -256,7 +256,7 @@ def _run_documents(
 
 async def run_each(client: ResourceClient, tally: Tally, act: Callable[[ResourceClient, int], Awaitable[str]], *, in_flight: int) -> None:
     """``act`` has been done for everything in the tally, or the store went away; the tally says what became of each."""
-    from tabinet.errors import StoreDenied, StoreError, StoreUnavailable
+    from tabinet.errors import StoreDenied, StoreUnavailable, TabinetError
 
     waiting = iter(range(len(tally.names)))
 
@@ -268,7 +268,7 @@ async def run_each(client: ResourceClient, tally: Tally, act: Callable[[Resource
                 tally.outcomes[index] = await act(client, index)
             except (StoreUnavailable, StoreDenied) as error:
                 tally.stopped = error
-            except StoreError as error:
+            except TabinetError as error:
                 tally.errors[index] = error
 
     async with asyncio.TaskGroup() as group:

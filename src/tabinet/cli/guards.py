@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tabinet.errors import Conflict, InputError, Problem
 from tabinet.lib.ip import Prefix, parse_prefix
-from tabinet.model.keys import ResourceKey
+from tabinet.model.keys import ResourceKey, path_of
 from tabinet.model.kinds import BY_NAME
 
 if TYPE_CHECKING:
@@ -27,17 +27,21 @@ PROTECTED: dict[str, tuple[str, ...]] = {
 POLICIES = ("NetworkPolicy", "GlobalNetworkPolicy", "StagedNetworkPolicy", "StagedGlobalNetworkPolicy")
 
 
-def refuse_protected(keys: Sequence[ResourceKey]) -> None:
-    """Nothing among the keys is protected.
+def check_deletable(keys: Sequence[ResourceKey]) -> None:
+    """All the keys are of resources that may be deleted.
 
     Raises:
-        InputError: something is.
+        InputError: some are protected, or of no resource that could be stored.
     """
-    problems = [
-        Problem(path="", value=str(key), allowed="is part of every cluster and cannot be deleted")
-        for key in keys
-        if key.name in PROTECTED.get(key.kind, ())
-    ]
+    problems = []
+    for key in keys:
+        if key.name in PROTECTED.get(key.kind, ()):
+            problems.append(Problem(path="", value=str(key), allowed="is part of every cluster and cannot be deleted"))
+            continue
+        try:
+            path_of(key)
+        except ValueError as error:
+            problems.append(Problem(path="", value=str(key), allowed=str(error)))
     if problems:
         raise InputError(problems)
 

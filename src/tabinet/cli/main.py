@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -31,22 +33,25 @@ def tabinet() -> None:
 
 def main() -> None:
     """Runs the command line and exits."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs a command; returns the exit code. Every error of ours and every wrong usage has been told on standard error."""
     try:
-        code = tabinet.main(prog_name="tabinet", standalone_mode=False)
-    except click.exceptions.Abort:
-        sys.exit(130)
+        code = tabinet.main(list(arguments), prog_name="tabinet", standalone_mode=False)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        return 130
     except click.ClickException as error:
         error.show()
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        return 2
     except BrokenPipeError:
-        # The reader of our output went away (``| head``): what it wanted to see, it has seen.
-        sys.stderr.close()
-        sys.exit(0)
+        # The reader of our output went away (``| head``): what it wanted to see, it has seen. What is still in the buffer goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except _our_errors() as error:
-        sys.exit(explain(error))
-    sys.exit(code if isinstance(code, int) else 0)
+        return explain(error)
+    return code if isinstance(code, int) else 0
 
 
 def _our_errors() -> type[TabinetError]:
