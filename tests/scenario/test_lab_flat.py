@@ -201,14 +201,14 @@ async def test_an_agent_ends_quickly_whatever_is_away(lab: Lab) -> None:
         bird = record_of(lab, "node1", BIRD)
         if what == "bird hangs":
             send(bird, signal.SIGSTOP)
-            await asyncio.sleep(1.5)  # so that the agent is in the middle of a question
+            await asyncio.sleep(1.1)  # so that the agent is in the middle of a question
         record = record_of(lab, "node1", AGENT)
         assert alive(record)
         begin = time.monotonic()
         send(record, signal.SIGTERM)
         while alive(record):
             await asyncio.sleep(0.005)
-            assert time.monotonic() < begin + 10
+            assert time.monotonic() < begin + 1.5, what  # a question to a BIRD that hangs takes 3 s
         took[what] = round(time.monotonic() - begin, 3)
         send(bird, signal.SIGCONT)
         await lab.start("node1", AGENT)

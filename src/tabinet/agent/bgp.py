@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tabinet.agent.kernelthread import KernelThread
+from tabinet.agent.kernelthread import KernelThread, call_aside
 from tabinet.agent.log import Logger
 from tabinet.bgp.driver import BgpDriver
 from tabinet.bgp.records import HostFacts, SessionState, SessionStatus
@@ -66,7 +66,7 @@ class BgpWatcher:
 
     async def _configure(self) -> None:
         facts = await self.kernel.call(self.read_facts)
-        result = await asyncio.to_thread(self.driver.apply, self._intent, facts)
+        result = await call_aside(self.driver.apply, self._intent, facts)
         if result.error and result.error != self.error:
             self.log.error("bird refused", error=result.error)
         if result.changed:
@@ -75,7 +75,7 @@ class BgpWatcher:
 
     async def _watch(self) -> None:
         try:
-            sessions = await asyncio.to_thread(self.driver.sessions)
+            sessions = await call_aside(self.driver.sessions)
         except BirdError as error:
             self.error, self.sessions = str(error), ()
             return

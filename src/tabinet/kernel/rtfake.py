@@ -10,6 +10,7 @@ there and always up. It has no kernel routes (of addresses), no multipath livene
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections import deque
@@ -75,7 +76,10 @@ def _as_kernel(route: Route) -> Route:
 
 
 class FakeEvents:
-    """Implements ``RtEvents``. A file descriptor that is readable while events wait, as with the socket."""
+    """Implements ``RtEvents``. A file descriptor that is readable while events wait, as with the socket.
+
+    One thread may put what another one reads, as with the socket: then the descriptor may be readable once too often.
+    """
 
     def __init__(self) -> None:
         self._queue: deque[Event] = deque()
@@ -89,12 +93,9 @@ class FakeEvents:
         return self._signal
 
     def read(self) -> list[Event]:
-        if not self._queue:
-            return []
-        os.eventfd_read(self._signal)
-        events = list(self._queue)
-        self._queue.clear()
-        return events
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._signal)
+        return [self._queue.popleft() for _ in range(len(self._queue))]
 
     def close(self) -> None:
         os.close(self._signal)
