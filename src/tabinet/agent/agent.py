@@ -226,6 +226,8 @@ class Agent:
         for key, status in report.endpoints.items():
             self.endpoints[key] = status
             self._report_endpoint(key, status)
+        if report.endpoints or report.removed:
+            self._problems = None
         for key in report.removed:
             self.endpoints.pop(key, None)
             self._report_endpoint(key, None)

@@ -291,7 +291,7 @@ def test_rechecks_find_what_no_event_told_on_the_host_and_in_the_end_on_every_in
         host.manager.on_endpoint_update(endpoint(f"w{number}", f"cali{number}", f"10.0.0.{number}"))
     host.turn()
     right = dict(host.sysctl.values)
-    wrong = {key: "7" for key in right}
+    wrong = dict.fromkeys(right, "7")
     host.sysctl.values.update(wrong)
     host.turn()
     assert host.sysctl.values == wrong  # nobody said anything
