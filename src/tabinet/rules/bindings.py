@@ -6,7 +6,8 @@ Endpoints whose interface is not ours by name are not bound: the fixed part woul
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import msgspec
@@ -17,12 +18,14 @@ from tabinet.model.keys import ResourceKey
 from tabinet.rules import layout
 from tabinet.rules.classes import Classes, Stage
 from tabinet.rules.edit import TableEdit
-from tabinet.rules.ir import Element, Source, SourceRange
+from tabinet.rules.ir import Element, Hardware, Interface, Source, SourceRange
+from tabinet.rules.options import TableOptions
 from tabinet.rules.policy import merge_ranges
 from tabinet.rules.roles import Role
 
 INTERFACE_NAME_BYTES = 15
 """IFNAMSIZ without the closing NUL."""
+_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
 class Binding(msgspec.Struct, frozen=True):
@@ -40,7 +43,7 @@ class Binding(msgspec.Struct, frozen=True):
 class Bindings:
     """All local endpoints."""
 
-    prefixes: tuple[str, ...]
+    options: TableOptions
     classes: Classes
     endpoints: dict[ResourceKey, Endpoint] = field(default_factory=dict)
     unbound: dict[ResourceKey, str] = field(default_factory=dict)
@@ -97,11 +100,11 @@ class Bindings:
             self.classes.release(stage)
 
     def _ours(self, interface: str) -> bool:
-        return len(interface.encode()) <= INTERFACE_NAME_BYTES and interface.startswith(self.prefixes)
+        return len(interface.encode()) <= INTERFACE_NAME_BYTES and interface.startswith(self.options.interface_prefixes)
 
     def _binding(self, key: ResourceKey) -> Binding:
         endpoint = self.endpoints[key]
-        own: set[tuple[str, Element]] = set()
+        own: set[tuple[str, Element]] = set(self._hardware(endpoint))
         ranges: list[Prefix] = []
         for net in (*endpoint.nets, *endpoint.spoof_nets):
             if net.is_host:
@@ -118,6 +121,13 @@ class Bindings:
             own=frozenset(own),
             local=frozenset(net for net in endpoint.nets if net.is_host),
         )
+
+    def _hardware(self, endpoint: Endpoint) -> Iterator[tuple[str, Element]]:
+        """What lets the interface's packets in at all; an address that cannot be read lets none in."""
+        if not endpoint.mac or not self.options.check_hardware:
+            yield layout.ANY_HARDWARE, Interface(endpoint.interface)
+        elif _MAC.fullmatch(endpoint.mac):
+            yield layout.HARDWARE, Hardware(endpoint.interface, endpoint.mac)
 
     def _loses(self, before: Binding, after: Binding | None) -> bool:
         return (

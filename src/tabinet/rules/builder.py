@@ -42,7 +42,7 @@ class TableBuilder:
         """All that the kernel shall hold as of the last flush."""
         self._sets = SetStates()
         self._classes = Classes(self.options, self._sets.shape)
-        self._bindings = Bindings(self.options.interface_prefixes, self._classes)
+        self._bindings = Bindings(self.options, self._classes)
         self._policies: dict[ResourceKey, Policy | None] = {}
         self._endpoints: dict[ResourceKey, Endpoint | None] = {}
 

@@ -3,7 +3,8 @@
 In: a table and a packet as the hook would see it. Out: accepted or not, and by which rules. Connection tracking is taken to see the packet
 for the first time (state new, original direction), except for messages that it does not track or that begin no flow: neighbour
 discovery and MLD are untracked, ICMP other than a request is invalid (linux/net/netfilter/nf_conntrack_proto_icmp.c, ..._icmpv6.c).
-Address translation is not modelled: the header's addresses are the flow's.
+A packet whose destination is translated on the way is asked about as it is afterwards, and says where it was sent (``original_...``).
+Rates and numbers of connections are taken to be within their limits.
 
 Pure. Cost: one visit for each rule on the way, a set lookup is O(1), in interval sets O(ranges).
 """
@@ -17,7 +18,7 @@ import msgspec
 from tabinet.calc.messages import PortMember
 from tabinet.lib.ip import IPV4, Prefix
 from tabinet.rules import ir
-from tabinet.rules.ir import HookPoint, Rule, SetType, Side, State, Table, Via
+from tabinet.rules.ir import Basis, HookPoint, Rule, SetType, Side, State, Table, Via
 
 UDP, ICMP, ICMPV6 = 17, 1, 58
 _REQUESTS4 = frozenset({8, 13, 15, 17})  # echo, timestamp, information, address mask
@@ -37,6 +38,11 @@ class Packet(msgspec.Struct, frozen=True, gc=False):
     destination_port: int = 0
     icmp_type: int = 0
     icmp_code: int = 0
+    mac: str = ""
+    """Source hardware address; empty: that of the endpoint whose interface it comes in from."""
+    original_destination: Prefix | None = None
+    """Where it was sent, if that is another address than ``destination``."""
+    original_destination_port: int | None = None
 
     @property
     def family(self) -> int:
@@ -64,7 +70,7 @@ def evaluate(table: Table, packet: Packet, hook: str = "forward") -> Verdict:
         "prerouting": (HookPoint.PREROUTING_RAW,),
         "forward": (HookPoint.PREROUTING_RAW, HookPoint.FORWARD),
         "input": (HookPoint.PREROUTING_RAW, HookPoint.INPUT),
-        "output": (HookPoint.OUTPUT,),
+        "output": (HookPoint.OUTPUT_RAW, HookPoint.OUTPUT),
     }
     if hook not in way:
         raise ValueError(f"no hook {hook!r}; there are {', '.join(way)}")
@@ -83,6 +89,8 @@ class _Run:
     table: Table
     packet: Packet
     out_interface: str = ""
+    basis: Basis = Basis.FLOW
+    untracked: bool = False
     reason: str = "chain policy"
     trace: list[str] = field(default_factory=list)
 
@@ -92,6 +100,7 @@ class _Run:
         chain, position = name, 0
         while True:
             rules = self.table.chains[chain].rules
+            self.basis = self.table.chains[chain].basis
             if position >= len(rules):
                 if not stack:
                     return True
@@ -108,8 +117,13 @@ class _Run:
             match rule.verdict:
                 case ir.Accept() | ir.AcceptFlow():
                     return True
-                case ir.Drop():
+                case ir.AcceptUntracked():
+                    self.untracked = True
+                    return True
+                case ir.Drop() | ir.Reject():
                     return False
+                case ir.Return():
+                    position = len(rules)
                 case ir.Jump():
                     stack.append((chain, position))
             if target is not None:
@@ -129,13 +143,25 @@ class _Run:
         return self.packet.in_interface if via is Via.IN else self.out_interface
 
     def _address(self, side: Side) -> Prefix:
-        return self.packet.source if side is Side.SOURCE else self.packet.destination
+        packet = self.packet
+        if side is Side.SOURCE:
+            return packet.source
+        if self.basis is Basis.FLOW or packet.original_destination is None:
+            return packet.destination
+        return packet.original_destination
 
     def _port(self, side: Side) -> int:
-        return self.packet.source_port if side is Side.SOURCE else self.packet.destination_port
+        packet = self.packet
+        if side is Side.SOURCE:
+            return packet.source_port
+        if self.basis is Basis.FLOW or packet.original_destination_port is None:
+            return packet.destination_port
+        return packet.original_destination_port
 
     def _state(self) -> State:
         packet = self.packet
+        if self.untracked:
+            return State.UNTRACKED
         if packet.protocol == ICMP and packet.family == IPV4 and packet.icmp_type not in _REQUESTS4:
             return State.INVALID
         if packet.protocol == ICMPV6 and packet.family != IPV4 and packet.icmp_type not in _REQUESTS6:
@@ -148,8 +174,14 @@ class _Run:
         match match:
             case ir.InterfacePrefix(via=via, prefix=prefix, negated=negated):
                 return self._interface(via).startswith(prefix) is not negated
+            case ir.InterfaceIs(via=via, name=name, negated=negated):
+                return (self._interface(via) == name) is not negated
             case ir.NoInterface(via=via):
                 return not self._interface(via)
+            case ir.Untracked():
+                return self.untracked
+            case ir.RateOver() | ir.ConnectionsOver():
+                return False
             case ir.Family(family=family):
                 return packet.family == family
             case ir.StateIs(states=states):
@@ -179,6 +211,10 @@ class _Run:
             case ir.AddressPortIn(side=side, family=family, set_name=name, negated=negated):
                 member = PortMember(self._address(side), packet.protocol, self._port(side))
                 return packet.family == family and (member in self.table.elements[name]) is not negated
+            case ir.HardwareIn(set_name=name):
+                return self._hardware_in(name)
+            case ir.InterfaceIn(set_name=name):
+                return ir.Interface(packet.in_interface) in self.table.elements[name]
             case ir.SourceIn(family=family, set_name=name):
                 return packet.family == family and self._source_in(name)
             case ir.HeaderAddress(side=side, net=net):
@@ -199,6 +235,12 @@ class _Run:
 
     def _in_ranges(self, name: str, value: int) -> bool:
         return any(isinstance(item, ir.Range) and item.first <= value <= item.last for item in self.table.elements[name])
+
+    def _hardware_in(self, name: str) -> bool:
+        packet = self.packet
+        if packet.mac:
+            return ir.Hardware(packet.in_interface, packet.mac) in self.table.elements[name]
+        return any(isinstance(item, ir.Hardware) and item.interface == packet.in_interface for item in self.table.elements[name])
 
     def _source_in(self, name: str) -> bool:
         packet = self.packet

@@ -7,33 +7,40 @@ source's endpoint (``out_original`` or ``out_reply`` finds it), then by the ingr
 ``in_reply``). Policy chains continue by Goto: ``after_egress``, ``accepted`` and ``deny`` never return.
 
 Between a workload and its own host: what the host begins is always accepted, so that health checks work without policy (as
-Calico does it). What the workload begins needs its egress policy and then ``TableOptions.endpoint_to_host``. DHCP, DHCPv6, neighbour
-discovery and MLD to the host are always accepted; ARP never comes here.
+Calico does it). What the workload begins needs its egress policy and then ``TableOptions.endpoint_to_host``. DHCP, DHCPv6,
+``TableOptions.host_services``, neighbour discovery and MLD to the host are always accepted; ARP never comes here.
 
-Interfaces of ours that no map knows pass nothing. Packets that concern no workload are left alone, except those that
-claim the address of a local workload while coming in from elsewhere.
+Interfaces of ours that no map knows pass nothing. Packets that concern neither workload nor host endpoint (``rules.hostlayout``)
+are left alone, except those that claim the address of a local workload while coming in from elsewhere.
 """
 
 from __future__ import annotations
 
 from tabinet.lib.ip import IPV4, IPV6, parse_prefix
+from tabinet.rules.hostlayout import COVERED, JUDGE, RAW_IN, HostUse, accepted_untracked, covered, host_chains
 from tabinet.rules.ir import (
     Accept,
     AcceptFlow,
+    Address,
     Chain,
     CheckGeneration,
     Dispatch,
     Drop,
     Family,
     Goto,
+    HardwareIn,
     HeaderAddress,
     HeaderAddressIn,
     HeaderIcmp6,
     HeaderUdp,
     HookPoint,
+    InterfaceIn,
     InterfacePrefix,
     NoInterface,
     OriginalDirection,
+    Port,
+    Protocol,
+    Reject,
     ReplyDirection,
     Rule,
     SetDef,
@@ -47,8 +54,8 @@ from tabinet.rules.ir import (
     Verdict,
     Via,
 )
-from tabinet.rules.options import HostAction, TableOptions
-from tabinet.rules.roles import ACCEPTED, AFTER_EGRESS, DENY
+from tabinet.rules.options import TCP, UDP, DenyAction, HostAction, ProtoPort, TableOptions
+from tabinet.rules.roles import ACCEPTED, AFTER_EGRESS, DENY, HOST_MAPS
 
 EGRESS = "egress"
 """Map: interface of a workload to the first chain of its egress policy."""
@@ -58,6 +65,10 @@ OWN = {IPV4: "own4", IPV6: "own6"}
 """Sets of (interface, address): what a workload may send from."""
 SPOOF = {IPV4: "spoof4", IPV6: "spoof6"}
 """The same for prefixes that an endpoint may use besides."""
+HARDWARE = "hardware"
+"""Set of (interface, MAC) of workloads whose MAC is checked."""
+ANY_HARDWARE = "any_hardware"
+"""Set of interfaces of the other workloads."""
 LOCAL = {IPV4: "local4", IPV6: "local6"}
 """Addresses of this host's workloads."""
 
@@ -75,11 +86,10 @@ _MLD_AND_ND = (130, 143)  # RFC 2710, RFC 3810 and RFC 4861
 
 def fixed_sets() -> dict[str, SetDef]:
     """Sets and maps that every table has."""
-    sets = {
-        EGRESS: SetDef(SetType.CHAINS),
-        INGRESS: SetDef(SetType.CHAINS),
-        VALID: SetDef(SetType.GENERATION),
-    }
+    sets = {name: SetDef(SetType.CHAINS) for name in (EGRESS, INGRESS, COVERED, *HOST_MAPS.values())}
+    sets[VALID] = SetDef(SetType.GENERATION)
+    sets[HARDWARE] = SetDef(SetType.HARDWARE)
+    sets[ANY_HARDWARE] = SetDef(SetType.INTERFACES)
     for family in (IPV4, IPV6):
         sets[OWN[family]] = SetDef(SetType.SOURCES, family)
         sets[SPOOF[family]] = SetDef(SetType.SOURCE_NETS, family)
@@ -87,29 +97,30 @@ def fixed_sets() -> dict[str, SetDef]:
     return sets
 
 
-def fixed_chains(options: TableOptions) -> dict[str, Chain]:
-    """Chains that every table has."""
+def fixed_chains(options: TableOptions, hosts: HostUse | None = None) -> dict[str, Chain]:
+    """Chains that every table has; ``hosts``: what the host endpoints need, None without any."""
     prefixes = options.interface_prefixes
     if not prefixes or not all(prefixes):
         raise ValueError("interface prefixes must not be empty")
     check = Rule(CheckGeneration(VALID, RELATED), comment="accepted in this generation")
     discovery = Rule(Accept(), (HeaderIcmp6(*_MLD_AND_ND),), comment="neighbour discovery and MLD")
-    return {
-        "antispoof": Chain(_antispoof(prefixes, options.protect_local_sources), HookPoint.PREROUTING_RAW),
-        "fabric": Chain(_fabric()),
-        "forward": Chain((check, *_ours(Via.IN, prefixes, Goto("judge")), *_ours(Via.OUT, prefixes, Goto("judge"))), HookPoint.FORWARD),
-        "input": Chain((check, discovery, *_dhcp_in(prefixes), *_ours(Via.IN, prefixes, Goto("judge"))), HookPoint.INPUT),
-        "output": Chain(
-            (
-                check,
-                # The kernel's own errors (TTL, MTU) leave before forward judged the flow that they are about.
-                Rule(Accept(), (StateIs((State.RELATED,)),), comment="errors that this host reports"),
-                discovery,
-                *_ours(Via.OUT, prefixes, Goto("judge")),
-            ),
-            HookPoint.OUTPUT,
-        ),
-        "judge": Chain(
+    untracked = accepted_untracked(hosts)
+    judged_in, judged_out = _ours(Via.IN, prefixes, Goto(JUDGE)), _ours(Via.OUT, prefixes, Goto(JUDGE))
+    forward = (*judged_in, *judged_out, *untracked, *covered(Via.IN, hosts), *covered(Via.OUT, hosts))
+    into = (*_ours(Via.IN, prefixes, Goto("with_host")), *untracked, *covered(Via.IN, hosts))
+    # The kernel's own errors (TTL, MTU) leave before forward judged the flow that they are about.
+    errors = Rule(Accept(), (StateIs((State.RELATED,)),), comment="errors that this host reports")
+    out = (*_ours(Via.OUT, prefixes, Goto("with_host")), *untracked, *covered(Via.OUT, hosts))
+    elsewhere = (ACCEPTED, ACCEPTED) if hosts is None else ("elsewhere_target_original", "elsewhere_target_reply")
+    chains = {
+        "antispoof": Chain(_antispoof(options), HookPoint.PREROUTING_RAW),
+        "sources": Chain(_sources(options)),
+        "fabric": Chain((*(_fabric() if options.protect_local_sources else ()), *_raw(hosts))),
+        "forward": Chain((check, *forward), HookPoint.FORWARD),
+        "input": Chain((check, discovery, *into), HookPoint.INPUT),
+        "output": Chain((check, errors, discovery, *out), HookPoint.OUTPUT),
+        "with_host": Chain((*_host_services(options), Rule(Goto(JUDGE)))),
+        JUDGE: Chain(
             (
                 Rule(Drop(), (StateIs((State.INVALID, State.UNTRACKED)),), counter=True, comment="invalid or untracked"),
                 Rule(Drop(), (StateIs((State.RELATED,)),), counter=True, comment="error about a flow that is not current"),
@@ -118,22 +129,23 @@ def fixed_chains(options: TableOptions) -> dict[str, Chain]:
             )
         ),
         RELATED: Chain(_related(prefixes)),
-        "out_original": Chain(_half(EGRESS, Via.IN, prefixes, host=ACCEPTED, other="in_original")),
-        "out_reply": Chain(_half(EGRESS, Via.OUT, prefixes, host=ACCEPTED, other="in_reply")),
+        "out_original": Chain(_source(Via.IN, "original", prefixes, hosts)),
+        "out_reply": Chain(_source(Via.OUT, "reply", prefixes, hosts)),
         AFTER_EGRESS: Chain((Rule(Goto("in_reply"), (ReplyDirection(),)), Rule(Goto("in_original")))),
-        "in_original": Chain(_half(INGRESS, Via.OUT, prefixes, host="to_host", other=ACCEPTED)),
-        "in_reply": Chain(_half(INGRESS, Via.IN, prefixes, host="to_host", other=ACCEPTED)),
+        "in_original": Chain(_half(INGRESS, Via.OUT, prefixes, host="to_host", other=elsewhere[0])),
+        "in_reply": Chain(_half(INGRESS, Via.IN, prefixes, host="to_host", other=elsewhere[1])),
         "to_host": Chain((_to_host(options.endpoint_to_host),)),
         ACCEPTED: Chain((Rule(AcceptFlow()),)),
-        DENY: Chain((Rule(Drop(), counter=True, comment="denied"),)),
+        DENY: Chain(_deny(options.deny)),
     }
+    return chains if hosts is None else chains | host_chains(options, hosts, LOCAL)
 
 
 def empty_table(options: TableOptions) -> Table:
     """A table in which every interface of ours is unknown and therefore denied."""
     table = Table(chains=fixed_chains(options), sets=fixed_sets())
     for name, definition in table.sets.items():
-        if definition.type is SetType.CHAINS:
+        if definition.type in (SetType.CHAINS, SetType.ADDRESS_CHAINS):
             table.maps[name] = {}
         elif definition.type is not SetType.GENERATION:
             table.elements[name] = set()
@@ -144,11 +156,20 @@ def _ours(via: Via, prefixes: tuple[str, ...], verdict: Verdict) -> tuple[Rule, 
     return tuple(Rule(verdict, (InterfacePrefix(via, prefix),)) for prefix in prefixes)
 
 
-def _antispoof(prefixes: tuple[str, ...], protect_local: bool) -> tuple[Rule, ...]:
-    foreign = tuple(InterfacePrefix(Via.IN, prefix, negated=True) for prefix in prefixes)
-    rules = [Rule(Goto("fabric") if protect_local else Accept(), foreign)]
-    rules += [Rule(Accept(), (SourceIn(family, OWN[family]),)) for family in (IPV4, IPV6)]
-    rules += [Rule(Accept(), (SourceIn(family, SPOOF[family]),), comment="allowSpoofedSourcePrefixes") for family in (IPV4, IPV6)]
+def _antispoof(options: TableOptions) -> tuple[Rule, ...]:
+    foreign = tuple(InterfacePrefix(Via.IN, prefix, negated=True) for prefix in options.interface_prefixes)
+    return (
+        Rule(Goto("fabric"), foreign),
+        Rule(Goto("sources"), (HardwareIn(HARDWARE),)),
+        Rule(Goto("sources"), (InterfaceIn(ANY_HARDWARE),)),
+        Rule(Drop(), counter=True, comment="unknown interface or hardware address"),
+    )
+
+
+def _sources(options: TableOptions) -> tuple[Rule, ...]:
+    rules = [Rule(Accept(), (SourceIn(family, OWN[family]),)) for family in (IPV4, IPV6)]
+    if options.allow_source_prefixes:
+        rules += [Rule(Accept(), (SourceIn(family, SPOOF[family]),), comment="allowSpoofedSourcePrefixes") for family in (IPV4, IPV6)]
     link_local = HeaderAddress(Side.SOURCE, _LINK_LOCAL6)
     rules += [
         Rule(Accept(), (HeaderIcmp6(*_ND), link_local), comment="neighbour discovery"),
@@ -160,6 +181,10 @@ def _antispoof(prefixes: tuple[str, ...], protect_local: bool) -> tuple[Rule, ..
     return tuple(rules)
 
 
+def _raw(hosts: HostUse | None) -> tuple[Rule, ...]:
+    return (Rule(Goto(RAW_IN)),) if hosts is not None and hosts.untracked else ()
+
+
 def _fabric() -> tuple[Rule, ...]:
     return tuple(
         Rule(Drop(), (HeaderAddressIn(Side.SOURCE, family, LOCAL[family]),), counter=True, comment="local source from elsewhere")
@@ -167,12 +192,20 @@ def _fabric() -> tuple[Rule, ...]:
     )
 
 
-def _dhcp_in(prefixes: tuple[str, ...]) -> tuple[Rule, ...]:
+def _host_services(options: TableOptions) -> tuple[Rule, ...]:
+    """What a workload may always ask of its host; judged by flow, so that the answer passes as well."""
+    accepted = Goto(ACCEPTED)
     rules = []
-    for prefix in prefixes:
-        ours = InterfacePrefix(Via.IN, prefix)
-        rules.append(Rule(Accept(), (ours, Family(IPV4), HeaderUdp(_DHCP_CLIENT, _DHCP_SERVER)), comment="DHCP"))
-        rules.append(Rule(Accept(), (ours, Family(IPV6), HeaderUdp(_DHCP6_CLIENT, _DHCP6_SERVER)), comment="DHCPv6"))
+    for family, client, server in ((IPV4, _DHCP_CLIENT, _DHCP_SERVER), (IPV6, _DHCP6_CLIENT, _DHCP6_SERVER)):
+        ports = (Port(Side.SOURCE, client, client), Port(Side.DESTINATION, server, server))
+        rules.append(Rule(accepted, (Family(family), Protocol(UDP), *ports), comment="DHCP"))
+    services = list(options.host_services)
+    if options.metadata is not None:
+        services.append(ProtoPort(TCP, options.metadata.port, options.metadata.address))
+    for service in services:
+        net = () if service.net is None else (Address(Side.DESTINATION, service.net.family, service.net.value, service.net.last),)
+        matches = (*net, Protocol(service.protocol), Port(Side.DESTINATION, service.port, service.port))
+        rules.append(Rule(accepted, matches, comment=f"service of the host {service.protocol}/{service.port}"))
     return tuple(rules)
 
 
@@ -188,6 +221,12 @@ def _related(prefixes: tuple[str, ...]) -> tuple[Rule, ...]:
     return tuple(rules)
 
 
+def _source(via: Via, word: str, prefixes: tuple[str, ...], hosts: HostUse | None) -> tuple[Rule, ...]:
+    if hosts is None:
+        return _half(EGRESS, via, prefixes, host=ACCEPTED, other=f"in_{word}")
+    return _half(EGRESS, via, prefixes, host=f"host_source_{word}", other=f"elsewhere_source_{word}")
+
+
 def _half(map_name: str, via: Via, prefixes: tuple[str, ...], *, host: str, other: str) -> tuple[Rule, ...]:
     """One end of a flow: a workload has its chain, the host goes to ``host``, everything else to ``other``."""
     unknown = tuple(
@@ -200,3 +239,12 @@ def _to_host(action: HostAction) -> Rule:
     if action is HostAction.DROP:
         return Rule(Drop(), counter=True, comment="workload to its host")
     return Rule(Goto(ACCEPTED), comment=f"workload to its host: {action.value}")
+
+
+def _deny(action: DenyAction) -> tuple[Rule, ...]:
+    if action is DenyAction.DROP:
+        return (Rule(Drop(), counter=True, comment="denied"),)
+    return (
+        Rule(Reject(reset=True), (Protocol(TCP),), counter=True, comment="denied"),
+        Rule(Reject(reset=False), counter=True, comment="denied"),
+    )

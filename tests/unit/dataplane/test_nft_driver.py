@@ -259,8 +259,8 @@ def test_counters_by_policy_rule_and_by_reason():
     chain = next(name for name in builder.table.chains if name.startswith("pi-np"))
     for rule in info.rules[chain]:
         fake.count(chain, rule.userdata, 2, 100)
-    spoofed = info.rules["antispoof"][-1]
-    fake.count("antispoof", spoofed.userdata, 5, 250)
+    spoofed = info.rules["sources"][-1]
+    fake.count("sources", spoofed.userdata, 5, 250)
     counters = driver.counters()
     (origin,) = [origin for origin, count in counters.rules.items() if count.packets]
     assert (origin.owner, origin.ingress, origin.index, origin.action) == ("NetworkPolicy/default/web", True, 0, "Allow")

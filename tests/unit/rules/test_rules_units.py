@@ -267,7 +267,7 @@ def test_a_policy_that_nobody_announced_denies():
 def test_an_interface_that_is_not_ours_by_name_is_told():
     builder = host(endpoint("a", "10.0.0.1", interface="eth7"), endpoint("b", "10.0.0.2", interface="cali-and-far-too-long"))
     assert sorted(builder.unbound.values()) == ["cali-and-far-too-long", "eth7"]
-    assert builder.table.maps == {"ingress": {}, "egress": {}}
+    assert not any(builder.table.maps.values())
 
 
 def test_equal_endpoints_share_their_chains():
