@@ -12,6 +12,9 @@ import enum
 
 import msgspec
 
+from tabinet.calc.intents import BgpIntent as BgpIntent
+from tabinet.calc.intents import PeerIntent as PeerIntent
+from tabinet.calc.intents import PoolIntent as PoolIntent
 from tabinet.lib.ip import Prefix
 from tabinet.model.keys import ResourceKey
 
@@ -295,51 +298,6 @@ class EndpointRemove(Message, frozen=True):
 
 
 # --- routing --------------------------------------------------------------------------------------------------------
-
-
-class PoolIntent(Message, frozen=True):
-    """An IP pool as routing sees it."""
-
-    name: str
-    cidr: Prefix
-    nat_outgoing: bool
-    disable_bgp_export: bool
-
-
-class PeerIntent(Message, frozen=True):
-    """One BGP session that this host shall have."""
-
-    name: str
-    """Unique on the host; from the peer's node (mesh) or BGPPeer resource."""
-    address: Prefix
-    port: int
-    as_number: int
-    mesh: bool
-    use_node_ip: bool
-    """The session's source is the host's own address (``sourceAddress: UseNodeIP``)."""
-    bfd: bool
-    """Detect a dead path with BFD when the peer is directly connected."""
-    max_restart_time_s: int
-    keepalive_time_s: int
-
-
-class BgpIntent(Message, frozen=True):
-    """All that the BGP daemon of one host shall do. ``None`` addresses: the host has none of that family."""
-
-    host: str
-    as_number: int
-    router_id: str
-    """Dotted quad: the IPv4 address, or a hash of the host's name where it has none."""
-    ipv4: Prefix | None
-    """The host's own address as a host prefix."""
-    ipv6: Prefix | None
-    listen_port: int
-    log_severity: str
-    peers: tuple[PeerIntent, ...]
-    blocks: tuple[Prefix, ...]
-    """Confirmed IPAM blocks of this host: announced as aggregates, blackholed locally. Sorted."""
-    pools: tuple[PoolIntent, ...]
-    ignored_interfaces: tuple[str, ...]
 
 
 class BgpUpdate(Message, frozen=True):
