@@ -2,7 +2,7 @@
 
 A constraint runs only when the fields that it reads are themselves fine, so that one mistake is reported once. Those marked ``stored``
 also hold for values that come from the store: without them the meaning of a policy or pool would be guessed. Those of policies are in
-``policy_constraints``; the table here has all.
+``policy_constraints``, those of BGP in ``bgp_constraints``; the table here has all.
 """
 
 from __future__ import annotations
@@ -11,35 +11,38 @@ from collections.abc import Iterator
 
 import msgspec
 
-from tabinet.lib.ip import Prefix, parse_prefix
+from tabinet.lib.ip import Prefix
 from tabinet.model import protocols
 from tabinet.model import resources as r
-from tabinet.model.endpoint_names import endpoint_name_of
+from tabinet.model.bgp_constraints import BGP_CONSTRAINTS
+from tabinet.model.endpoint_names import WorkloadEndpointName, endpoint_name_of
 from tabinet.model.findings import Constraint, Finding
-from tabinet.model.formats import parse_community, parse_peer
+from tabinet.model.formats import prefix_of
+from tabinet.model.kubernetes_constraints import KUBERNETES_CONSTRAINTS
+from tabinet.model.names import label_findings
 from tabinet.model.policy_constraints import POLICY_CONSTRAINTS
 
 # --- endpoints and pools --------------------------------------------------------------------------------------------
 
 
-def _port_names(port: r.EndpointPort) -> Iterator[Finding]:
+def _port_names(port: r.EndpointPort | r.HostEndpointPort) -> Iterator[Finding]:
     if protocols.parse_protocol(port.protocol) not in protocols.WITH_PORTS:
         yield Finding("protocol", port.protocol, "allowed: TCP, UDP or SCTP")
-    if not port.name and not port.host_port:
+    if isinstance(port, r.EndpointPort) and not port.name and not port.host_port:
         yield Finding("name", "", "must be given unless there is a hostPort")
 
 
 def _nat_families(nat: r.IpNat) -> Iterator[Finding]:
-    if parse_prefix(nat.internal_ip).family != parse_prefix(nat.external_ip).family:
+    if prefix_of(nat.internal_ip).family != prefix_of(nat.external_ip).family:
         yield Finding("externalIP", nat.external_ip, f"must be of the family of internalIP, {nat.internal_ip}")
 
 
 def _nats_within(spec: r.WorkloadEndpointSpec) -> Iterator[Finding]:
     if not spec.ip_nats:
         return
-    networks = {parse_prefix(text) for text in spec.ip_networks}
+    networks = {prefix_of(text) for text in spec.ip_networks}
     for index, nat in enumerate(spec.ip_nats):
-        if parse_prefix(nat.internal_ip) not in networks:
+        if prefix_of(nat.internal_ip) not in networks:
             yield Finding(f"ipNATs[{index}].internalIP", nat.internal_ip, "must be one of ipNetworks")
 
 
@@ -59,13 +62,63 @@ def _name_fits_spec(endpoint: r.WorkloadEndpoint) -> Iterator[Finding]:
         )
 
 
-_LINK_LOCAL = (parse_prefix("169.254.0.0/16"), parse_prefix("fe80::/10"))
+def _host_endpoint_place(spec: r.HostEndpointSpec) -> Iterator[Finding]:
+    if not spec.node:
+        yield Finding("node", "", "must be given")
+    if not spec.interface_name and not spec.expected_ips:
+        yield Finding("interfaceName", "", "must be given, or expectedIPs")
+
+
+def _one_source(source: r.LiveMigrationSource) -> Iterator[Finding]:
+    if (source.workload is None) == (source.workload_endpoint is None):
+        yield Finding("", msgspec.to_builtins(source), "must have either workload or workloadEndpoint")
+
+
+def _one_target(target: r.LiveMigrationTarget) -> Iterator[Finding]:
+    if (not target.selector) == (target.workload_endpoint is None):
+        yield Finding("", msgspec.to_builtins(target), "must have either selector or workloadEndpoint")
+
+
+def _migration_is_whole(spec: r.LiveMigrationSpec) -> Iterator[Finding]:
+    for wire, end in (("source", spec.source), ("target", spec.target)):
+        if end is None:
+            yield Finding(wire, "", "must be given")
+
+
+def _endpoint_is_whole(endpoint: r.WorkloadEndpointIdentifier) -> Iterator[Finding]:
+    for wire, value in (
+        ("orchestratorID", endpoint.orchestrator_id),
+        ("workloadID", endpoint.workload_id),
+        ("endpointID", endpoint.endpoint_id),
+        ("hostname", endpoint.hostname or endpoint.orchestrator_id == "k8s"),
+    ):
+        if not value:
+            yield Finding(wire, "", "must be given")
+
+
+def _migration_name_fits(migration: r.LiveMigration) -> Iterator[Finding]:
+    target = migration.spec.target.workload_endpoint if migration.spec.target else None
+    if target is None or not target.hostname:
+        return
+    namespace, _, workload = target.workload_id.rpartition("/")
+    try:
+        expected = str(WorkloadEndpointName(target.hostname, target.orchestrator_id, workload, target.endpoint_id))
+    except ValueError as error:
+        yield Finding("spec.target.workloadEndpoint", msgspec.to_builtins(target), str(error))
+        return
+    if migration.metadata.name and migration.metadata.name != expected:
+        yield Finding("metadata.name", migration.metadata.name, f"must be {expected}, the name of the target endpoint")
+    if namespace and migration.metadata.namespace not in ("", namespace):
+        yield Finding("metadata.namespace", migration.metadata.namespace, f"must be {namespace}, as the target's workloadID says")
+
+
+_LINK_LOCAL = (prefix_of("169.254.0.0/16"), prefix_of("fe80::/10"))
 _DEFAULT_BLOCK = {4: 26, 6: 122}
 _BLOCK_LIMITS = {4: (20, 32), 6: (116, 128)}
 
 
 def _pool_block(spec: r.IPPoolSpec) -> Iterator[Finding]:
-    cidr = parse_prefix(spec.cidr)
+    cidr = prefix_of(spec.cidr)
     size = spec.block_size or _DEFAULT_BLOCK[cidr.family]
     low, high = _BLOCK_LIMITS[cidr.family]
     if not low <= size <= high:
@@ -75,7 +128,7 @@ def _pool_block(spec: r.IPPoolSpec) -> Iterator[Finding]:
 
 
 def _pool_place(spec: r.IPPoolSpec) -> Iterator[Finding]:
-    cidr: Prefix = parse_prefix(spec.cidr)
+    cidr: Prefix = prefix_of(spec.cidr)
     for reserved in _LINK_LOCAL:
         if cidr.overlaps(reserved):
             yield Finding("cidr", spec.cidr, f"must not overlap the link-local range {reserved}")
@@ -84,7 +137,7 @@ def _pool_place(spec: r.IPPoolSpec) -> Iterator[Finding]:
 def _pool_tunnels(spec: r.IPPoolSpec) -> Iterator[Finding]:
     ipip = spec.ipip_mode not in ("", "Never")
     vxlan = spec.vxlan_mode not in ("", "Never")
-    if ipip and parse_prefix(spec.cidr).family != 4:
+    if ipip and prefix_of(spec.cidr).family != 4:
         yield Finding("ipipMode", spec.ipip_mode, "allowed: Never, for an IPv6 pool")
     if ipip and vxlan:
         yield Finding("vxlanMode", spec.vxlan_mode, "allowed: Never, because ipipMode is in use")
@@ -98,87 +151,82 @@ def _pool_load_balancer(spec: r.IPPoolSpec) -> Iterator[Finding]:
     for wire, mode in (("ipipMode", spec.ipip_mode), ("vxlanMode", spec.vxlan_mode)):
         if mode not in ("", "Never"):
             yield Finding(wire, mode, "allowed: Never, for LoadBalancer pools")
+    if spec.disable_bgp_export:
+        yield Finding("disableBGPExport", True, "not allowed for LoadBalancer pools")
     if spec.node_selector not in ("", "all()"):
         yield Finding("nodeSelector", spec.node_selector, "allowed: all(), for LoadBalancer pools")
 
 
-# --- hosts and BGP --------------------------------------------------------------------------------------------------
+# --- hosts ------------------------------------------------------------------------------------------------------
 
 
 def _node_bgp_not_empty(spec: r.NodeSpec) -> Iterator[Finding]:
-    if spec.bgp == r.NodeBgp():
+    if spec.bgp is not None and not msgspec.to_builtins(spec.bgp):
         yield Finding("bgp", {}, "must not be empty; leave it out")
 
 
-def _peer_excludes(spec: r.BGPPeerSpec) -> Iterator[Finding]:
-    values = {
-        "node": spec.node,
-        "nodeSelector": spec.node_selector,
-        "peerIP": spec.peer_ip,
-        "asNumber": spec.as_number,
-        "peerSelector": spec.peer_selector,
-        "localWorkloadSelector": spec.local_workload_selector,
-        "keepOriginalNextHop": spec.keep_original_next_hop,
-        "nextHopMode": spec.next_hop_mode,
-    }
-    for one, other in (
-        ("node", "nodeSelector"),
-        ("peerIP", "peerSelector"),
-        ("asNumber", "peerSelector"),
-        ("peerIP", "localWorkloadSelector"),
-        ("peerSelector", "localWorkloadSelector"),
-        ("keepOriginalNextHop", "nextHopMode"),
-    ):
-        if values[one] and values[other]:
-            yield Finding(one, values[one], f"not allowed together with {other}")
-    if not (spec.peer_ip or spec.peer_selector or spec.local_workload_selector):
-        yield Finding("peerIP", "", "must be given, or peerSelector or localWorkloadSelector")
-    if (spec.peer_ip or spec.local_workload_selector) and not spec.as_number:
-        yield Finding("asNumber", "", "must be given with peerIP or localWorkloadSelector")
+def _status_request(spec: r.CalicoNodeStatusSpec) -> Iterator[Finding]:
+    if not spec.node:
+        yield Finding("node", "", "must be given")
+    if not spec.classes:
+        yield Finding("classes", "", "must be given")
+    if len(set(spec.classes)) != len(spec.classes):
+        yield Finding("classes", list(spec.classes), "must not name a class twice")
 
 
-def _peer_reachable(spec: r.BGPPeerSpec) -> Iterator[Finding]:
-    if not spec.reachable_by:
+def _template_interfaces(template: r.HostEndpointTemplate) -> Iterator[Finding]:
+    if not template.interface_cidrs and not template.interface_pattern:
+        yield Finding("interfaceCIDRs", "", "must be given, or interfacePattern")
+
+
+def _template_labels(template: r.HostEndpointTemplate) -> Iterator[Finding]:
+    for key, value, allowed in label_findings(template.labels):
+        yield Finding(f"labels.{key}", value, allowed)
+
+
+# --- agents ---------------------------------------------------------------------------------------------------------
+
+
+def _table_range(tables: r.RouteTableRange | r.RouteTableIDRange) -> Iterator[Finding]:
+    if tables.max < tables.min:
+        yield Finding("max", tables.max, f"must not be less than min, {tables.min}")
+
+
+_MAX_TABLES = 65_535
+_MAX_NODE_PORTS = 7
+
+
+def _felix_tables(configuration: r.FelixConfiguration) -> Iterator[Finding]:
+    ranges = configuration.spec.get("routeTableRanges")
+    if not isinstance(ranges, list):
         return
-    if not spec.peer_ip:
-        yield Finding("reachableBy", spec.reachable_by, "allowed only with peerIP")
-    elif (":" in parse_peer(spec.peer_ip)[0]) != (":" in spec.reachable_by):
-        yield Finding("reachableBy", spec.reachable_by, f"must be of the family of peerIP, {spec.peer_ip}")
+    if configuration.spec.get("routeTableRange") is not None:
+        yield Finding("spec.routeTableRange", configuration.spec["routeTableRange"], "not allowed together with routeTableRanges")
+    tables = sum(tables["max"] - tables["min"] + 1 for tables in ranges)
+    if tables > _MAX_TABLES:
+        yield Finding("spec.routeTableRanges", f"{tables} tables", f"allowed: {_MAX_TABLES} in all")
 
 
-def _communities(spec: r.BGPConfigurationSpec) -> Iterator[Finding]:
-    names = {community.name for community in spec.communities}
-    for index, community in enumerate(spec.communities):
-        if not community.name or not community.value:
-            yield Finding(f"communities[{index}]", msgspec.to_builtins(community), "must have a name and a value")
-    if spec.communities and not spec.prefix_advertisements:
-        yield Finding("communities", sorted(names), "must be used in prefixAdvertisements")
-    for index, advertisement in enumerate(spec.prefix_advertisements):
-        for position, text in enumerate(advertisement.communities):
-            if text not in names and not _is_community(text):
-                where = f"prefixAdvertisements[{index}].communities[{position}]"
-                yield Finding(where, text, "must be the name of a community or a value such as 64512:100")
-
-
-def _is_community(text: str) -> bool:
-    try:
-        parse_community(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _mesh_settings(spec: r.BGPConfigurationSpec) -> Iterator[Finding]:
-    if spec.node_to_node_mesh_enabled is False:
-        if spec.node_mesh_password is not None:
-            yield Finding("nodeMeshPassword", "a reference", "not allowed while nodeToNodeMeshEnabled is false")
-        if spec.node_mesh_max_restart_time:
-            yield Finding("nodeMeshMaxRestartTime", spec.node_mesh_max_restart_time, "not allowed while nodeToNodeMeshEnabled is false")
+def _felix_node_ports(configuration: r.FelixConfiguration) -> Iterator[Finding]:
+    ranges = configuration.spec.get("kubeNodePortRanges")
+    if isinstance(ranges, list) and len(ranges) > _MAX_NODE_PORTS:
+        yield Finding("spec.kubeNodePortRanges", f"{len(ranges)} items", f"allowed: at most {_MAX_NODE_PORTS}")
 
 
 CONSTRAINTS: dict[type[msgspec.Struct], tuple[Constraint, ...]] = {
     **POLICY_CONSTRAINTS,
+    **KUBERNETES_CONSTRAINTS,
+    **BGP_CONSTRAINTS,
     r.EndpointPort: (Constraint(("name", "protocol", "hostPort"), _port_names),),
+    r.HostEndpointPort: (Constraint(("protocol",), _port_names),),
+    r.HostEndpointSpec: (Constraint(("node", "interfaceName", "expectedIPs"), _host_endpoint_place),),
+    r.LiveMigrationSource: (Constraint(("workload", "workloadEndpoint"), _one_source),),
+    r.LiveMigrationTarget: (Constraint(("selector", "workloadEndpoint"), _one_target),),
+    r.LiveMigrationSpec: (Constraint(("source", "target"), _migration_is_whole),),
+    r.WorkloadEndpointIdentifier: (
+        Constraint(("hostname", "orchestratorID", "workloadID", "endpointID"), _endpoint_is_whole, stored=True),
+    ),
+    r.LiveMigration: (Constraint(("metadata.name", "metadata.namespace", "spec.target"), _migration_name_fits),),
     r.IpNat: (Constraint(("internalIP", "externalIP"), _nat_families, stored=True),),
     r.WorkloadEndpoint: (Constraint(("metadata.name", *(f"spec.{part}" for part in _NAME_PARTS)), _name_fits_spec),),
     r.WorkloadEndpointSpec: (Constraint(("ipNetworks", "ipNATs"), _nats_within),),
@@ -186,28 +234,19 @@ CONSTRAINTS: dict[type[msgspec.Struct], tuple[Constraint, ...]] = {
         Constraint(("cidr", "blockSize", "disabled"), _pool_block, stored=True),
         Constraint(("cidr",), _pool_place),
         Constraint(("cidr", "ipipMode", "vxlanMode"), _pool_tunnels),
-        Constraint(("allowedUses", "ipipMode", "vxlanMode", "nodeSelector"), _pool_load_balancer),
+        Constraint(("allowedUses", "ipipMode", "vxlanMode", "disableBGPExport", "nodeSelector"), _pool_load_balancer),
     ),
     r.NodeSpec: (Constraint(("bgp",), _node_bgp_not_empty),),
-    r.BGPPeerSpec: (
-        Constraint(
-            (
-                "node",
-                "nodeSelector",
-                "peerIP",
-                "asNumber",
-                "peerSelector",
-                "localWorkloadSelector",
-                "keepOriginalNextHop",
-                "nextHopMode",
-            ),
-            _peer_excludes,
-        ),
-        Constraint(("peerIP", "reachableBy"), _peer_reachable),
+    r.CalicoNodeStatusSpec: (Constraint(("node", "classes"), _status_request),),
+    r.HostEndpointTemplate: (
+        Constraint(("interfaceCIDRs", "interfacePattern"), _template_interfaces),
+        Constraint(("labels",), _template_labels),
     ),
-    r.BGPConfigurationSpec: (
-        Constraint(("communities", "prefixAdvertisements"), _communities),
-        Constraint(("nodeToNodeMeshEnabled", "nodeMeshPassword", "nodeMeshMaxRestartTime"), _mesh_settings),
+    r.RouteTableRange: (Constraint(("min", "max"), _table_range),),
+    r.RouteTableIDRange: (Constraint(("min", "max"), _table_range),),
+    r.FelixConfiguration: (
+        Constraint(("spec.routeTableRange", "spec.routeTableRanges"), _felix_tables),
+        Constraint(("spec.kubeNodePortRanges",), _felix_node_ports),
     ),
 }
 """What holds within each record."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from tabinet.lib.ip import parse_prefix
 from tabinet.model.kinds import BY_NAME
-from tabinet.model.policy_constraints import TIER_ORDERS
+from tabinet.model.protected import FIXED_TIERS
 
 DEFAULT_NAMESPACE = "default"
 _BLOCK_SIZES = {4: 26, 6: 122}
@@ -60,10 +60,10 @@ def _fill_policy(_metadata: dict[str, Any], spec: dict[str, Any]) -> None:
 
 
 def _fill_tier(metadata: dict[str, Any], spec: dict[str, Any]) -> None:
-    _absent(spec, defaultAction="Deny" if metadata.get("name") not in ("kube-admin", "kube-baseline") else "Pass")
-    order = TIER_ORDERS.get(str(metadata.get("name")))
-    if order is not None:
-        _absent(spec, order=int(order))
+    fixed = FIXED_TIERS.get(str(metadata.get("name")))
+    _absent(spec, defaultAction=fixed.default_action if fixed else "Deny")
+    if fixed is not None:
+        _absent(spec, order=fixed.order)
 
 
 def _fill_endpoint(metadata: dict[str, Any], spec: dict[str, Any]) -> None:

@@ -7,11 +7,15 @@ from typing import Any, NamedTuple
 
 
 class Finding(NamedTuple):
-    """One thing wrong: where below the record (``egress[0].source``), what is there, what is allowed."""
+    """One thing wrong: where below the record (``egress[0].source``; empty: the record itself), what is there, what is allowed."""
 
     path: str
     value: Any
     allowed: str
+
+    def below(self, path: str) -> str:
+        """Where it is, for a record at ``path``."""
+        return f"{path}.{self.path}" if path and self.path else path or self.path
 
 
 class Constraint(NamedTuple):

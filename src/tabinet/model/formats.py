@@ -11,6 +11,7 @@ In a field whose default is the empty text, an empty text means that the field i
 from __future__ import annotations
 
 import base64
+import functools
 import re
 import warnings
 from collections.abc import Callable
@@ -77,6 +78,13 @@ def one_of(*choices: str, stored: bool = False) -> msgspec.Meta:
     return _meta(Format("one of", judge, judge if stored else None, choices))
 
 
+def any_case(*choices: str) -> msgspec.Meta:
+    """One of these texts, in capital or small letters."""
+    allowed = "allowed: " + ", ".join(choices)
+    members = frozenset(choice.lower() for choice in choices)
+    return _meta(Format("one of", lambda value: "" if value.lower() in members else allowed, None, choices))
+
+
 def within(low: int, high: int, *, stored: bool = False) -> msgspec.Meta:
     """A number from ``low`` to ``high``, both included."""
     judge = _between(low, high)
@@ -96,13 +104,17 @@ def pattern(name: str, expression: str, allowed: str, *, stored: bool = False) -
 
 # --- addresses ------------------------------------------------------------------------------------------------------
 
+prefix_of = functools.lru_cache(maxsize=4096)(parse_prefix)
+"""As ``parse_prefix``. One value is judged, compared and compared again, and gateways are the same in many documents."""
+address_of = functools.lru_cache(maxsize=4096)(parse_address)
+
 _CIDR_ALLOWED = "allowed: an IPv4 or IPv6 prefix or address"
-_cidr = _parses(parse_prefix, _CIDR_ALLOWED)
+_cidr = _parses(prefix_of, _CIDR_ALLOWED)
 
 
 def _judge_net(value: str) -> str:
     try:
-        prefix = parse_prefix(value)
+        prefix = prefix_of(value)
         parse_prefix(value, strict=True)
     except ValueError:
         return _cidr(value) or f"allowed: the prefix without host bits, {prefix}"
@@ -111,13 +123,13 @@ def _judge_net(value: str) -> str:
 
 def _judge_host_prefix(value: str) -> str:
     try:
-        return "" if parse_prefix(value).is_host else "allowed: a single address, /32 or /128"
+        return "" if prefix_of(value).is_host else "allowed: a single address, /32 or /128"
     except ValueError:
         return "allowed: an IPv4 or IPv6 address, with or without /32 or /128"
 
 
 def _family(family: int, *, bare: bool) -> Judge:
-    parse = parse_address if bare else parse_prefix
+    parse = address_of if bare else prefix_of
     allowed = f"allowed: an IPv{family} address" + ("" if bare else ", with or without a prefix length")
 
     def judge(value: str) -> str:
@@ -161,7 +173,7 @@ Net4 = Annotated[str, _meta(Format("IPv4 prefix", _net_of(4), _family(4, bare=Fa
 Net6 = Annotated[str, _meta(Format("IPv6 prefix", _net_of(6), _family(6, bare=False)))]
 HostPrefix = Annotated[str, _same("address", _judge_host_prefix)]
 """A single address, with or without its full length."""
-Address = Annotated[str, _same("address", _parses(parse_address, "allowed: an IPv4 or IPv6 address"))]
+Address = Annotated[str, _same("address", _parses(address_of, "allowed: an IPv4 or IPv6 address"))]
 Address4 = Annotated[str, _same("IPv4 address", _family(4, bare=True))]
 Address6 = Annotated[str, _same("IPv6 address", _family(6, bare=True))]
 Cidr4 = Annotated[str, _same("IPv4 address", _family(4, bare=False))]
@@ -197,8 +209,19 @@ def _judge_rule_namespace_selector(value: str) -> str:
     return reason
 
 
-def _not_a_range(value: int | str) -> str:
-    return "allowed: one number, or the name of a port" if isinstance(value, str) and ":" in value else ""
+def _not_a_name(value: int | str) -> str:
+    try:
+        fine = value == 0 or isinstance(ports.parse_port(value), ports.Ports)
+    except ValueError:
+        fine = False
+    return "" if fine else "allowed: a number from 1 to 65535, or a range such as 1000:2000"
+
+
+_port = _parses(ports.parse_port, ports.ALLOWED)
+
+
+def _judge_one_port(value: int | str) -> str:
+    return "allowed: one number, or the name of a port" if isinstance(value, str) and ":" in value else _port(value)
 
 
 SelectorText = Annotated[str, _meta(Format("selector", _judge_plain_selector, _judge_selector))]
@@ -211,8 +234,10 @@ PolicyType = Annotated[str, one_of("Ingress", "Egress", stored=True)]
 _family_number: Judge = lambda value: "" if value in (4, 6) else "allowed: 4 or 6"  # noqa: E731
 IpVersion = Annotated[int, _same("IP version", _family_number)]
 Protocol = Annotated[int | str, _same("protocol", _parses(protocols.parse_protocol, protocols.ALLOWED))]
-Port = Annotated[int | str, _same("port", _parses(ports.parse_port, ports.ALLOWED))]
-PortOrName = Annotated[int | str, _same("port", lambda value: _parses(ports.parse_port, ports.ALLOWED)(value) or _not_a_range(value))]
+Port = Annotated[int | str, _same("port", _port)]
+PortOrName = Annotated[int | str, _same("port", _judge_one_port)]
+NumericPort = Annotated[int | str, _meta(Format("port", _not_a_name))]
+"""A number or a range; no name."""
 PortNumber = Annotated[int, within(1, 65535, stored=True)]
 PortOrNone = Annotated[int, within(0, 65535, stored=True)]
 PortName = Annotated[str, pattern("port name", r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", "allowed: lower-case letters, digits and '-' inside")]
@@ -312,24 +337,26 @@ def parse_community(text: str) -> tuple[int, ...]:
 CommunityValue = Annotated[
     str, _same("community", _parses(parse_community, "allowed: two numbers up to 65535 or three up to 4294967295, with ':' between them"))
 ]
-_DURATION = re.compile(r"(?:(?P<h>\d{1,9})h)?(?:(?P<m>\d{1,9})m)?(?:(?P<s>\d{1,9}(?:\.\d{1,9})?)s)?(?:(?P<ms>\d{1,9})ms)?")
+_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)(h|ms|m|s|us|ns)")
+_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 
 
 def parse_duration_s(text: str) -> float:
-    """Seconds of a duration as Go writes it: ``90s``, ``1m30s``, ``500ms``; ``0`` is 0.
+    """Seconds of a duration as Go writes it: ``90s``, ``1m30s``, ``1.5h``, ``500ms``; ``0`` is 0. None is negative.
 
     Raises:
         ValueError: not a duration.
     """
-    match = _DURATION.fullmatch(text)
-    if text != "0" and (match is None or not text):
+    parts = _DURATION.findall(text)
+    if text != "0" and (not parts or "".join(number + unit for number, unit in parts) != text):
         raise ValueError(f"{text!r} is not a duration")
-    if match is None:
-        return 0.0
-    return int(match["h"] or 0) * 3600 + int(match["m"] or 0) * 60 + float(match["s"] or 0) + int(match["ms"] or 0) / 1000
+    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
 
 
-Duration = Annotated[str, _same("duration", _parses(parse_duration_s, "allowed: a duration such as 90s or 1m30s"))]
-LogLevel = Annotated[str, one_of("Trace", "Debug", "Info", "Warning", "Error", "Fatal")]
+_judge_duration = _parses(parse_duration_s, "allowed: a duration such as 90s or 1m30s")
+Duration = Annotated[str, _same("duration", _judge_duration)]
+ConntrackTimeout = Annotated[str, _meta(Format("duration, or Auto", lambda value: "" if value == "Auto" else _judge_duration(value)))]
+TransportProtocol = Annotated[str, any_case("TCP", "UDP", "SCTP")]
+LogLevel = Annotated[str, any_case("Trace", "Debug", "Info", "Warning", "Error", "Fatal")]
 ClusterId = Annotated[str, _same("IPv4 address", _family(4, bare=True))]
 """A BGP cluster identifier, written as an IPv4 address (RFC 4456)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Mapping
 
@@ -59,6 +60,7 @@ def judge_namespace(name: str) -> str:
     )
 
 
+@functools.lru_cache(maxsize=8192)
 def _is_qualified(key: str) -> bool:
     """``[prefix/]name`` as Kubernetes wants it."""
     prefix, slash, name = key.rpartition("/")
@@ -70,12 +72,17 @@ def _is_qualified(key: str) -> bool:
 _KEY_WORDS = "allowed as a key: an optional DNS name and '/', then up to 63 letters, digits, '-', '_' and '.', no sign at the ends"
 
 
+@functools.lru_cache(maxsize=8192)
+def _is_label_value(value: str) -> bool:
+    return _LABEL_VALUE.fullmatch(value) is not None
+
+
 def label_findings(labels: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
     """Key, offending text and what is allowed, for each label that is not legal."""
     for key, value in labels.items():
         if not _is_qualified(key):
             yield key, key, _KEY_WORDS
-        if not _LABEL_VALUE.fullmatch(value):
+        if not _is_label_value(value):
             yield key, value, "allowed: up to 63 letters, digits, '-', '_' and '.', no sign at the ends"
 
 

@@ -1,4 +1,4 @@
-"""Constraints of policies, their rules and tiers. See ``constraints``."""
+"""Constraints of policies, their rules and profiles. See ``constraints``."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import msgspec
 
-from tabinet.lib.ip import parse_prefix
 from tabinet.model import protocols
 from tabinet.model import resources as r
 from tabinet.model.findings import Constraint, Finding
+from tabinet.model.formats import prefix_of
+from tabinet.model.names import annotation_findings, label_findings
 
 # --- rules of policies ----------------------------------------------------------------------------------------------
 
@@ -61,7 +62,7 @@ def _nets_of_one_family(rule: r.Rule) -> Iterator[Finding]:
         entity = getattr(rule, side)
         for name, wire in (("nets", "nets"), ("not_nets", "notNets")):
             for index, text in enumerate(getattr(entity, name)):
-                family = parse_prefix(text).family
+                family = prefix_of(text).family
                 if expected is None:
                     expected, because = family, f"{side}.{wire}[{index}]"
                 elif family != expected:
@@ -132,6 +133,11 @@ def _types_once(spec: r.NetworkPolicySpec) -> Iterator[Finding]:
         yield Finding("types", list(spec.types), "must not name a type twice")
 
 
+def _policy_types_once(spec: r.StagedKubernetesNetworkPolicySpec) -> Iterator[Finding]:
+    if len(set(spec.policy_types)) != len(spec.policy_types):
+        yield Finding("policyTypes", list(spec.policy_types), "must not name a type twice")
+
+
 def _services_by_direction(spec: r.NetworkPolicySpec) -> Iterator[Finding]:
     for index, rule in enumerate(spec.ingress):
         if rule.destination.services is not None:
@@ -162,20 +168,36 @@ def _untracked(spec: r.GlobalNetworkPolicySpec) -> Iterator[Finding]:
         yield Finding("types", list(spec.types), "must not have Egress with preDNAT")
 
 
-TIER_ORDERS = {"kube-admin": 1_000.0, "default": 1_000_000.0, "kube-baseline": 10_000_000.0}
-"""Order of the tiers that always exist."""
+def _nothing_left_to_delete(spec: msgspec.Struct) -> Iterator[Finding]:
+    given = msgspec.to_builtins(spec)
+    if given.get("stagedAction") != "Delete":
+        return
+    for wire, value in given.items():
+        if wire not in ("stagedAction", "tier"):
+            yield Finding(wire, value, "not allowed with stagedAction Delete")
 
 
-def _fixed_tier_order(tier: r.Tier) -> Iterator[Finding]:
-    order = TIER_ORDERS.get(tier.metadata.name)
-    if order is not None and tier.spec.order not in (None, order):
-        yield Finding("spec.order", tier.spec.order, f"must be {order:.0f} for this tier")
+def _rule_annotations(metadata: r.RuleMetadata) -> Iterator[Finding]:
+    for key, value, allowed in annotation_findings(metadata.annotations):
+        yield Finding(f"annotations.{key}".rstrip("."), value, allowed)
+
+
+def _profile_labels(spec: r.ProfileSpec) -> Iterator[Finding]:
+    for key, value, allowed in label_findings(spec.labels_to_apply):
+        yield Finding(f"labelsToApply.{key}", value, allowed)
 
 
 _POLICY = (
     Constraint(("types",), _types_once),
     Constraint(("ingress.destination.services", "egress.source.services", "egress.http"), _services_by_direction),
 )
+
+_GLOBAL_POLICY = (
+    *_POLICY,
+    Constraint(("ingress.source.services", "egress.destination.services"), _services_need_namespace),
+    Constraint(("doNotTrack", "preDNAT", "applyOnForward", "types", "egress"), _untracked, stored=True),
+)
+_WHOLE = ("stagedAction",)
 
 POLICY_CONSTRAINTS: dict[type[msgspec.Struct], tuple[Constraint, ...]] = {
     r.Rule: (
@@ -199,12 +221,12 @@ POLICY_CONSTRAINTS: dict[type[msgspec.Struct], tuple[Constraint, ...]] = {
         ),
         Constraint(("nets", "notNets", "ports", "notPorts"), _entity_sizes),
     ),
+    r.RuleMetadata: (Constraint(("annotations",), _rule_annotations),),
     r.NetworkPolicySpec: _POLICY,
-    r.GlobalNetworkPolicySpec: (
-        *_POLICY,
-        Constraint(("ingress.source.services", "egress.destination.services"), _services_need_namespace),
-        Constraint(("doNotTrack", "preDNAT", "applyOnForward", "types", "egress"), _untracked, stored=True),
-    ),
-    r.Tier: (Constraint(("metadata.name", "spec.order"), _fixed_tier_order),),
+    r.StagedNetworkPolicySpec: (*_POLICY, Constraint(_WHOLE, _nothing_left_to_delete)),
+    r.GlobalNetworkPolicySpec: _GLOBAL_POLICY,
+    r.StagedGlobalNetworkPolicySpec: (*_GLOBAL_POLICY, Constraint(_WHOLE, _nothing_left_to_delete)),
+    r.StagedKubernetesNetworkPolicySpec: (Constraint(("policyTypes",), _policy_types_once), Constraint(_WHOLE, _nothing_left_to_delete)),
+    r.ProfileSpec: (Constraint(("labelsToApply",), _profile_labels),),
 }
-"""What holds within policies, rules and tiers."""
+"""What holds within policies, rules and profiles."""

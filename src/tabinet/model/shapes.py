@@ -53,6 +53,8 @@ class Field(msgspec.Struct, frozen=True):
     required: bool
     blank: bool = False
     """An empty text means that it is absent."""
+    default: Any = None
+    """What absence decodes to."""
 
 
 class Object(msgspec.Struct, frozen=True):
@@ -96,14 +98,21 @@ def _shape(info: inspect.Type, extra: dict[str, Any] | None = None) -> Shape:
             return _shape(info.type, {**(extra or {}), **(info.extra or {})})
         case inspect.StructType():
             fields = {
-                field.encode_name: Field(field.name, _shape(field.type), field.required, field.default == "") for field in info.fields
+                field.encode_name: Field(
+                    field.name,
+                    _shape(field.type),
+                    field.required,
+                    field.default == "",
+                    None if field.default is msgspec.NODEFAULT else field.default,
+                )
+                for field in info.fields
             }
             return Object(info.cls, fields, tuple(name for name, field in fields.items() if field.required))
         case inspect.VarTupleType():
             return Listing(_shape(info.item_type))
         case inspect.DictType() if extra and "fields" in extra:
             known: dict[str, Any] = extra["fields"]
-            return Object(None, {name: Field(name, _shape(inspect.type_info(kind)), False, True) for name, kind in known.items()})
+            return Object(None, {name: Field(name, _shape(inspect.type_info(kind)), False, True, "") for name, kind in known.items()})
         case inspect.DictType():
             return Table(_shape(info.value_type))
         case inspect.UnionType():

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import functools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -19,13 +19,16 @@ from tabinet.errors import Problem
 from tabinet.lib.ip import Prefix, parse_prefix
 from tabinet.model.constraints import CONSTRAINTS
 from tabinet.model.documents import Document
+from tabinet.model.findings import Constraint
 from tabinet.model.kinds import BY_NAME, KINDS, Kind, nearest_kind
 from tabinet.model.names import annotation_findings, judge_name, judge_namespace, label_findings
+from tabinet.model.protected import protected_findings
 from tabinet.model.resources import API_VERSION
-from tabinet.model.semantics import show
+from tabinet.model.semantics import INT64, is_acceptable, show
 from tabinet.model.shapes import Anything, Field, Listing, Object, Scalar, Shape, Table, shape_of
+from tabinet.model.strict import strict_of
 
-_INT64 = 1 << 63
+Constraints = Mapping[type[msgspec.Struct], tuple[Constraint, ...]]
 _BARE = (int, float, bool)
 """Types that a text becomes when YAML finds it without quotes."""
 _TOLERATED_METADATA = (
@@ -42,12 +45,20 @@ _TOLERATED_METADATA = (
 
 
 def validate(document: Document) -> list[Problem]:
-    """Everything that is wrong with a document; empty when it may be stored."""
+    """Everything that is wrong with a document; empty when it may be stored, or converted (``kubernetes.convert``) and then stored."""
+    if document.data.get("apiVersion") != API_VERSION:
+        # Only now: most who validate meet no document of Kubernetes, and it is built on this module.
+        from tabinet.model.kubernetes.convert import foreign_problems
+
+        foreign = foreign_problems(document)
+        if foreign is not None:
+            return foreign
     walk = _Walk()
     kind = _kind_of(document.data, walk)
     if kind is not None:
-        walk.value(_document_shape(kind), document.data, "")
-        _check_names(kind, document.data.get("metadata"), walk)
+        if walk.problems or not _is_acceptable(kind, document.data):
+            walk.value(_document_shape(kind), document.data, "")
+        _check_names(kind, document.data, walk)
     return [_placed(problem, document) for problem in walk.problems]
 
 
@@ -55,6 +66,13 @@ def validate_all(documents: Sequence[Document]) -> list[Problem]:
     """The problems of each document, then those between them: a resource given twice, pools that overlap."""
     problems = [problem for document in documents for problem in validate(document)]
     return problems + [_placed(problem, document) for document, problem in _between(documents)]
+
+
+def examine(shape: Object, data: Any, constraints: Constraints) -> tuple[Any, list[Problem]]:
+    """A document of any API along its shape: its clean value, and everything that is wrong with it."""
+    walk = _Walk(constraints)
+    clean, _ = walk.value(shape, data, "")
+    return clean, walk.problems
 
 
 def _placed(problem: Problem, document: Document) -> Problem:
@@ -78,6 +96,18 @@ def _kind_of(data: dict[str, Any], walk: _Walk) -> Kind | None:
     return kind
 
 
+def _is_acceptable(kind: Kind, data: dict[str, Any]) -> bool:
+    """True when a walk would find nothing; several times faster. False says nothing: the walk knows better."""
+    if kind.name == "FelixConfiguration":
+        return False  # its parameters are a table, not a record
+    try:
+        msgspec.json.encode(data)  # refuses halves of surrogate pairs, which a walk would find
+        record = msgspec.convert(data, strict_of(kind.record))
+    except (msgspec.ValidationError, TypeError, ValueError, OverflowError, RecursionError):
+        return False
+    return is_acceptable(kind.record, record)
+
+
 @functools.cache
 def _document_shape(kind: Kind) -> Object:
     shape = shape_of(kind.record)
@@ -94,7 +124,8 @@ def _document_shape(kind: Kind) -> Object:
     return msgspec.structs.replace(shape, fields=fields)
 
 
-def _check_names(kind: Kind, metadata: Any, walk: _Walk) -> None:
+def _check_names(kind: Kind, data: dict[str, Any], walk: _Walk) -> None:
+    metadata = data.get("metadata")
     if not isinstance(metadata, dict):
         walk.add("metadata", metadata, "must be given, with a name")
         return
@@ -112,6 +143,9 @@ def _check_names(kind: Kind, metadata: Any, walk: _Walk) -> None:
         if isinstance(texts, dict) and all(isinstance(value, str) for value in texts.values()):
             for key, value, allowed in findings(texts):
                 walk.add(f"metadata.{member}.{key}".rstrip("."), value, allowed)
+    spec = data.get("spec")
+    for finding in protected_findings(kind.name, str(name), spec if isinstance(spec, dict) else {}):
+        walk.add(*finding)
     if kind.name in ("NetworkSet", "GlobalNetworkSet") and "projectcalico.org/namespace" in (metadata.get("labels") or ()):
         walk.add("metadata.labels.projectcalico.org/namespace", "a label", "not allowed: it is set from the namespace")
 
@@ -119,10 +153,11 @@ def _check_names(kind: Kind, metadata: Any, walk: _Walk) -> None:
 class _Walk:
     """One pass over a document. Methods return the value without what is wrong in it, and the places of what was wrong."""
 
-    __slots__ = ("problems",)
+    __slots__ = ("problems", "rules")
 
-    def __init__(self) -> None:
+    def __init__(self, rules: Constraints = CONSTRAINTS) -> None:
         self.problems: list[Problem] = []
+        self.rules = rules
 
     def add(self, path: str, value: object, allowed: str) -> None:
         shown = "nothing" if value is None or value == "" else show(value)
@@ -148,7 +183,7 @@ class _Walk:
         kind = type(value)
         if kind not in shape.types and not (kind is int and float in shape.types):
             allowed = f"must be {shape.words}" + ("; put it in quotes" if str in shape.types and kind in _BARE else "")
-        elif kind is int and not -_INT64 <= value < _INT64:
+        elif kind is int and not -INT64 <= value < INT64:
             allowed = "must be a whole number of at most 64 bits"
         elif kind is float and not math.isfinite(value):
             allowed = "must be a finite number"
@@ -217,13 +252,13 @@ class _Walk:
         return clean, broken
 
     def constraints(self, record: type[msgspec.Struct], clean: dict[str, Any], broken: set[str], path: str) -> None:
-        wanted = [rule for rule in CONSTRAINTS.get(record, ()) if not any(_touches(read, broken) for read in rule.reads)]
+        wanted = [rule for rule in self.rules.get(record, ()) if not any(_touches(read, broken) for read in rule.reads)]
         if not wanted:
             return
         typed = msgspec.convert(clean, record)
         for rule in wanted:
             for finding in rule.check(typed):
-                self.add(f"{path}.{finding.path}" if path else finding.path, finding.value, finding.allowed)
+                self.add(finding.below(path), finding.value, finding.allowed)
 
 
 def _is_storable(text: str) -> bool:
@@ -268,7 +303,7 @@ def _between(documents: Sequence[Document]) -> Iterator[tuple[Document, Problem]
         if not isinstance(metadata, dict):
             continue
         name = metadata.get("name")
-        identity = (str(document.data.get("kind")), str(metadata.get("namespace", "")), str(name))
+        identity = (str(document.data.get("apiVersion")), str(document.data.get("kind")), str(metadata.get("namespace", "")), str(name))
         earlier = first.setdefault(identity, document)
         if earlier is not document:
             yield document, Problem(path="metadata.name", value=show(name), allowed=f"given already at {earlier.source}:{earlier.line}")

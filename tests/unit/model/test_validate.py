@@ -17,8 +17,12 @@ from tabinet.model.kinds import BY_NAME, KINDS
 from tabinet.model.validate import validate, validate_all
 
 DATA = Path(__file__).parent / "data"
-VALID = load_documents((DATA / "valid.yaml").read_text(), "valid.yaml")
-INVALID: list[dict[str, Any]] = yaml.safe_load((DATA / "invalid.yaml").read_text())
+WRITABLE = [kind.name for kind in KINDS if not kind.view]
+VALID = [document for kind in WRITABLE for document in load_documents((DATA / "valid" / f"{kind}.yaml").read_text(), kind)]
+INVALID: list[tuple[str, dict[str, Any]]] = [
+    (kind, case) for kind in WRITABLE for case in yaml.safe_load((DATA / "invalid" / f"{kind}.yaml").read_text())
+]
+"""Kind, and a case: metadata (name "x" where none is given) and spec of a document, and each problem: path, value, words of what is allowed."""
 
 
 def resource(kind: str, metadata: Any, spec: Any = None, version: str = "projectcalico.org/v3") -> Document:
@@ -29,10 +33,11 @@ def resource(kind: str, metadata: Any, spec: Any = None, version: str = "project
 @pytest.mark.parametrize("document", VALID, ids=lambda document: f"{document.data['kind']}-{document.data['metadata']['name']}")
 def test_what_is_fine_passes_is_stored_and_read_as_it_was(document: Document) -> None:
     assert validate(document) == []
-    stored = encode_document(with_defaults(document.data))
-    assert decode_document(stored) == with_defaults(document.data)
-    metadata = decode_document(stored)["metadata"]
+    complete = with_defaults(document.data)
+    metadata = complete["metadata"]
     key = ResourceKey(document.data["kind"], metadata["name"], metadata.get("namespace", ""))
+    stored = encode_document(complete)
+    assert decode_document(stored, path_of(key)) == complete
     decoded = decode_stored(path_of(key), stored)
     assert decoded is not None
     assert decoded[0] == key
@@ -40,12 +45,13 @@ def test_what_is_fine_passes_is_stored_and_read_as_it_was(document: Document) ->
 
 
 def test_every_kind_has_a_valid_example() -> None:
-    assert {document.data["kind"] for document in VALID} == {kind.name for kind in KINDS}
+    assert {document.data["kind"] for document in VALID} == set(WRITABLE)
+    assert {path.stem for directory in ("valid", "invalid") for path in (DATA / directory).iterdir()} == set(WRITABLE)
 
 
-@pytest.mark.parametrize("case", INVALID, ids=lambda case: f"{case['kind']} {case['case']}")
-def test_every_mistake_is_reported(case: dict[str, Any]) -> None:
-    found = validate(resource(case["kind"], case.get("metadata", {"name": "x"}), case.get("spec")))
+@pytest.mark.parametrize(("kind", "case"), INVALID, ids=[f"{kind} {case['case']}" for kind, case in INVALID])
+def test_every_mistake_is_reported(kind: str, case: dict[str, Any]) -> None:
+    found = validate(resource(kind, case.get("metadata", {"name": "x"}), case.get("spec")))
     assert [(problem.path, problem.value) for problem in found] == [(path, value) for path, value, _ in case["problems"]]
     for problem, (_, _, words) in zip(found, case["problems"], strict=True):
         assert words in problem.allowed

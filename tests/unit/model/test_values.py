@@ -76,7 +76,7 @@ def test_durations(text: str, seconds: float) -> None:
     assert parse_duration_s(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "5", "s", "-1s", "1s1m", "1 s", "1d", "s5"])
+@pytest.mark.parametrize("text", ["", "5", "s", "-1s", "1s 1m", "1 s", "1d", "s5", ".5s", "1.s"])
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match="not a duration"):
         parse_duration_s(text)
