@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -18,6 +19,9 @@ from tabinet.cli.place import Place
 if TYPE_CHECKING:
     from tabinet.lab.check import CheckReport
     from tabinet.lab.status import LabStatus
+
+
+T = TypeVar("T")
 
 
 def _lab_name(context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
@@ -46,6 +50,21 @@ def need_root() -> None:
         raise SetupError("labs are made of network namespaces, which needs root: run it with sudo")
 
 
+def run_to_the_end(work: Coroutine[Any, Any, T]) -> T:
+    """The work's result. SIGTERM cancels it as SIGINT does, so that it can take back what it has made; then the command is aborted."""
+
+    async def run() -> T:
+        task = asyncio.current_task()
+        if task is not None:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await work
+
+    try:
+        return asyncio.run(run())
+    except asyncio.CancelledError:
+        raise click.Abort from None
+
+
 @click.group()
 def lab() -> None:
     """Fabrics of network namespaces on this machine.
@@ -68,7 +87,7 @@ def up(file: Path | None, as_json: bool) -> int:
     def progress(step: str) -> None:
         note(f"{monotonic() - begin:6.1f} s  {step}")
 
-    made = asyncio.run(lab_up(load_topology(file or examples() / "labs" / "clos.yaml"), progress=progress))
+    made = run_to_the_end(lab_up(load_topology(file or examples() / "labs" / "clos.yaml"), progress=progress))
     took_s = monotonic() - begin
     if as_json:
         show_json(

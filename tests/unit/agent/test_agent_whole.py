@@ -52,7 +52,7 @@ async def test_an_endpoint_is_not_up_while_the_kernel_refuses_its_policy(world: 
     world.add_interface("a")
     async with world.agent() as agent:
         await until(lambda: agent.health()[0])
-        world.nftables.fail_next(errno.ENOMEM, 4)  # each attempt reads the table and tries again
+        world.nftables.fail_next(errno.ENOMEM, 10_000)
         await world.put(*endpoint("a", "10.0.0.1/32"))
         await until(lambda: world.status(A) is not None)
         status = world.status(A)
@@ -60,8 +60,9 @@ async def test_an_endpoint_is_not_up_while_the_kernel_refuses_its_policy(world: 
         assert (status.status, status.reason) == ("down", "its policy is not in the kernel")
         assert "Cannot allocate memory" in agent.kernel_error
         assert not agent.health()[0]
+        world.nftables._failures.clear()
         await until(lambda: world.is_up(A))
-        assert agent.kernel_error == ""
+        await until(lambda: agent.kernel_error == "")
         assert agent.metrics.apply_errors._value.get() >= 1
 
 
@@ -137,12 +138,17 @@ async def test_somebody_deletes_a_route_sets_an_interface_down_and_changes_a_sys
 
 
 async def test_news_that_the_kernel_thread_has_no_time_for_do_not_keep_the_loop_busy(world: World) -> None:
-    gate = threading.Event()
+    begun, gate = threading.Event(), threading.Event()
+
+    def block() -> None:
+        begun.set()
+        gate.wait()
+
     async with world.agent() as agent:
         await until(lambda: agent.health()[0])
-        blocked = asyncio.create_task(agent.kernel.call(gate.wait))
+        blocked = asyncio.create_task(agent.kernel.call(block))
         try:
-            await asyncio.sleep(0)
+            await until(begun.is_set)
             world.add_interface("a")
             await until(lambda: not _is_heard(world))
         finally:
