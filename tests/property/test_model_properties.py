@@ -219,7 +219,9 @@ def test_stored_values_are_read_or_refused_and_broken_policies_only_deny(documen
     key, record = closed
     assert key == key_of(document)
     spec: Any = record.spec  # type: ignore[union-attr]  # only resources are closed
-    if key.kind == "Tier":
+    if key.kind == "WorkloadEndpoint":
+        assert set(spec.ip_networks) <= set(document["spec"].get("ipNetworks") or ())
+    elif key.kind == "Tier":
         assert spec.default_action == "Deny"
     else:
         assert all(rule.action == "Deny" for rule in (*spec.ingress, *spec.egress))

@@ -216,11 +216,18 @@ def fail_closed(path: str, value: bytes) -> tuple[Key, Record] | None:
       its directions (in both where they cannot be read) the one rule Deny.
     - A profile: no rules; the labels that it applies, if they can be read.
     - A tier: its order, if it can be read, and the default action Deny.
-    - ``None`` for everything else: without selector nobody knows whom a policy is about, and a broken endpoint, pool or node allows
-      nothing when it is left out.
+    - A workload endpoint, if single addresses are all that is broken: the endpoint without them. (Neutron's driver writes address pairs
+      that are prefixes as ``10.99.0.0/24/32``.) What is no address can neither be sent from nor be reached.
+    - ``None`` for everything else: without selector nobody knows whom a policy is about, and a broken pool or node allows nothing when it
+      is left out.
     """
     key = parse_path(path)
-    if not isinstance(key, ResourceKey) or key.kind not in ("NetworkPolicy", "GlobalNetworkPolicy", "Profile", "Tier"):
+    if not isinstance(key, ResourceKey):
+        return None
+    if key.kind == "WorkloadEndpoint":
+        endpoint = _without_broken_addresses(key, value)
+        return None if endpoint is None else (key, endpoint)
+    if key.kind not in ("NetworkPolicy", "GlobalNetworkPolicy", "Profile", "Tier"):
         return None
     try:
         spec = _without_nulls(decode_document(value)).get("spec")
@@ -237,6 +244,25 @@ def fail_closed(path: str, value: bytes) -> tuple[Key, Record] | None:
             return None if policy is None else (key, policy)
         case _:
             return None
+
+
+_ADDRESSES = ("ipNetworks", "ipNATs", "allowSpoofedSourcePrefixes")
+
+
+def _without_broken_addresses(key: ResourceKey, value: bytes) -> Record | None:
+    try:
+        document = _without_nulls(decode_document(value))
+    except DataError:
+        return None
+    spec = document.get("spec")
+    if not isinstance(spec, dict) or not all(isinstance(spec.get(name, []), list) for name in _ADDRESSES):
+        return None
+    fine = {name: [item for item in spec[name] if _is_fine(key, {name: [item]})] for name in _ADDRESSES if name in spec}
+    try:
+        record = msgspec.convert({**document, "kind": key.kind, "spec": {**spec, **fine}}, BY_NAME[key.kind].record)
+    except (msgspec.ValidationError, RecursionError):
+        return None
+    return None if problems_of(record) else record
 
 
 def _closed_policy(key: ResourceKey, readable: dict[str, Any]) -> Record | None:

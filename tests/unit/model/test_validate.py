@@ -22,7 +22,7 @@ VALID = [document for kind in WRITABLE for document in load_documents((DATA / "v
 INVALID: list[tuple[str, dict[str, Any]]] = [
     (kind, case) for kind in WRITABLE for case in yaml.safe_load((DATA / "invalid" / f"{kind}.yaml").read_text())
 ]
-"""Kind, and a case: metadata (name "x" where none is given) and spec of a document, and each problem: path, value, words of what is allowed."""
+"""Kind, and a case: metadata (name "x" where none is given) and spec of a document, and each problem: path, value, words about it."""
 
 
 def resource(kind: str, metadata: Any, spec: Any = None, version: str = "projectcalico.org/v3") -> Document:
