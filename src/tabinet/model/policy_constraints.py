@@ -183,8 +183,11 @@ def _rule_annotations(metadata: r.RuleMetadata) -> Iterator[Finding]:
 
 
 def _profile_labels(spec: r.ProfileSpec) -> Iterator[Finding]:
-    for key, value, allowed in label_findings(spec.labels_to_apply):
-        yield Finding(f"labelsToApply.{key}", value, allowed)
+    for key, text in spec.labels_to_apply.items():
+        # Labels of namespaces and service accounts keep their length below the prefix that we give them.
+        own = key[5:] if key.startswith(("pcns.", "pcsa.")) else key
+        for _, value, allowed in label_findings({own: text}):
+            yield Finding(f"labelsToApply.{key}", value, allowed)
 
 
 _POLICY = (
