@@ -8,6 +8,7 @@ import sys
 NAMES = {
     "calc": "the calculation: snapshot and single changes of a large fabric",
     "datapath": "what policy costs a packet, against routing without policy, iptables chains, and a bridge with VXLAN (needs root and cc)",
+    "program": "from a change of policy to the kernel, on top of a large table, against nft -f (needs root)",
     "fabric": "a lab: attaching a workload, enforcing a policy, what failures cost (needs root)",
 }
 
