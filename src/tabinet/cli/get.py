@@ -77,7 +77,7 @@ def get(
 
     Exit code 1 when something asked for by name does not exist, or something stored cannot be read.
     """
-    from tabinet.cli.output import fail
+    from tabinet.cli.output import fail, note
 
     targets = _targets(kind, names, files, recursive, namespace, all_namespaces)
     output = "json" if as_json else output
@@ -89,6 +89,8 @@ def get(
     show_documents([_exported(document) for document in documents] if export else documents, output, single=_is_single(targets))
     for text in troubles:
         fail(text)
+    if not documents and not troubles:
+        note("no resources found")
     return 1 if troubles else 0
 
 
@@ -151,9 +153,9 @@ async def _read(place: Place, targets: Targets) -> tuple[list[Document], list[st
 
 
 def show_documents(documents: Sequence[Document], output: str, *, single: bool = False) -> None:
-    """Prints documents in one of the formats."""
+    """Prints documents in one of the formats. Of no documents only the formats for programs say anything."""
     from tabinet.cli.columns import at
-    from tabinet.cli.output import note, printable, show_json, show_table, show_yaml
+    from tabinet.cli.output import printable, show_json, show_table, show_yaml
 
     match output:
         case "json" | "yaml":
@@ -172,8 +174,6 @@ def show_documents(documents: Sequence[Document], output: str, *, single: bool =
             click.echo(f"{'' if number == 0 else chr(10)}{name}")
         columns = _columns(name, output)
         show_table([column.title for column in columns], [[column.cell(document) for column in columns] for document in group])
-    if not documents:
-        note("no resources found")
 
 
 def as_list(documents: Sequence[Document]) -> Document:
@@ -270,8 +270,10 @@ class _ChangeTable:
         columns = _columns(change.key.kind, self.output)
         titles = ["EVENT", *(["KIND"] if self.titled else []), *(column.title for column in columns)]
         cells = [event, *([change.key.kind] if self.titled else []), *(printable(column.cell(change.document)) for column in columns)]
-        widths = self.widths.get(change.key.kind)
-        if widths is None:
-            widths = self.widths[change.key.kind] = [max(len(title), len(cell)) for title, cell in zip(titles, cells, strict=True)]
+        first = change.key.kind not in self.widths
+        known = self.widths.get(change.key.kind, [len("MODIFIED"), *map(len, titles[1:])])
+        # What comes later is not known: columns grow with the widest so far.
+        widths = self.widths[change.key.kind] = [max(width, len(cell)) for width, cell in zip(known, cells, strict=True)]
+        if first:
             click.echo(line(titles, widths))
         click.echo(line(cells, widths))

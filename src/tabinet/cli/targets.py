@@ -1,7 +1,7 @@
 """What the words ``KIND NAMES`` on the command line mean: keys of single resources, and listings of kinds. Pure.
 
-A KIND is a name, a plural or a short name in any case; several with commas (``np,gnp``); ``all`` is every kind. ``kind/name`` words are
-resources of their own.
+A KIND is a name, a plural or a short name in any case; several with commas (``np,gnp``); ``all`` is every kind that can be written, so not
+the views of the address management. ``kind/name`` words are resources of their own.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def parse_kinds(word: str) -> list[Kind]:
     from tabinet.model.kinds import KINDS
 
     if word.lower() == ALL:
-        return list(KINDS)
+        return [kind for kind in KINDS if not kind.view]
     return list(dict.fromkeys(parse_kind(part) for part in word.split(",") if part)) or [parse_kind(word)]
 
 

@@ -303,10 +303,13 @@ def key_of(document: Document) -> ResourceKey:
     kind = BY_NAME.get(str(document.get("kind")))
     if kind is None:
         raise _input_error("kind", document.get("kind"), f"must be one of {', '.join(sorted(BY_NAME))}")
-    if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str) or not metadata["name"]:
-        raise _input_error("metadata.name", metadata and metadata.get("name"), "a resource needs a name")
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    if not isinstance(metadata, dict) or not isinstance(name, str) or not name:
+        raise _input_error("metadata.name", name, "a resource needs a name")
     namespace = metadata.get("namespace") or (DEFAULT_NAMESPACE if kind.namespaced else "")
-    key = ResourceKey(kind.name, metadata["name"], namespace)
+    if not isinstance(namespace, str):
+        raise _input_error("metadata.namespace", namespace, "must be a text")
+    key = ResourceKey(kind.name, name, namespace)
     _path(key)
     return key
 

@@ -105,9 +105,11 @@ def test_files_that_are_no_export_change_nothing(tabinet: Tabinet, tmp_path: Pat
     assert not (tmp_path / "store.db").exists()
 
 
-keys = st.text(st.characters(codec="utf-8")).map(lambda text: f"/calico/{text}")
-json_values = st.recursive(st.none() | st.floats(allow_nan=False) | st.text(st.characters(codec="utf-8")), st.lists).map(json.dumps)
-stored_values = st.binary(min_size=1) | json_values.map(str.encode)
+keys = st.text('a/é"\n', max_size=6).map(lambda text: f"/calico/{text}")
+json_values = st.recursive(
+    st.none() | st.floats(allow_nan=False) | st.text('a"\n é', max_size=6), lambda inner: st.lists(inner, max_size=3), max_leaves=4
+)
+stored_values = st.binary(min_size=1, max_size=6) | st.builds(json.dumps, json_values, indent=st.sampled_from([None, 1])).map(str.encode)
 
 
 @given(st.dictionaries(keys, stored_values))
