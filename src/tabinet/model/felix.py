@@ -386,7 +386,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         "bpfCTLBLogFilter",
         Annotated[str, any_case("all")],
         "",
-        "all: what is resolved when programs connect is logged, where bpfLogFilters is set.",
+        "What is logged when programs connect, where bpfLogFilters is set; all: everything.",
     ),
     Parameter(
         "bpfDataIfacePattern",

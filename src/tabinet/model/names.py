@@ -51,6 +51,11 @@ def judge_name(kind: str, name: str) -> str:
     return ""
 
 
+def name_words(kind: str) -> str:
+    """Which names resources of ``kind`` may have, in words."""
+    return _PATTERNS.get(kind, (_SUBDOMAIN, _SUBDOMAIN_WORDS))[1].removeprefix("allowed: ")
+
+
 def judge_namespace(name: str) -> str:
     """As ``judge_name``, for a namespace."""
     return (

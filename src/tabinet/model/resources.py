@@ -258,185 +258,157 @@ class NetworkPolicy(Resource, frozen=True, kw_only=True):
     """Who may talk to endpoints of one namespace, and to whom they may talk."""
 
     spec: NetworkPolicySpec = NetworkPolicySpec()
-    """What it is."""
 
 
 class GlobalNetworkPolicy(Resource, frozen=True, kw_only=True):
     """Who may talk to endpoints of all namespaces and to hosts, and to whom they may talk."""
 
     spec: GlobalNetworkPolicySpec = GlobalNetworkPolicySpec()
-    """What it is."""
 
 
 class StagedNetworkPolicy(Resource, frozen=True, kw_only=True):
     """A NetworkPolicy on trial: calculated and counted, never enforced."""
 
     spec: StagedNetworkPolicySpec = StagedNetworkPolicySpec()
-    """What it is."""
 
 
 class StagedGlobalNetworkPolicy(Resource, frozen=True, kw_only=True):
     """A GlobalNetworkPolicy on trial: calculated and counted, never enforced."""
 
     spec: StagedGlobalNetworkPolicySpec = StagedGlobalNetworkPolicySpec()
-    """What it is."""
 
 
 class StagedKubernetesNetworkPolicy(Resource, frozen=True, kw_only=True):
     """A Kubernetes NetworkPolicy on trial: calculated and counted, never enforced."""
 
     spec: StagedKubernetesNetworkPolicySpec = StagedKubernetesNetworkPolicySpec()
-    """What it is."""
 
 
 class Tier(Resource, frozen=True, kw_only=True):
     """A group of policies that is evaluated as a whole, before or after others. kube-admin, default and kube-baseline always exist."""
 
     spec: TierSpec = TierSpec()
-    """What it is."""
 
 
 class Profile(Resource, frozen=True, kw_only=True):
     """Labels and rules that endpoints take over by naming the profile. The rules count only where no policy applies."""
 
     spec: ProfileSpec = ProfileSpec()
-    """What it is."""
 
 
 class NetworkSet(Resource, frozen=True, kw_only=True):
     """Addresses that rules of one namespace can select by labels."""
 
     spec: NetworkSetSpec = NetworkSetSpec()
-    """What it is."""
 
 
 class GlobalNetworkSet(Resource, frozen=True, kw_only=True):
     """Addresses that rules everywhere can select by labels."""
 
     spec: NetworkSetSpec = NetworkSetSpec()
-    """What it is."""
 
 
 class WorkloadEndpoint(Resource, frozen=True, kw_only=True):
     """A network interface of a virtual machine, container or process. Orchestrators write it."""
 
     spec: WorkloadEndpointSpec = WorkloadEndpointSpec()
-    """What it is."""
 
 
 class HostEndpoint(Resource, frozen=True, kw_only=True):
     """An interface of a host, or all of them, so that policy can apply to the host itself."""
 
     spec: HostEndpointSpec = HostEndpointSpec()
-    """What it is."""
 
 
 class LiveMigration(Resource, frozen=True, kw_only=True):
     """A virtual machine on its way from one host to another. Named as the endpoint that it will be; orchestrators write it."""
 
     spec: LiveMigrationSpec = LiveMigrationSpec()
-    """What it is."""
 
 
 class IPPool(Resource, frozen=True, kw_only=True):
     """Addresses that may be assigned to workloads, and how they are reached."""
 
     spec: IPPoolSpec
-    """What it is."""
 
 
 class IPReservation(Resource, frozen=True, kw_only=True):
     """Addresses that are never assigned automatically."""
 
     spec: IPReservationSpec = IPReservationSpec()
-    """What it is."""
 
 
 class IPAMConfiguration(Resource, frozen=True, kw_only=True):
     """How addresses are assigned; there is one, named default."""
 
     spec: IPAMConfigurationSpec = IPAMConfigurationSpec()
-    """What it is."""
 
 
 class IPAMBlock(Resource, frozen=True, kw_only=True):
     """A block of addresses, which are taken and by whom. Read only: the address management keeps it."""
 
     spec: IPAMBlockSpec
-    """What it is."""
 
 
 class IPAMHandle(Resource, frozen=True, kw_only=True):
     """The addresses of one owner. Read only: the address management keeps it."""
 
     spec: IPAMHandleSpec = IPAMHandleSpec()
-    """What it is."""
 
 
 class BlockAffinity(Resource, frozen=True, kw_only=True):
     """The claim of a host on a block of addresses. Read only: the address management keeps it."""
 
     spec: BlockAffinitySpec
-    """What it is."""
 
 
 class Node(Resource, frozen=True, kw_only=True):
     """A host."""
 
     spec: NodeSpec = NodeSpec()
-    """What it is."""
     status: NodeStatus | None = None
-    """What is reported."""
 
 
 class CalicoNodeStatus(Resource, frozen=True, kw_only=True):
     """A request to report the state of a host, and the report."""
 
     spec: CalicoNodeStatusSpec = CalicoNodeStatusSpec()
-    """What it is."""
     status: CalicoNodeStatusStatus | None = None
-    """What is reported."""
 
 
 class BGPConfiguration(Resource, frozen=True, kw_only=True):
-    """Settings of BGP: named default for all hosts, or node.<name> for one."""
+    """Settings of BGP: named ``default`` for all hosts, or ``node.<name>`` for one."""
 
     spec: BGPConfigurationSpec = BGPConfigurationSpec()
-    """What it is."""
 
 
 class BGPPeer(Resource, frozen=True, kw_only=True):
     """BGP sessions that hosts keep besides the mesh: with routers, route reflectors, workloads."""
 
     spec: BGPPeerSpec = BGPPeerSpec()
-    """What it is."""
 
 
 class BGPFilter(Resource, frozen=True, kw_only=True):
     """Which routes are told to and taken from the peers that name the filter."""
 
     spec: BGPFilterSpec = BGPFilterSpec()
-    """What it is."""
 
 
 class FelixConfiguration(Resource, frozen=True, kw_only=True):
-    """Settings of the agents: named default for all hosts, or node.<name> for one."""
+    """Settings of the agents: named ``default`` for all hosts, or ``node.<name>`` for one. Tabinet's agent uses those that its
+    parameters name (see ``docs/parameters.md``); the others are kept and checked for Felix."""
 
     spec: Annotated[dict[str, object], msgspec.Meta(extra={"fields": felix.FIELDS})] = msgspec.field(default_factory=dict)
-    """The settings."""
 
 
 class ClusterInformation(Resource, frozen=True, kw_only=True):
     """What is known of the cluster as a whole; there is one, named default."""
 
     spec: ClusterInformationSpec = ClusterInformationSpec()
-    """What it is."""
 
 
 class KubeControllersConfiguration(Resource, frozen=True, kw_only=True):
     """Settings of calico-kube-controllers; there is one, named default."""
 
     spec: KubeControllersConfigurationSpec = KubeControllersConfigurationSpec()
-    """What it is."""
     status: KubeControllersConfigurationStatus | None = None
-    """What is reported."""
