@@ -178,6 +178,32 @@ async def test_what_strangers_break_in_the_kernel_is_repaired(lab: Lab) -> None:
     await assert_well(lab)
 
 
+async def test_a_parameter_that_needs_it_starts_agents_anew_under_traffic(lab: Lab) -> None:
+    flows = [await lab.flow("web1", "app2", 4), await lab.flow("web3", "app1", 6)]
+    felix = ResourceKey("FelixConfiguration", "default")
+    document = {"apiVersion": "projectcalico.org/v3", "kind": "FelixConfiguration", "metadata": {"name": "default"}}
+    document["spec"] = {"defaultEndpointToHostAction": "Accept"}
+    processes = {host: record_of(lab, host, AGENT) for host in HOSTS}
+    async with lab.store() as store:
+        before = {host: await read_report(store, host) for host in HOSTS}
+
+        async def not_restarted() -> list[str]:
+            found = {host: await read_report(store, host) for host in HOSTS}
+            return [host for host, old in before.items() if (new := found[host]) is None or old is None or new.started == old.started]
+
+        async def change() -> None:
+            await ResourceClient(store).apply(document)
+            await eventually(not_restarted)
+
+        async with restored(store, path_of(felix)):
+            assert (await cost_of(flows, change)).lost == 0
+            before = {host: await read_report(store, host) for host in HOSTS}
+        await eventually(not_restarted)
+    assert {host: record_of(lab, host, AGENT) for host in HOSTS} == processes
+    assert all(map(alive, processes.values()))
+    await assert_well(lab)
+
+
 async def test_agents_and_etcd_start_in_any_order(lab: Lab) -> None:
     flows = [await lab.flow("web1", "app2", 4), await lab.flow("web3", "app1", 6)]
 
