@@ -1,4 +1,4 @@
-"""``tabinet validate | explain-kind | version``: what files, kinds and programs are, without changing anything."""
+"""``tabinet validate | version``: what files and programs are, without changing anything."""
 
 from __future__ import annotations
 

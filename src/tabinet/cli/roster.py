@@ -20,6 +20,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "label": ("tabinet.cli.edit:label", "Set or remove labels of one resource."),
         "delete": ("tabinet.cli.change:delete", "Delete resources: KIND NAMES, or those that the files name."),
         "validate": ("tabinet.cli.inform:validate", "Check files without a store: every error with its document, line and path."),
+        "explain-kind": ("tabinet.cli.explain:explain_kind", "Show the fields of a KIND: types, defaults, what is allowed."),
     },
     "Fabric": {
         "status": ("tabinet.cli.status:status", "Show every host: agent, endpoints, BGP sessions, and what is wrong."),
