@@ -7,11 +7,13 @@ without a state file. Cost: one look at /proc and a few ms for each namespace.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from tabinet.lab.build import lab_namespaces, processes_in, remove_namespaces
 from tabinet.lab.processes import alive, foreign, kill
-from tabinet.lab.state import LabDirectory
+from tabinet.lab.state import LabDirectory, ProcessRecord
 
 
 class Removed(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -22,15 +24,18 @@ class Removed(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     directory: bool
 
 
-async def take_down(directory: LabDirectory) -> Removed:
+async def take_down(directory: LabDirectory, started: Sequence[ProcessRecord] = ()) -> Removed:
     """Nothing of the lab is left. The caller holds the lab's lock.
+
+    ``started``: processes that the caller knows of and that may not have reached their namespace, nor the state file, yet.
 
     Raises:
         LabError: the kernel refused something; what could be removed is.
     """
     state = directory.read()
     namespaces = lab_namespaces(directory.name)
-    recorded = [record for record in state.processes if alive(record)] if state is not None else []
+    records = dict.fromkeys((*(state.processes if state is not None else ()), *started))
+    recorded = [record for record in records if alive(record)]
     known = {record.pid for record in recorded}
     inside = [record for record in foreign(processes_in(namespaces)) if record.pid not in known]
     # All at once and without notice: what they would save is about to be deleted.

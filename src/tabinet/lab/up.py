@@ -48,7 +48,7 @@ async def lab_up(loaded: LoadedTopology, *, progress: Progress = lambda step: No
             await raising.run(loaded.documents)
         except BaseException:
             if not keep:
-                await take_down(directory)
+                await take_down(directory, raising.processes)
             raise
         return raising.lab
 
