@@ -14,14 +14,15 @@ from tabinet.errors import Conflict, InputError, Problem
 from tabinet.lib.ip import Prefix, parse_prefix
 from tabinet.model.keys import ResourceKey, path_of
 from tabinet.model.kinds import BY_NAME
+from tabinet.model.protected import DEFAULT_ALLOW, FIXED_TIERS
 
 if TYPE_CHECKING:
     from tabinet.model.documents import Document
     from tabinet.store.client import ResourceClient
 
 PROTECTED: dict[str, tuple[str, ...]] = {
-    "Tier": ("default", "kube-admin", "kube-baseline"),
-    "Profile": ("projectcalico-default-allow",),
+    "Tier": tuple(FIXED_TIERS),
+    "Profile": (DEFAULT_ALLOW,),
     "ClusterInformation": ("default",),
 }
 POLICIES = ("NetworkPolicy", "GlobalNetworkPolicy", "StagedNetworkPolicy", "StagedGlobalNetworkPolicy")

@@ -1,6 +1,7 @@
 """``-f FILE|DIR|-``: what the files say, as documents with their places.
 
-In: names from the command line. Out: documents, valid and with defaults, or every problem of every document at once.
+In: names from the command line. Out: documents, valid and with defaults, or every problem of every document at once. Documents of
+Kubernetes (``networking.k8s.io/v1`` and others, see ``model.kubernetes``) come out as the resources that they mean.
 """
 
 from __future__ import annotations
@@ -101,10 +102,31 @@ def _load(files: Sequence[str], recursive: bool) -> tuple[list[Document], list[P
     documents: list[Document] = []
     for source, data in _read_files(files, recursive, problems):
         try:
-            documents += load_documents(data, source)
+            loaded = load_documents(data, source)
         except InputError as error:
             problems += error.problems
+            continue
+        for document in loaded:
+            try:
+                documents += _converted(document)
+            except InputError as error:
+                problems += error.problems
     return documents, problems
+
+
+def _converted(document: Document) -> list[Document]:
+    """What a document of Kubernetes (a NetworkPolicy, ...) means in our model; the document itself if it is none.
+
+    Raises:
+        InputError: a document of Kubernetes that is wrong.
+    """
+    from tabinet.model.resources import API_VERSION
+
+    if document.data.get("apiVersion") == API_VERSION:
+        return [document]
+    from tabinet.model.kubernetes.convert import convert_foreign
+
+    return convert_foreign(document) or [document]
 
 
 def _read_files(files: Sequence[str], recursive: bool, problems: list[Problem]) -> Iterator[tuple[str, bytes]]:

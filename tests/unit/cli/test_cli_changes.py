@@ -125,6 +125,30 @@ def test_delete_of_what_is_not_there(tabinet: Tabinet) -> None:
     assert tabinet("delete", "gns", "-f", "-").code == 2
 
 
+KUBERNETES = """\
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: web, namespace: shop}
+spec:
+  podSelector: {matchLabels: {app: web}}
+  ingress: [{ports: [{port: 80}]}]
+"""
+
+
+def test_documents_of_kubernetes_become_policies(tabinet: Tabinet) -> None:
+    said = tabinet("apply", "-f", "-", given=KUBERNETES)
+    assert (said.code, said.err) == (0, "")
+    [policy] = tabinet("get", "np", "-n", "shop", "-o", "json").json["items"]
+    assert policy["apiVersion"] == "projectcalico.org/v3"
+    assert "app == 'web'" in policy["spec"]["selector"]
+    assert tabinet("apply", "-f", "-", given=KUBERNETES).out.endswith(" unchanged\n")
+    assert tabinet("get", "-f", "-", "-o", "name", given=KUBERNETES).out == f"networkpolicy/{policy['metadata']['name']}\n"
+    wrong = tabinet("apply", "-f", "-", given=[resource("Tier", "t"), yaml.safe_load(KUBERNETES.replace("port: 80", "port: 99999"))])
+    assert wrong.code == 2
+    assert "document 2: spec.ingress[0].ports[0].port: got 99999" in wrong.err
+    assert tabinet("delete", "-f", "-", given=KUBERNETES).out.endswith(" deleted\n")
+
+
 def test_views_are_not_written(tabinet: Tabinet) -> None:
     said = tabinet("delete", "ipamblock", "10-0-0-0-26")
     assert said.code == 2
