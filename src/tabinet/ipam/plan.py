@@ -11,7 +11,7 @@ good case, O(all blocks) when the host needs a new one. Nothing here knows the s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import chain, islice
@@ -22,10 +22,11 @@ from tabinet.errors import AddressError
 from tabinet.ipam import blocks as algebra
 from tabinet.ipam import handles
 from tabinet.ipam.blocks import Document
+from tabinet.ipam.owners import WORKLOAD, affinity_key, has_affinities, host_of, owner_for
 from tabinet.ipam.pools import Pool, Refusal, candidate_blocks, containing_block, containing_pool, refusal, select_pools
 from tabinet.ipam.view import ABSENT, Draft, Stored, View
 from tabinet.lib.ip import Prefix
-from tabinet.model.keys import AffinityKey, HandleKey, path_of
+from tabinet.model.keys import HandleKey, path_of
 
 RECLAIM_AGE_S = 60
 """An empty block is left to the host that claimed it for this long, so that two hosts do not take it from each other in turn."""
@@ -37,6 +38,7 @@ class AssignRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Addresses wanted. The handle owns at least ``count4`` and ``count6`` of them afterwards, earlier ones included."""
 
     host: str
+    """Whose blocks the addresses come from; for load balancers, which are no host, a name such as ``load-balancer``."""
     handle: str
     """Who owns the addresses: a stable name, without ``/``."""
     count4: int = 0
@@ -45,9 +47,16 @@ class AssignRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Only from these pools, in this order; empty: from any that fits."""
     pools6: tuple[Prefix, ...] = ()
     attributes: dict[str, str] = {}
-    """Stored beside each address, for people and other programs; ``node`` is added."""
+    """Stored beside each address, for people and other programs; ``node`` and ``timestamp`` are added."""
     namespace_labels: dict[str, str] = {}
     """For pools with a namespaceSelector."""
+    use: str = WORKLOAD
+    """What the addresses are for: the pools' ``allowedUses`` must have it."""
+
+    @property
+    def owner(self) -> str:
+        """The owner of the blocks that the addresses come from."""
+        return owner_for(self.use, self.host)
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -81,24 +90,35 @@ class _Assignment:
     request: AssignRequest
     now_ns: int
     handle: Document
-    draft: Draft = field(default_factory=Draft)
+    draft: Draft
     held: tuple[Prefix, ...] = ()
     """What the handle owned before, IPv4 first."""
     assigned: list[Prefix] = field(default_factory=list)
 
     @property
     def attributes(self) -> dict[str, str]:
-        return {"node": self.request.host} | self.request.attributes
+        host = host_of(self.view.owner)
+        return ({"node": host} if host else {}) | self.request.attributes | {"timestamp": timestamp(self.now_ns)}
 
     @property
     def strict(self) -> bool:
         return self.view.settings.config.strict_affinity
 
     def current(self, block: Prefix) -> Document | None:
-        """The block with what this assignment has done to it so far."""
+        """The block with what was done to it so far, and what has rested long enough free."""
         if block in self.draft.blocks:
             return self.draft.blocks[block]
-        return self.view.blocks[block].document if block in self.view.blocks else None
+        document = self.view.blocks[block].document if block in self.view.blocks else None
+        return None if document is None else self.woken(document)
+
+    def woken(self, document: Document) -> Document:
+        """The block in which what has rested long enough is free."""
+        return algebra.wake(document, self.now_ns / 1e9, self.view.settings.config.cooldown_s)
+
+    def own_blocks(self) -> list[Prefix]:
+        """The owner's blocks, those that it has only in the draft included, in ascending order."""
+        new = (block for block, document in self.draft.blocks.items() if algebra.owner_of(document) == self.view.owner)
+        return sorted({*self.view.own_blocks(), *new})
 
     def take(self, pool: Pool, block: Prefix, document: Document, count: int) -> int:
         """How many of ``count`` addresses the block could give; the draft has them."""
@@ -108,7 +128,7 @@ class _Assignment:
             count,
             self.request.handle,
             self.attributes,
-            self.request.host,
+            self.view.owner,
             strict=self.strict,
             reserved=self.view.settings.reserved,
         )
@@ -120,104 +140,69 @@ class _Assignment:
         """Puts the edited block, its affinity, the pool and the handle's count into the draft."""
         self.draft.write_block(block, self.view.block(block) or ABSENT, edited)
         self.draft.expect(pool.key, pool.revision)
-        if algebra.claimant(edited) == self.view.host:
+        if algebra.owner_of(edited) == self.view.owner:
             affinity = self.view.affinity(block)
-            self.draft.confirm_affinity(self.view.host, block, affinity, handles.confirmed(affinity.document))
+            self.draft.confirm_affinity(self.view.owner, block, affinity, handles.confirmed(affinity.document))
         self.handle = handles.add_to_handle(self.handle, block, len(addresses))
         self.assigned.extend(addresses)
 
 
-def plan_assignment(view: View, request: AssignRequest, handle: Stored, now_ns: int) -> Decision:
-    """How to give ``request.handle`` its addresses, in one transaction; nothing to write when it has them.
+def plan_assignment(view: View, request: AssignRequest, handle: Stored, now_ns: int, draft: Draft) -> Decision:
+    """How to give ``request.handle`` its addresses, in the transaction of ``draft``, which is added to.
 
-    ``now_ns`` is nanoseconds since the epoch.
+    When it has them, only the handle is written anew: to its revision garbage collection sees that somebody counts on them. ``now_ns`` is
+    nanoseconds since the epoch.
 
     Raises:
-        AddressError: no address can be had; says for each pool why.
+        AddressError: no address can be had; says for each pool why. The draft is of no use then.
     """
-    work = _begin(view, request, handle, now_ns)
+    work = _begin(view, request, handle, now_ns, draft)
     if isinstance(work, NeedBlocks):
         return work
     for family, count, named in ((4, request.count4, request.pools4), (6, request.count6, request.pools6)):
         rest = count - sum(1 for address in work.held if address.family == family)
         if rest > 0 and not _assign_family(work, family, rest, named):
             return NeedListing()
-    return _finish(work, handle)
+    return _finish(work, handle, asked=request.count4 + request.count6 > 0)
 
 
-def plan_address(view: View, request: AssignRequest, address: Prefix, handle: Stored, now_ns: int) -> Decision:
-    """How to give ``request.handle`` just this address (counts and named pools of the request are not used).
+def plan_address(view: View, request: AssignRequest, address: Prefix, handle: Stored, now_ns: int, draft: Draft) -> Decision:
+    """How to give ``request.handle`` just this address (counts and named pools of the request are not used); as ``plan_assignment``.
+
+    Reservations do not count: the address was asked for by name.
 
     Raises:
-        AddressError: it belongs to no usable pool, or somebody else has it, or the host may not take it.
+        AddressError: it belongs to no usable pool, or somebody else has it, or it rests, or the host may not take it.
     """
-    work = _begin(view, request, handle, now_ns)
+    work = _begin(view, request, handle, now_ns, draft)
     if isinstance(work, NeedBlocks):
         return work
     if address in work.held:
-        return _finish(work, handle)
+        return _finish(work, handle, asked=True)
     pool = containing_pool(view.settings.pools, address)
     if pool is None:
         raise AddressError(f"{address.address} belongs to no pool")
-    if refusal(pool):
-        raise AddressError(f"{address.address} belongs to pool {pool.name}, which is unusable: {refusal(pool)}")
+    if refusal(pool, request.use):
+        raise AddressError(f"{address.address} belongs to pool {pool.name}, which is unusable: {refusal(pool, request.use)}")
     block = containing_block(pool, address)
     stored = view.block(block)
     if stored is None:
         return NeedBlocks((block,))
-    if not stored.exists:
+    current = work.current(block)
+    if current is None and not stored.exists:
         if not view.listed:
             return NeedListing()
         if any(other.overlaps(block) for other, known in view.blocks.items() if known.exists):
             raise AddressError(f"{address.address}: a block of another size lies across {block}")
-        current = algebra.new_block(block, view.host, now_ns, _timestamp(now_ns))
-    elif stored.document is None:
+        current = algebra.new_block(block, view.owner, now_ns, timestamp(now_ns))
+    elif current is None:
         raise AddressError(f"{address.address}: block {block} cannot be understood")
-    else:
-        current = stored.document
-    edited = algebra.assign_address(current, block, address, request.handle, work.attributes, view.host, strict=work.strict)
+    edited = algebra.assign_address(current, block, address, request.handle, work.attributes, view.owner, strict=work.strict)
     work.record(pool, block, edited, [address])
-    return _finish(work, handle)
+    return _finish(work, handle, asked=True)
 
 
-def plan_release(view: View, freed: Iterable[Prefix], touched: Iterable[Prefix], known: dict[str, Stored]) -> Plan | tuple[str, ...]:
-    """How to free addresses, all of which lie in the ``touched`` blocks; or which more handles have to be read first.
-
-    Addresses that are not assigned are passed over. A block that nobody claims is deleted with its last address.
-    """
-    wanted = list(freed)
-    draft = Draft()
-    lost: dict[str, dict[Prefix, int]] = {}
-    changed: list[Prefix] = []
-    for block in touched:
-        stored = view.blocks.get(block, ABSENT)
-        if stored.document is None:
-            continue
-        assigned = algebra.owners(stored.document, block)
-        edited, counts = algebra.release(stored.document, block, wanted)
-        if not counts:
-            continue
-        changed += [address for address in wanted if address in assigned]
-        gone = algebra.is_empty(edited) and algebra.is_unclaimed(edited)
-        draft.write_block(block, stored, None if gone else edited)
-        for handle, count in counts.items():
-            if handle:
-                lost.setdefault(handle, {})[block] = count
-    unknown = tuple(handle for handle in lost if handle not in known)
-    if unknown:
-        return unknown
-    for handle, by_block in lost.items():
-        document = known[handle].document
-        if document is None:
-            draft.expect(path_of(HandleKey(handle)), known[handle].revision)
-            continue
-        for block, count in by_block.items():
-            document = handles.remove_from_handle(document, block, count)
-        draft.write_handle(handle, known[handle], document)
-    return Plan(draft=draft, addresses=(), changed=tuple(dict.fromkeys(changed)))
-
-
-def _begin(view: View, request: AssignRequest, handle: Stored, now_ns: int) -> _Assignment | NeedBlocks:
+def _begin(view: View, request: AssignRequest, handle: Stored, now_ns: int, draft: Draft) -> _Assignment | NeedBlocks:
     """The work with what the handle owns already; the draft holds only while that is so."""
     if handle.exists and handle.document is None:
         raise AddressError(f"handle {request.handle} cannot be understood")
@@ -226,7 +211,7 @@ def _begin(view: View, request: AssignRequest, handle: Stored, now_ns: int) -> _
     unknown = tuple(block for block in counted if view.block(block) is None)
     if unknown:
         return NeedBlocks(unknown)
-    work = _Assignment(view=view, request=request, now_ns=now_ns, handle=document)
+    work = _Assignment(view=view, request=request, now_ns=now_ns, handle=document, draft=draft)
     work.draft.expect(path_of(HandleKey(request.handle)), handle.revision)
     held: list[Prefix] = []
     for block in counted:
@@ -242,7 +227,7 @@ def _assign_family(work: _Assignment, family: int, rest: int, named: Sequence[Pr
     """True when the draft has ``rest`` addresses more; False when a listing is needed to go on."""
     view = work.view
     settings = view.settings
-    pools, refusals = select_pools(settings.pools, family, named, settings.node_labels, work.request.namespace_labels)
+    pools, refusals = select_pools(settings.pools, family, named, settings.node_labels, work.request.namespace_labels, work.request.use)
     if not all(pool.all_nodes for pool in pools):
         work.draft.expect(settings.node_key, settings.node_revision)
     rest -= _from_own_blocks(work, pools, rest)
@@ -262,14 +247,14 @@ def _assign_family(work: _Assignment, family: int, rest: int, named: Sequence[Pr
         if rest and not work.strict and not limited:
             rest -= _from_foreign_blocks(work, pool, rest)
     if rest:
-        refusals += [Refusal(pool=pool.name, reason=_exhausted(work, limited)) for pool in pools]
+        refusals += [Refusal(pool=pool.name, reason=_exhausted(work, pool, limited)) for pool in pools]
         raise _no_address(work.request, family, refusals, settings.broken)
     return True
 
 
 def _from_own_blocks(work: _Assignment, pools: Sequence[Pool], count: int) -> int:
     taken = 0
-    own = work.view.own_blocks()
+    own = work.own_blocks()
     for pool in pools:
         for block in own:
             document = work.current(block)
@@ -279,29 +264,29 @@ def _from_own_blocks(work: _Assignment, pools: Sequence[Pool], count: int) -> in
 
 
 def _blocks_left(work: _Assignment, family: int) -> int:
-    """How many more blocks of the family the host may claim."""
+    """How many more blocks of the family may be claimed. The limit is one of hosts."""
     maximum = work.view.settings.config.max_blocks_per_host
-    if maximum == 0:
+    if maximum == 0 or not host_of(work.view.owner):
         return 1 << 30
-    claimed = set(work.view.own_blocks())
-    claimed.update(block for block, document in work.draft.blocks.items() if algebra.claimant(document) == work.view.host)
-    return max(0, maximum - sum(1 for block in claimed if block.family == family))
+    return max(0, maximum - sum(1 for block in work.own_blocks() if block.family == family))
 
 
 def _from_new_blocks(work: _Assignment, pool: Pool, count: int, limit: int) -> int:
     """Claims up to ``limit`` blocks that do not exist yet: first those that an unfinished claim of ours names."""
     view = work.view
     existing = {block for block, stored in view.blocks.items() if stored.exists}
+    existing |= work.draft.blocks.keys()
+    taboo = [prefix for prefix in view.settings.reserved if prefix.overlaps(pool.cidr)]
     odd = [block for block in existing if block.length != pool.block_length and block.overlaps(pool.cidr)]
     unfinished = [block for block in sorted(view.affinities) if block.length == pool.block_length and pool.cidr.contains(block)]
-    candidates = islice(candidate_blocks(pool, view.host), len(existing) + MAX_OVERLAPPING_CANDIDATES)
+    candidates = islice(candidate_blocks(pool, work.request.host), len(existing) + MAX_OVERLAPPING_CANDIDATES)
     taken = 0
     for block in chain(unfinished, candidates):
         if taken == count or limit == 0:
             break
-        if block in existing or block in work.draft.blocks or any(other.overlaps(block) for other in odd):
+        if block in existing or any(other.overlaps(block) for other in odd) or any(prefix.contains(block) for prefix in taboo):
             continue
-        fresh = algebra.new_block(block, view.host, work.now_ns, _timestamp(work.now_ns))
+        fresh = algebra.new_block(block, view.owner, work.now_ns, timestamp(work.now_ns))
         got = work.take(pool, block, fresh, count - taken)
         taken += got
         limit -= 1 if got else 0
@@ -317,10 +302,11 @@ def _from_idle_blocks(work: _Assignment, pool: Pool, count: int, limit: int) -> 
             break
         if document is None or not algebra.is_empty(document) or not _is_idle(document, work):
             continue
-        before = algebra.claimant(document)
-        got = work.take(pool, block, algebra.claim(document, work.view.host, _timestamp(work.now_ns)), count - taken)
-        if got and before:
-            work.draft.writes[path_of(AffinityKey(before, block))] = None
+        before = algebra.owner_of(document)
+        got = work.take(pool, block, algebra.claim(document, work.view.owner, timestamp(work.now_ns)), count - taken)
+        if got and has_affinities(before):
+            # Whatever state the claim is in: the block is what decides.
+            work.draft.writes[path_of(affinity_key(before, block))] = None
         taken += got
         limit -= 1 if got else 0
     return taken
@@ -339,36 +325,33 @@ def _from_foreign_blocks(work: _Assignment, pool: Pool, count: int) -> int:
 
 def _blocks_of(work: _Assignment, pool: Pool) -> list[Prefix]:
     """All blocks in the pool that are not the host's own, in the circle that the host's name determines."""
-    start = next(candidate_blocks(pool, work.view.host))
-    own = set(work.view.own_blocks())
+    start = next(candidate_blocks(pool, work.request.host))
+    own = set(work.own_blocks())
     found = (block for block in work.view.blocks if pool.cidr.contains(block) and block not in own)
     return sorted(found, key=lambda block: (block < start, block))
 
 
 def _is_idle(document: Document, work: _Assignment) -> bool:
-    affinity = document.get("affinity")
-    if isinstance(affinity, str) and not affinity.startswith("host:"):
-        return False
-    try:
-        claimed = datetime.fromisoformat(document.get("affinity_claim_time") or "1970-01-01T00:00:00Z")
-    except (ValueError, TypeError):
-        return True
-    if claimed.tzinfo is None:
-        claimed = claimed.replace(tzinfo=UTC)
-    return work.now_ns / 1e9 - claimed.timestamp() >= RECLAIM_AGE_S
+    """True for blocks of hosts, or of nobody, that were claimed long enough ago."""
+    owner = algebra.owner_of(document)
+    return (not owner or bool(host_of(owner))) and algebra.claim_age_s(document, work.now_ns / 1e9) >= RECLAIM_AGE_S
 
 
-def _timestamp(now_ns: int) -> str:
+def timestamp(now_ns: int) -> str:
+    """Nanoseconds since the epoch as RFC 3339 text, to the second, UTC."""
     return datetime.fromtimestamp(now_ns // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _exhausted(work: _Assignment, limited: bool) -> str:
+def _exhausted(work: _Assignment, pool: Pool, limited: bool) -> str:
     config = work.view.settings.config
     if limited:
         return f"no address is free in the host's blocks, and it has the {config.max_blocks_per_host} that maxBlocksPerHost allows"
     reason = "no address is free in the host's blocks"
     reason += ", and no block is left to claim" if config.auto_allocate_blocks else ", and autoAllocateBlocks is off"
-    return reason + (", and strictAffinity forbids borrowing" if work.strict else ", and none in the blocks of other hosts")
+    reason += ", and strictAffinity forbids borrowing" if work.strict else ", and none in the blocks of other hosts"
+    blocks = (stored.document for block, stored in work.view.blocks.items() if pool.cidr.contains(block))
+    resting = sum(algebra.count(work.woken(document)).resting for document in blocks if document is not None)
+    return reason + (f"; {resting} released addresses rest for up to {config.cooldown_s} s" if resting else "")
 
 
 def _no_address(request: AssignRequest, family: int, refusals: Sequence[Refusal], broken: Sequence[str]) -> AddressError:
@@ -377,10 +360,11 @@ def _no_address(request: AssignRequest, family: int, refusals: Sequence[Refusal]
     return AddressError(f"no IPv{family} address for {request.handle} on host {request.host}: {tried}")
 
 
-def _finish(work: _Assignment, handle: Stored) -> Plan:
+def _finish(work: _Assignment, handle: Stored, *, asked: bool) -> Plan:
     if work.assigned:
         settings = work.view.settings
         work.draft.expect(settings.config_key, settings.config.revision)
+    if work.assigned or (asked and work.held):
         work.draft.write_handle(work.request.handle, handle, work.handle)
     addresses = tuple(sorted((*work.held, *work.assigned), key=lambda address: address.family))
     return Plan(draft=work.draft, addresses=addresses, changed=tuple(work.assigned))

@@ -2,7 +2,7 @@
 
 In: IPPool documents, the labels of the host and of the namespace. Out: the pools that may be used, in order, and for every
 other pool the reason why not. A pool named by the request is used whatever its selectors and ``assignmentMode`` say (the
-operator has spoken), but never when it is disabled or not for workloads. O(pools) for a selection; candidates are generated
+operator has spoken), but never when it is disabled or not for this use. O(pools) for a selection; candidates are generated
 one by one. Not done here: reading the store (``client``).
 """
 
@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import msgspec
 
 from tabinet.errors import DataError, Problem
+from tabinet.ipam.blocks import Document, owner_of, owners
+from tabinet.ipam.owners import TUNNEL, WORKLOAD
 from tabinet.lib.ip import Prefix, parse_prefix
 from tabinet.model.codec import decode_stored
 from tabinet.model.resources import IPPool
@@ -21,7 +23,9 @@ from tabinet.selector import Selector, SelectorError, parse
 
 DEFAULT_BLOCK_LENGTH = {4: 26, 6: 122}
 """Prefix length of a block when the pool does not say: 64 addresses."""
-DEFAULT_USES = ("Workload", "Tunnel")
+SAMPLE = 3
+"""So many are named as examples."""
+DEFAULT_USES = (WORKLOAD, TUNNEL)
 
 
 class Pool(msgspec.Struct, frozen=True, gc=False):
@@ -54,6 +58,48 @@ class Refusal(msgspec.Struct, frozen=True, gc=False):
 
     def __str__(self) -> str:
         return f"{self.pool}: {self.reason}"
+
+
+class PoolUse(msgspec.Struct, frozen=True, gc=False):
+    """Who uses a pool."""
+
+    assigned: int
+    """Addresses."""
+    hosts: tuple[str, ...]
+    """Owners of the blocks with assigned addresses: hosts by their names, in ascending order."""
+    sample: tuple[Prefix, ...]
+    """The first of the addresses."""
+    empty: tuple[Prefix, ...]
+    """Blocks without an assigned address."""
+    unreadable: tuple[Prefix, ...]
+    """Blocks that cannot be understood: their addresses may be in use."""
+
+    @property
+    def is_used(self) -> bool:
+        """True when somebody has, or may have, an address."""
+        return self.assigned > 0 or bool(self.unreadable)
+
+    def __str__(self) -> str:
+        shown = ", ".join(address.address for address in self.sample)
+        more = ", ..." if self.assigned > len(self.sample) else ""
+        hosts = ", ".join(self.hosts[:SAMPLE]) + (", ..." if len(self.hosts) > SAMPLE else "")
+        parts = [f"{self.assigned} addresses are assigned ({shown}{more}) from blocks of {hosts}"] if self.assigned else []
+        parts += [f"block {block} cannot be understood" for block in self.unreadable]
+        return "; ".join(parts) or "no address is assigned"
+
+
+def in_use(pool: Pool, blocks: Mapping[Prefix, Document | None]) -> PoolUse:
+    """Who uses the pool, given all stored blocks (None: it cannot be understood). Addresses that only rest are in use by nobody."""
+    inside = [(block, blocks[block]) for block in sorted(blocks) if pool.cidr.contains(block)]
+    owned = [(block, document, owners(document, block)) for block, document in inside if document is not None]
+    addresses = [address for _, _, found in owned for address in found]
+    return PoolUse(
+        assigned=len(addresses),
+        hosts=tuple(sorted({owner_of(document).removeprefix("host:") or "nobody" for _, document, found in owned if found})),
+        sample=tuple(addresses[:SAMPLE]),
+        empty=tuple(block for block, _, found in owned if not found),
+        unreadable=tuple(block for block, document in inside if document is None),
+    )
 
 
 def parse_pool(key: str, revision: int, value: bytes) -> Pool:
@@ -95,8 +141,9 @@ def select_pools(
     named: Sequence[Prefix],
     node_labels: Mapping[str, str],
     namespace_labels: Mapping[str, str],
+    use: str = WORKLOAD,
 ) -> tuple[list[Pool], list[Refusal]]:
-    """The pools of ``family`` that may serve a workload, in order of use, and the refusals of all others.
+    """The pools of ``family`` that may serve the use, in order of preference, and the refusals of all others.
 
     With ``named`` only these pools, in that order; without, all pools in order of name.
     """
@@ -106,7 +153,7 @@ def select_pools(
         by_cidr = {pool.cidr: pool for pool in pools}
         for cidr in named:
             pool = by_cidr.get(cidr)
-            reason = "there is no such pool" if pool is None else refusal(pool)
+            reason = "there is no such pool" if pool is None else refusal(pool, use)
             if cidr.family != family:
                 reason = f"not an IPv{family} pool"
             if pool is None or reason:
@@ -117,7 +164,7 @@ def select_pools(
     for pool in sorted(pools, key=lambda pool: pool.name):
         if pool.cidr.family != family:
             continue
-        reason = refusal(pool)
+        reason = refusal(pool, use)
         if not reason and not pool.automatic:
             reason = "assignmentMode is Manual, and the request does not name the pool"
         elif not reason and not pool.node_selector.evaluate(node_labels):
@@ -131,12 +178,12 @@ def select_pools(
     return usable, refusals
 
 
-def refusal(pool: Pool) -> str:
-    """Why no workload may have an address of this pool; empty when one may."""
+def refusal(pool: Pool, use: str = WORKLOAD) -> str:
+    """Why nobody may have an address of this pool for the use; empty when one may."""
     if pool.disabled:
         return "disabled"
-    if "Workload" not in pool.uses:
-        return f"allowedUses is {', '.join(pool.uses)}"
+    if use not in pool.uses:
+        return f"allowedUses is {', '.join(pool.uses)}, and the address is for {use}"
     return ""
 
 

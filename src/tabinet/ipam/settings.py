@@ -19,13 +19,13 @@ from tabinet.ipam.pools import Pool, parse_pool
 from tabinet.ipam.view import MAX_BLOCKS_PER_HOST, Config, Settings
 from tabinet.lib.ip import Prefix, parse_prefix
 from tabinet.model.codec import decode_stored
-from tabinet.model.keys import RESOURCES, ResourceKey, kind_prefix, path_of
+from tabinet.model.keys import IPAM_CONFIG, RESOURCES, ResourceKey, kind_prefix, path_of
 from tabinet.model.resources import Node
 from tabinet.store.api import Datastore, KeyValue
 
 T = TypeVar("T")
 
-CONFIG_KEY = "/calico/ipam/v2/config"
+CONFIG_KEY = IPAM_CONFIG
 RESERVATIONS = f"{RESOURCES}ipreservations/"
 
 
@@ -33,6 +33,7 @@ class _ConfigRecord(msgspec.Struct, frozen=True, gc=False):
     strict_affinity: bool = False
     auto_allocate_blocks: bool = True
     max_blocks: int | None = msgspec.field(default=None, name="maxBlocksPerHost")
+    cooldown_s: int | None = msgspec.field(default=None, name="ipCooldownSeconds")
 
 
 class _ReservationSpec(msgspec.Struct, frozen=True, gc=False):
@@ -73,7 +74,7 @@ async def load_settings(store: Datastore, host: str) -> Settings:
         node_revision=stored_node.revision if stored_node else 0,
         node_labels=_labels(stored_node) if stored_node else {},
         config_key=CONFIG_KEY,
-        config=_parse_config(config.result()),
+        config=parse_config(config.result()),
         reserved=tuple(prefix for item in reservations.result() for prefix in _reserved(item)),
     )
 
@@ -95,7 +96,12 @@ def _labels(item: KeyValue) -> dict[str, str]:
     return decoded[1].metadata.labels if decoded and isinstance(decoded[1], Node) else {}
 
 
-def _parse_config(item: KeyValue | None) -> Config:
+def parse_config(item: KeyValue | None) -> Config:
+    """The configuration that is stored; the defaults when there is none.
+
+    Raises:
+        DataError: it cannot be understood.
+    """
     if item is None:
         return Config()
     record = _decode(item, _ConfigRecord)
@@ -105,6 +111,7 @@ def _parse_config(item: KeyValue | None) -> Config:
         auto_allocate_blocks=record.auto_allocate_blocks,
         # Calico writes 0, and leaves it out, where nobody has chosen.
         max_blocks_per_host=record.max_blocks or MAX_BLOCKS_PER_HOST,
+        cooldown_s=max(0, record.cooldown_s or 0),
     )
 
 

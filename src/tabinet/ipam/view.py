@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 import msgspec
 
 from tabinet.errors import AddressError
-from tabinet.ipam.blocks import Document, claimant
+from tabinet.ipam.blocks import Document, owner_of
 from tabinet.ipam.handles import CONFIRMED
+from tabinet.ipam.owners import affinity_key
 from tabinet.ipam.pools import Pool
 from tabinet.lib.ip import Prefix
-from tabinet.model.keys import AffinityKey, BlockKey, HandleKey, path_of
+from tabinet.model.keys import BlockKey, HandleKey, path_of
 from tabinet.store.api import Compare, DeleteOp, GetOp, Op, PutOp
 
 MAX_COMPARES = 120
@@ -48,6 +49,8 @@ class Config(msgspec.Struct, frozen=True, gc=False):
     """False: no host claims a block by itself."""
     max_blocks_per_host: int = MAX_BLOCKS_PER_HOST
     """For each family; 0 means no limit."""
+    cooldown_s: int = 0
+    """How long a released address rests before it is assigned again."""
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -66,13 +69,14 @@ class Settings(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class View:
-    """What is known for assignments to one host."""
+    """What is known for assignments to one owner of blocks."""
 
-    host: str
+    owner: str
+    """As in ``host:web1``; empty in a view that nothing is assigned from."""
     settings: Settings
     blocks: dict[Prefix, Stored] = field(default_factory=dict)
     affinities: dict[Prefix, Stored] = field(default_factory=dict)
-    """Of this host."""
+    """Of this owner."""
     listed: bool = False
     """True when ``blocks`` and ``affinities`` hold all that exist; else only some blocks, and a missing one is unknown."""
 
@@ -81,15 +85,15 @@ class View:
         return self.blocks.get(block, ABSENT if self.listed else None)
 
     def affinity(self, block: Prefix) -> Stored:
-        """The stored claim of the host on ``block``."""
+        """The stored claim of the owner on ``block``."""
         return self.affinities.get(block, ABSENT)
 
     def own_blocks(self) -> list[Prefix]:
-        """The blocks claimed by the host, in ascending order."""
-        return sorted(block for block, stored in self.blocks.items() if stored.document and claimant(stored.document) == self.host)
+        """The blocks claimed by the owner, in ascending order."""
+        return sorted(block for block, stored in self.blocks.items() if stored.document and owner_of(stored.document) == self.owner)
 
     def forget_foreign(self) -> None:
-        """Keeps the host's own blocks and what it has an affinity for."""
+        """Keeps the owner's own blocks and what it has an affinity for."""
         own = set(self.own_blocks())
         self.blocks = {block: stored for block, stored in self.blocks.items() if block in own or block in self.affinities}
         self.listed = False
@@ -117,12 +121,19 @@ class Draft:
         if document is not None:
             self.blocks[block] = document
 
-    def confirm_affinity(self, host: str, block: Prefix, stored: Stored, document: Document) -> None:
-        """The host's claim is confirmed afterwards; nothing is written when it is already."""
-        key = path_of(AffinityKey(host, block))
+    def confirm_affinity(self, owner: str, block: Prefix, stored: Stored, document: Document) -> None:
+        """The owner's claim is confirmed afterwards; nothing is written when it is already."""
+        key = path_of(affinity_key(owner, block))
         self.expect(key, stored.revision)
         if (stored.document or {}).get("state") != CONFIRMED:
             self.writes[key] = document
+
+    def drop_affinity(self, owner: str, block: Prefix, stored: Stored) -> None:
+        """The owner has no claim on the block, if the claim is still as ``stored`` says."""
+        key = path_of(affinity_key(owner, block))
+        self.expect(key, stored.revision)
+        if stored.exists:
+            self.writes[key] = None
 
     def expect_unchanged(self, block: Prefix, stored: Stored) -> None:
         """The transaction holds only while the block is as ``stored`` says."""
@@ -137,15 +148,25 @@ class Draft:
         elif stored.exists:
             self.writes[key] = None
 
+    def copy(self) -> Draft:
+        """The same so far; what is added to one is not in the other."""
+        return Draft(dict(self.compares), dict(self.writes), dict(self.blocks))
+
+    @property
+    def size(self) -> int:
+        """How many operations the transaction has: at most ``MAX_COMPARES``."""
+        return max(len(self.compares), len(self.writes))
+
     def operations(self) -> tuple[list[Compare], list[Op], list[Op]]:
         """Compares, what to do when all hold, and what to read otherwise (in the order of the compares).
 
         Raises:
             AddressError: too much for one transaction.
         """
-        size = max(len(self.compares), len(self.writes))
-        if size > MAX_COMPARES:
-            raise AddressError(f"{size} stored values are concerned, and one transaction takes {MAX_COMPARES}: ask for fewer addresses")
+        if self.size > MAX_COMPARES:
+            raise AddressError(
+                f"{self.size} stored values are concerned, and one transaction takes {MAX_COMPARES}: ask for fewer addresses"
+            )
         compares = [Compare(key, revision) for key, revision in self.compares.items()]
         then: list[Op] = [
             DeleteOp(key) if document is None else PutOp(key, msgspec.json.encode(document)) for key, document in self.writes.items()

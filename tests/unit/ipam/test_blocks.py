@@ -14,11 +14,11 @@ SIX = parse_prefix("fd00::40/126")
 
 
 def fresh(host: str = "h") -> blocks.Document:
-    return blocks.new_block(BLOCK, host, 100, "2026-01-02T03:04:05Z")
+    return blocks.new_block(BLOCK, f"host:{host}", 100, "2026-01-02T03:04:05Z")
 
 
 def take(document: blocks.Document, count: int, handle: str = "w", host: str = "h", **options: object) -> tuple[blocks.Document, list[str]]:
-    edited, addresses = blocks.assign(document, BLOCK, count, handle, {"node": host}, host, strict=True, **options)  # type: ignore[arg-type]
+    edited, addresses = blocks.assign(document, BLOCK, count, handle, {"node": host}, f"host:{host}", strict=True, **options)  # type: ignore[arg-type]
     return edited, [address.address for address in addresses]
 
 
@@ -98,22 +98,22 @@ def test_strict_affinity_refuses_a_block_of_somebody_else(affinity: str | None) 
     document = fresh() | {"affinity": affinity}
     with pytest.raises(AddressError, match="strict affinity"):
         take(document, 1)
-    assert blocks.assign(document, BLOCK, 1, "w", {}, "h", strict=False)[1] == (BLOCK.host(0),)
+    assert blocks.assign(document, BLOCK, 1, "w", {}, "host:h", strict=False)[1] == (BLOCK.host(0),)
 
 
 def test_a_given_address() -> None:
-    document = blocks.assign_address(fresh(), BLOCK, BLOCK.host(2), "w", {}, "h", strict=True)
+    document = blocks.assign_address(fresh(), BLOCK, BLOCK.host(2), "w", {}, "host:h", strict=True)
     assert document["unallocated"] == [0, 1, 3]
-    assert blocks.assign_address(document, BLOCK, BLOCK.host(2), "w", {}, "h", strict=True) is document
+    assert blocks.assign_address(document, BLOCK, BLOCK.host(2), "w", {}, "host:h", strict=True) is document
     with pytest.raises(AddressError, match=r"10\.0\.0\.2 is in use by w"):
-        blocks.assign_address(document, BLOCK, BLOCK.host(2), "v", {}, "h", strict=True)
+        blocks.assign_address(document, BLOCK, BLOCK.host(2), "v", {}, "host:h", strict=True)
     with pytest.raises(ValueError, match="no address of block"):
-        blocks.assign_address(document, BLOCK, parse_address("10.0.0.4"), "v", {}, "h", strict=True)
+        blocks.assign_address(document, BLOCK, parse_address("10.0.0.4"), "v", {}, "host:h", strict=True)
 
 
 def test_ipv6_blocks() -> None:
-    document = blocks.new_block(SIX, "h", 1, "2026-01-02T03:04:05Z")
-    _, addresses = blocks.assign(document, SIX, 2, "w", {}, "h", strict=True)
+    document = blocks.new_block(SIX, "host:h", 1, "2026-01-02T03:04:05Z")
+    _, addresses = blocks.assign(document, SIX, 2, "w", {}, "host:h", strict=True)
     assert [str(address) for address in addresses] == ["fd00::40/128", "fd00::41/128"]
 
 
@@ -127,8 +127,8 @@ def test_unknown_fields_survive() -> None:
 def test_the_old_field_for_the_claiming_host_is_understood_and_replaced() -> None:
     document = fresh() | {"affinity": None, "hostAffinity": "old"}
     assert blocks.claimant(document) == "old"
-    assert not blocks.is_unclaimed(document)
-    assert blocks.claimant(blocks.claim(document, "new", "2026-01-02T03:04:05Z")) == "new"
+    assert blocks.owner_of(document) == "host:old"
+    assert blocks.claimant(blocks.claim(document, "host:new", "2026-01-02T03:04:05Z")) == "new"
 
 
 def test_what_a_migration_left_in_handles_is_ignored() -> None:
@@ -142,7 +142,7 @@ def test_what_a_migration_left_in_handles_is_ignored() -> None:
         ({"cidr": "10.0.0.4/30"}, "cidr"),
         ({"cidr": 7}, "cidr"),
         ({"affinity": 7}, "affinity"),
-        ({"attributes": None}, "attributes"),
+        ({"attributes": "none"}, "attributes"),
         ({"allocations": [None]}, "allocations"),
         ({"allocations": [0, None, None, None], "unallocated": [1, 2, 3]}, "allocations[0]"),
         ({"unallocated": [0, 1, 2]}, "unallocated"),

@@ -80,18 +80,33 @@ async def test_the_first_assignment_claims_a_block_with_everything_in_one_revisi
     assert document is not None
     assert document["affinity"] == "host:h"
     assert document["affinity_claim_time"] == "2026-01-02T03:00:00Z"
-    assert document["attributes"] == [{"handle_id": "w", "secondary": {"node": "h", "pod": "p"}}]
+    assert document["attributes"] == [{"handle_id": "w", "secondary": {"node": "h", "pod": "p", "timestamp": "2026-01-02T03:00:00Z"}}]
     assert document["sequenceNumber"] == NOW + 1
     assert await cluster.client().check() == ()
 
 
-async def test_repeating_gives_the_same_addresses_and_writes_nothing(cluster: Cluster) -> None:
+async def test_repeating_gives_the_same_addresses_and_writes_only_the_handle_anew(cluster: Cluster) -> None:
     await cluster.pool("a", "10.0.0.0/16")
     first = await cluster.client().assign(want(count4=2))
-    before = cluster.store.revision
+    handle = await cluster.store.get(path_of(HandleKey("w")))
+    block = await cluster.store.get(path_of(BlockKey(block_of(first.addresses[0], 26))))
     for client in (cluster.client(), cluster.client()):
         again = await client.assign(want(count4=2))
         assert (again.addresses, again.assigned) == (first.addresses, ())
+    touched = await cluster.store.get(path_of(HandleKey("w")))
+    assert handle is not None and touched is not None and touched.value == handle.value
+    # Whoever collects garbage sees in the revision that the addresses were asked for again.
+    assert touched.revision > handle.revision
+    assert await cluster.store.get(path_of(BlockKey(block_of(first.addresses[0], 26)))) == block
+
+
+async def test_looking_at_what_a_handle_owns_writes_nothing(cluster: Cluster) -> None:
+    await cluster.pool("a", "10.0.0.0/16")
+    first = await cluster.client().assign(want(count4=2))
+    before = cluster.store.revision
+    assert await cluster.client().owned("w") == first.addresses
+    assert await cluster.client().owned("other") == ()
+    assert (await cluster.client().assign(want(count4=0))).addresses == first.addresses
     assert cluster.store.revision == before
 
 
@@ -327,7 +342,7 @@ async def test_a_broken_block_is_left_alone_and_another_is_used(cluster: Cluster
 
 async def test_no_block_is_claimed_across_one_of_another_size(cluster: Cluster) -> None:
     wide = parse_prefix("10.0.0.0/29")
-    await cluster.put(BlockKey(wide), algebra.new_block(wide, "x", 1, "2026-01-02T02:59:59Z"))
+    await cluster.put(BlockKey(wide), algebra.new_block(wide, "host:x", 1, "2026-01-02T02:59:59Z"))
     await cluster.put(AffinityKey("x", wide), {"state": "confirmed", "deleted": False})
     await cluster.pool("a", "10.0.0.0/28", blockSize=30)
     result = await cluster.client().assign(want(count4=8))
@@ -348,7 +363,7 @@ async def test_a_block_whose_affinity_was_not_confirmed_is_used_and_confirmed(cl
     block = parse_prefix("10.0.0.64/26")
     await cluster.pool("a", "10.0.0.0/16")
     await cluster.put(AffinityKey("h", block), {"state": "pendingDeletion", "deleted": False})
-    await cluster.put(BlockKey(block), algebra.new_block(block, "h", 1, "2026-01-02T02:59:59Z"))
+    await cluster.put(BlockKey(block), algebra.new_block(block, "host:h", 1, "2026-01-02T02:59:59Z"))
     assert texts((await cluster.client().assign(want())).addresses) == ["10.0.0.64"]
     assert await cluster.client().check() == ()
 
@@ -357,7 +372,7 @@ async def test_a_pending_claim_on_a_block_of_another_host_is_not_used(cluster: C
     block = parse_prefix("10.0.0.64/26")
     await cluster.pool("a", "10.0.0.0/16")
     await cluster.put(AffinityKey("h", block), {"state": "pending", "deleted": False})
-    await cluster.put(BlockKey(block), algebra.new_block(block, "x", 1, "2026-01-02T02:59:59Z"))
+    await cluster.put(BlockKey(block), algebra.new_block(block, "host:x", 1, "2026-01-02T02:59:59Z"))
     await cluster.put(AffinityKey("x", block), {"state": "confirmed", "deleted": False})
     (address,) = (await cluster.client().assign(want())).addresses
     assert not block.contains(address)

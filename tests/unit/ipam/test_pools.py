@@ -41,7 +41,7 @@ def test_pools_of_the_family_in_order_of_name() -> None:
     ("spec", "reason"),
     [
         ({"disabled": True}, "a: disabled"),
-        ({"allowedUses": ["Tunnel"]}, "a: allowedUses is Tunnel"),
+        ({"allowedUses": ["Tunnel"]}, "a: allowedUses is Tunnel, and the address is for Workload"),
         ({"assignmentMode": "Manual"}, "a: assignmentMode is Manual, and the request does not name the pool"),
         ({"nodeSelector": "rack == 'r2'"}, "a: nodeSelector rack == 'r2' does not select the host"),
         ({"namespaceSelector": "has(x)"}, "a: namespaceSelector has(x) does not select the namespace"),
