@@ -9,10 +9,14 @@ Messages about routing and configuration are ignored, except that they cost noth
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from tabinet.calc.messages import (
     Endpoint,
     EndpointRemove,
     EndpointUpdate,
+    HostEndpointRemove,
+    HostEndpointUpdate,
     Policy,
     PolicyRemove,
     PolicyUpdate,
@@ -23,12 +27,15 @@ from tabinet.calc.messages import (
     SetUpdate,
     Update,
 )
+from tabinet.lib.ip import Prefix
 from tabinet.model.keys import ResourceKey
 from tabinet.rules.bindings import Bindings
 from tabinet.rules.classes import PROFILE, Classes
 from tabinet.rules.edit import TableEdit
+from tabinet.rules.hostlayout import HostUse
+from tabinet.rules.hosts import HostBindings
 from tabinet.rules.ir import Table, TableDelta
-from tabinet.rules.layout import empty_table
+from tabinet.rules.layout import empty_table, fixed_chains
 from tabinet.rules.options import TableOptions
 from tabinet.rules.setstate import SetStates
 
@@ -43,13 +50,27 @@ class TableBuilder:
         self._sets = SetStates()
         self._classes = Classes(self.options, self._sets.shape)
         self._bindings = Bindings(self.options, self._classes)
+        self._hosts = HostBindings(self.options, self._classes)
+        self._uses: HostUse | None = None
+        self._fixed = dict(self.table.chains)
+        """The fixed part, as it is in the table."""
         self._policies: dict[ResourceKey, Policy | None] = {}
         self._endpoints: dict[ResourceKey, Endpoint | None] = {}
 
     @property
     def unbound(self) -> dict[ResourceKey, str]:
-        """Endpoints that get no policy because their interface's name has none of our prefixes or is too long, with that name."""
-        return dict(self._bindings.unbound)
+        """Endpoints that get no policy because of their interface's name, with that name.
+
+        Workloads' has none of our prefixes or is too long; a host endpoint's has one, or is the loopback's.
+        """
+        return self._bindings.unbound | self._hosts.unbound
+
+    def on_interfaces(self, interfaces: Mapping[str, frozenset[Prefix]]) -> None:
+        """The host has these interfaces, with these addresses as host prefixes; counts from the next flush on.
+
+        Only for host endpoints that name no interface. O(interfaces).
+        """
+        self._hosts.put_interfaces(interfaces)
 
     def on_update(self, update: Update) -> None:
         """The update counts from the next flush on. O(what the message holds)."""
@@ -68,13 +89,17 @@ class TableBuilder:
                 self._endpoints[key] = endpoint
             case EndpointRemove(key=key):
                 self._endpoints[key] = None
+            case HostEndpointUpdate(key=key, endpoint=host_endpoint):
+                self._hosts.put(key, host_endpoint)
+            case HostEndpointRemove(key=key):
+                self._hosts.put(key, None)
             case _:
                 pass
 
     def flush(self) -> TableDelta:
         """``table`` is what the updates so far want; the result is how it differs from the last flush."""
         edit = TableEdit(self.table)
-        self._classes.revokes = self._bindings.revokes = False
+        self._classes.revokes = self._bindings.revokes = self._hosts.revokes = False
         for set_id, move in self._sets.settle(edit).items():
             self._classes.set_moved(set_id, grew=move.grew, shrank=move.shrank, reshaped=move.reshaped)
         policies, self._policies = self._policies, {}
@@ -84,5 +109,20 @@ class TableBuilder:
         for key, endpoint in endpoints.items():
             self._bindings.put(key, endpoint)
         self._bindings.settle(edit)
+        self._hosts.settle(edit)
         self._classes.settle(edit)
-        return edit.finish(revokes=self._classes.revokes or self._bindings.revokes)
+        self._settle_fixed(edit)
+        return edit.finish(revokes=self._classes.revokes or self._bindings.revokes or self._hosts.revokes)
+
+    def _settle_fixed(self, edit: TableEdit) -> None:
+        """The fixed part has what the endpoints need of it. O(1) while that does not change."""
+        uses = self._hosts.use
+        if uses == self._uses:
+            return
+        self._uses = uses
+        before, self._fixed = self._fixed, fixed_chains(self.options, uses)
+        for name in before.keys() - self._fixed.keys():
+            edit.remove_chain(name)
+        for name, chain in self._fixed.items():
+            if before.get(name) != chain:
+                edit.set_chain(name, chain)

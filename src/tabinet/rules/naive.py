@@ -10,11 +10,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import msgspec
+
 from tabinet.calc.messages import (
     Action,
     Endpoint,
     EndpointRemove,
     EndpointUpdate,
+    HostEndpoint,
+    HostEndpointRemove,
+    HostEndpointUpdate,
     Icmp,
     Member,
     Policy,
@@ -32,10 +37,12 @@ from tabinet.calc.messages import (
     TierPolicies,
     Update,
 )
-from tabinet.lib.ip import IPV4, Prefix
+from tabinet.lib.ip import IPV4, Prefix, parse_prefix
 from tabinet.model.keys import ResourceKey
 from tabinet.rules.evaluate import Packet
+from tabinet.rules.options import CONTROL_PORTS, HostAction, ProtoPort, TableOptions
 
+_UNSPECIFIED, _LINK_LOCAL = parse_prefix("0.0.0.0/32"), parse_prefix("fe80::/10")
 _WITH_PORTS = {6, 17, 132, 136}
 
 
@@ -47,6 +54,10 @@ class World:
     policies: dict[ResourceKey, Policy] = field(default_factory=dict)
     profiles: dict[str, Policy] = field(default_factory=dict)
     endpoints: dict[ResourceKey, Endpoint] = field(default_factory=dict)
+    hosts: dict[ResourceKey, HostEndpoint] = field(default_factory=dict)
+    interfaces: dict[str, frozenset[Prefix]] = field(default_factory=dict)
+    """The host's, with their addresses."""
+    options: TableOptions = field(default_factory=TableOptions)
 
     def on_update(self, update: Update) -> None:
         """The update is part of the world."""
@@ -71,23 +82,134 @@ class World:
                 self.endpoints[key] = endpoint
             case EndpointRemove(key=key):
                 self.endpoints.pop(key, None)
+            case HostEndpointUpdate(key=key, endpoint=host_endpoint):
+                self.hosts[key] = host_endpoint
+            case HostEndpointRemove(key=key):
+                self.hosts.pop(key, None)
             case _:
                 pass
 
-    def forwards(self, packet: Packet, prefixes: tuple[str, ...] = ("cali", "tap")) -> bool:
+    def forwards(self, packet: Packet) -> bool:
         """True when a host with these endpoints forwards the first packet of the flow."""
-        sender = self._at(packet.in_interface)
-        receiver = self._at(packet.out_interface)
-        if packet.in_interface.startswith(prefixes):
-            if sender is None or not any(net.contains(packet.source) for net in (*sender.nets, *sender.spoof_nets)):
-                return False
-            if not self._allows(sender.egress, sender.profiles, packet, ingress=False):
-                return False
-        elif any(packet.source in endpoint.nets for endpoint in self._owners()):
+        ours_in, ours_out = self._ours(packet.in_interface), self._ours(packet.out_interface)
+        untracked = None
+        if not ours_in:
+            untracked = self.without_connection(packet, ingress=True)
+        if not self.is_own_source(packet) or untracked is Action.DENY:
             return False
-        if packet.out_interface.startswith(prefixes):
+        if untracked is Action.ALLOW:
+            return not ours_out
+        if not self._may_leave(packet):
+            return False
+        if ours_out:
+            receiver = self._at(packet.out_interface)
             return receiver is not None and self._allows(receiver.ingress, receiver.profiles, packet, ingress=True)
-        return True
+        host = self._host_at(packet.out_interface)
+        return host is None or self._tiers(host.forward_egress, packet, ingress=False) is not Action.DENY
+
+    def receives(self, packet: Packet) -> bool:
+        """True when the host itself gets the first packet of the flow."""
+        if not self.is_own_source(packet):
+            return False
+        if self._ours(packet.in_interface):
+            sender = self._at(packet.in_interface)
+            if _is_dhcp(packet) or self._is_service(packet):
+                return True
+            allowed = sender is not None and self._allows(sender.egress, sender.profiles, packet, ingress=False)
+            return allowed and self.options.endpoint_to_host is not HostAction.DROP
+        untracked = self.without_connection(packet, ingress=True)
+        host = self._host_at(packet.in_interface)
+        if untracked is not None or host is None:
+            return untracked is not Action.DENY
+        before = self._pre_dnat(host, packet)
+        if before is not None:
+            return before is Action.ALLOW
+        if _is_failsafe(self.options.failsafe_inbound, packet.protocol, packet.destination_port, packet.source):
+            return True
+        return self._allows(host.ingress, host.profiles, packet, ingress=True)
+
+    def sends(self, packet: Packet) -> bool:
+        """True when the host itself may send the first packet of the flow."""
+        host = self._host_at(packet.out_interface)
+        if self._ours(packet.out_interface) or host is None:
+            return True
+        untracked = self.without_connection(packet, ingress=False)
+        if untracked is not None:
+            return untracked is Action.ALLOW
+        if any(packet.destination in endpoint.nets for endpoint in self._owners()):
+            return True  # translated to a workload, and not yet routed there
+        if _is_failsafe(self.options.failsafe_outbound, packet.protocol, packet.destination_port, packet.destination):
+            return True
+        return self._allows(host.egress, host.profiles, packet, ingress=False)
+
+    def _may_leave(self, packet: Packet) -> bool:
+        """Where it came from allows the packet to go on."""
+        if self._ours(packet.in_interface):
+            sender = self._at(packet.in_interface)
+            return sender is not None and self._allows(sender.egress, sender.profiles, packet, ingress=False)
+        host = self._host_at(packet.in_interface)
+        if host is None:
+            return True
+        before = self._pre_dnat(host, packet)
+        if before is not None:
+            return before is Action.ALLOW
+        return self._tiers(host.forward_ingress, packet, ingress=True) is not Action.DENY
+
+    def is_own_source(self, packet: Packet) -> bool:
+        """True when the packet may have its source where it comes from."""
+        if not self._ours(packet.in_interface):
+            return not any(packet.source in endpoint.nets for endpoint in self._owners())
+        sender = self._at(packet.in_interface)
+        if sender is None:
+            return False
+        if packet.mac and sender.mac and packet.mac != sender.mac:
+            return False
+        return (_is_dhcp(packet) and _has_no_address(packet)) or any(
+            net.contains(packet.source) for net in (*sender.nets, *sender.spoof_nets)
+        )
+
+    def _ours(self, interface: str) -> bool:
+        return interface.startswith(self.options.interface_prefixes)
+
+    def _host_at(self, interface: str) -> HostEndpoint | None:
+        if interface in ("", "lo") or self._ours(interface):
+            return None
+        own = [
+            key
+            for key, host in self.hosts.items()
+            if host.interface == interface or (not host.interface and self.interfaces.get(interface, frozenset()) & set(host.addresses))
+        ]
+        others = [key for key, host in self.hosts.items() if host.interface == "*"]
+        return self.hosts[min(own or others)] if own or others else None
+
+    def without_connection(self, packet: Packet, *, ingress: bool) -> Action | None:
+        """What doNotTrack policy says of the packet; None: nothing, so that it is tracked."""
+        packet = _as_sent(packet)
+        host = self._host_at(packet.in_interface if ingress else packet.out_interface)
+        if host is None or (ingress and any(packet.destination in endpoint.nets for endpoint in self._owners())):
+            return None
+        peer = packet.source if ingress else packet.destination
+        inbound, outbound = self.options.failsafe_inbound, self.options.failsafe_outbound
+        requests, answers = (inbound, outbound) if ingress else (outbound, inbound)
+        if _is_failsafe(requests, packet.protocol, packet.destination_port, peer):
+            return None
+        if _is_failsafe(answers, packet.protocol, packet.source_port, peer):
+            return None
+        return self._tiers(host.untracked_ingress if ingress else host.untracked_egress, packet, ingress=ingress, defaults=False)
+
+    def _pre_dnat(self, host: HostEndpoint, packet: Packet) -> Action | None:
+        packet = _as_sent(packet)
+        if _is_failsafe(self.options.failsafe_inbound, packet.protocol, packet.destination_port, packet.source):
+            return None
+        return self._tiers(host.pre_dnat, packet, ingress=True, defaults=False)
+
+    def _is_service(self, packet: Packet) -> bool:
+        """What a workload may always ask of the host."""
+        return any(
+            (port.protocol, port.port) == (packet.protocol, packet.destination_port)
+            and (port.net is None or port.net.contains(packet.destination))
+            for port in self.options.host_services
+        )
 
     def _owners(self) -> list[Endpoint]:
         found = [self._at(endpoint.interface) for endpoint in self.endpoints.values()]
@@ -98,10 +220,9 @@ class World:
         return self.endpoints[min(claims)] if claims else None
 
     def _allows(self, tiers: tuple[TierPolicies, ...], profiles: tuple[str, ...], packet: Packet, *, ingress: bool) -> bool:
-        for tier in tiers:
-            action = self._tier(tier, packet, ingress=ingress)
-            if action is not Action.PASS:
-                return action is Action.ALLOW
+        decided = self._tiers(tiers, packet, ingress=ingress)
+        if decided is not None:
+            return decided is Action.ALLOW
         for name in profiles:
             profile = self.profiles.get(name)
             if profile is None:
@@ -111,7 +232,15 @@ class World:
                 return action_or_none is Action.ALLOW
         return False
 
-    def _tier(self, tier: TierPolicies, packet: Packet, *, ingress: bool) -> Action:
+    def _tiers(self, tiers: tuple[TierPolicies, ...], packet: Packet, *, ingress: bool, defaults: bool = True) -> Action | None:
+        """ALLOW or DENY; None when every tier was passed."""
+        for tier in tiers:
+            action = self._tier(tier, packet, ingress=ingress, defaults=defaults)
+            if action is not Action.PASS:
+                return action
+        return None
+
+    def _tier(self, tier: TierPolicies, packet: Packet, *, ingress: bool, defaults: bool) -> Action:
         for key in tier.policies:
             policy = self.policies.get(key)
             if policy is None:
@@ -119,7 +248,7 @@ class World:
             action = self._policy(policy, packet, ingress=ingress)
             if action is not None:
                 return action
-        return tier.default_action
+        return tier.default_action if defaults else Action.PASS
 
     def _policy(self, policy: Policy, packet: Packet, *, ingress: bool) -> Action | None:
         """The action that ends the policy; None when it says nothing."""
@@ -188,3 +317,23 @@ class World:
 
 def _is_icmp(icmp: Icmp, packet: Packet) -> bool:
     return packet.icmp_type == icmp.type and icmp.code in (None, packet.icmp_code)
+
+
+def _as_sent(packet: Packet) -> Packet:
+    """The packet before its destination was translated."""
+    port = packet.destination_port if packet.original_destination_port is None else packet.original_destination_port
+    return msgspec.structs.replace(packet, destination=packet.original_destination or packet.destination, destination_port=port)
+
+
+def _is_failsafe(ports: tuple[ProtoPort, ...], protocol: int, port: int, peer: Prefix) -> bool:
+    found = [item for item in (*ports, *CONTROL_PORTS) if (item.protocol, item.port) == (protocol, port)]
+    return any(item.net is None or item.net.contains(peer) for item in found)
+
+
+def _is_dhcp(packet: Packet) -> bool:
+    ports = (68, 67) if packet.family == IPV4 else (546, 547)
+    return packet.protocol == 17 and (packet.source_port, packet.destination_port) == ports
+
+
+def _has_no_address(packet: Packet) -> bool:
+    return _UNSPECIFIED.contains(packet.source) or _LINK_LOCAL.contains(packet.source)
