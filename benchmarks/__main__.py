@@ -9,6 +9,8 @@ NAMES = {
     "calc": "the calculation: snapshot and single changes of a large fabric",
     "datapath": "what policy costs a packet, against routing without policy, iptables chains, and a bridge with VXLAN (needs root and cc)",
     "program": "from a change of policy to the kernel, on top of a large table, against nft -f (needs root)",
+    "footprint": "what an agent needs: memory, time to be ready, CPU, with 100,000 endpoints in etcd (needs root)",
+    "ipam": "addresses on a real etcd: one host, twenty at once, half of them killed",
     "fabric": "a lab: attaching a workload, enforcing a policy, what failures cost (needs root)",
 }
 
