@@ -3,11 +3,26 @@
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from tabinet.bgp.records import BgpOptions, HostFacts, InterfaceAddress
+from tabinet.bgp.records import BgpOptions, HostFacts, InterfaceAddress, LinkPeer, Secret
 from tabinet.bgp.render import render_config
-from tabinet.calc.messages import BgpIntent, PeerIntent, PoolIntent
+from tabinet.calc.intents import (
+    AddCommunity,
+    Advertisement,
+    BgpIntent,
+    Drain,
+    FilterIntent,
+    FilterRule,
+    MatchOperator,
+    NextHop,
+    PeerIntent,
+    PoolIntent,
+    Prepend,
+    SecretRef,
+    SetPriority,
+)
 from tabinet.lab.routers import NeighbourSpec, RouterSpec, Software, render_router
 from tabinet.lib.ip import parse_address, parse_prefix
 
@@ -79,12 +94,89 @@ MESH = intent(
     "Debug",
 )
 
+RULES = FilterIntent(
+    name="to-rack",
+    export_rules=(
+        (4, FilterRule(accept=False, net=parse_prefix("10.65.9.0/24"), operator=MatchOperator.EQUAL)),
+        (4, FilterRule(accept=False, net=parse_prefix("10.0.0.0/8"), operator=MatchOperator.NOT_IN)),
+        (
+            4,
+            FilterRule(
+                accept=True,
+                net=parse_prefix("10.65.0.0/16"),
+                lengths=(26, 28),
+                external=True,
+                operations=(AddCommunity((65000, 7)), AddCommunity((4200000011, 1, 2)), Prepend((65001, 65002)), SetPriority(512)),
+            ),
+        ),
+        (4, FilterRule(accept=True, remote_only=True, interface="eth*", external=False)),
+        (6, FilterRule(accept=False, net=parse_prefix("fd00::/16"), operator=MatchOperator.NOT_EQUAL, priority=512)),
+    ),
+    import_rules=(
+        (4, FilterRule(accept=True, community=(65000, 100), operations=(SetPriority(512),))),
+        (4, FilterRule(accept=True, community=(4200000011, 1, 2), as_path=(65111, 65000), priority=1024)),
+        (4, FilterRule(accept=False)),
+    ),
+)
+EVERYTHING = msgspec.structs.replace(
+    intent(
+        65000,
+        "10.7.0.1",
+        "fd00:7::1",
+        (
+            msgspec.structs.replace(
+                peer("rack", "10.7.0.2", 65111),
+                local_as=65009,
+                allowed_own_as=2,
+                next_hop=NextHop.KEEP_EXTERNAL,
+                password=SecretRef("bgp", "rack"),
+                ttl_hops=1,
+                filters=("to-rack", "missing-family"),
+                bfd_interval_ms=50,
+                route_limit=99,
+            ),
+            msgspec.structs.replace(
+                peer("far", "10.9.0.2", 65222, node_ip=True), ttl_hops=3, reachable_by=parse_address("10.7.0.9"), next_hop=NextHop.SELF
+            ),
+            msgspec.structs.replace(peer("client", "10.7.0.4", 65000, node_ip=True), reflected=True, client=True),
+            msgspec.structs.replace(peer("other-reflector", "fd00:7::5", 65000, node_ip=True), reflected=True, filters=("to-rack",)),
+            msgspec.structs.replace(peer("uplink", "fe80::", 0), interface="eth0"),
+            msgspec.structs.replace(peer("not-heard", "fe80::", 0), interface="eth1"),
+            msgspec.structs.replace(peer("secretive", "10.7.0.8", 65000), password=SecretRef("bgp", "gone")),
+            msgspec.structs.replace(
+                peer("vnf", "10.65.0.7", 65300, bfd=False),
+                workload=(parse_prefix("10.65.0.7"), parse_prefix("203.0.113.0/24"), parse_prefix("fd00:65::7")),
+                filters=("to-rack",),
+                route_limit=16,
+            ),
+            msgspec.structs.replace(peer("vnf6", "fd00:65::7", 65300, bfd=False), workload=(parse_prefix("fd00:65::7"),)),
+        ),
+    ),
+    ignored_interfaces=("docker*", 'bad"'),
+    filters=(RULES, FilterIntent(name="missing-family", import_rules=((6, FilterRule(accept=True)),))),
+    advertisements=(
+        Advertisement(parse_prefix("10.65.0.0/16"), ((65000, 1), (65000, 1, 2))),
+        Advertisement(parse_prefix("fd00:65::/48"), ((65000, 6),)),
+    ),
+    services=(parse_prefix("10.96.0.0/12"), parse_prefix("fd00:96::/112")),
+    bind_node_ip=True,
+    cluster_id="224.0.0.1",
+    metrics=(900, 0),
+)
+EVERYTHING_FACTS = HostFacts(
+    (*FLAT_FACTS.addresses, address("eth0", "fe80::7/64"), address("eth1", "fe80::8/64")),
+    neighbours=(LinkPeer("eth0", parse_address("fe80::99")), LinkPeer("eth1", None)),
+    secrets=(Secret("bgp", "rack", "s3cret # not a comment", True), Secret("bgp", "gone", problem="no such file")),
+)
+
 CASES: dict[str, tuple[BgpIntent | None, HostFacts, BgpOptions]] = {
     "clos": (CLOS, CLOS_FACTS, BgpOptions()),
     "clos-drained": (CLOS, CLOS_FACTS, BgpOptions(drain=True, bfd_interval_ms=300, bfd_multiplier=5)),
     "mesh": (MESH, FLAT_FACTS, BgpOptions()),
     "no-intent": (None, CLOS_FACTS, BgpOptions()),
     "ipv6-only": (intent(65000, None, "fd00:7::1", (peer("rr", "fd00:99::1", 65000, node_ip=True),)), FLAT_FACTS, BgpOptions()),
+    "everything": (EVERYTHING, EVERYTHING_FACTS, BgpOptions()),
+    "withdrawn": (msgspec.structs.replace(CLOS, drain=Drain.WITHDRAWN), CLOS_FACTS, BgpOptions()),
     "hostile-names": (
         intent(
             65000,

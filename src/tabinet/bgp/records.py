@@ -36,10 +36,36 @@ class InterfaceAddress(msgspec.Struct, frozen=True, order=True, gc=False):
         return Prefix(self.address.family, self.address.value >> shift << shift, self.length)
 
 
+class LinkPeer(msgspec.Struct, frozen=True, order=True, gc=False):
+    """Who is at the other end of an interface."""
+
+    interface: str
+    address: Prefix | None
+    """Its link-local address; ``None``: not known."""
+    problem: str = ""
+    """Why not, in words."""
+
+
+class Secret(msgspec.Struct, frozen=True, order=True, gc=False):
+    """A password as it was found on this host."""
+
+    name: str
+    key: str
+    value: str = ""
+    found: bool = False
+    problem: str = ""
+    """Why it was not found, in words."""
+
+
 class HostFacts(msgspec.Struct, frozen=True, gc=False):
-    """What the machine looks like to BGP: addresses of its interfaces, ``lo`` included, interfaces of workloads left out."""
+    """What the machine looks like to BGP."""
 
     addresses: tuple[InterfaceAddress, ...] = ()
+    """Of its interfaces, ``lo`` included, interfaces of workloads left out."""
+    neighbours: tuple[LinkPeer, ...] = ()
+    """At the interfaces of unnumbered sessions."""
+    secrets: tuple[Secret, ...] = ()
+    """Those that sessions need."""
 
 
 class BgpOptions(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -59,6 +85,8 @@ class BgpOptions(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """How long a BIRD that comes back from a planned restart keeps the routes that it found in the kernel, and installs no others."""
     import_limit: int = 100_000
     """Routes accepted in one session; more of them restart the session."""
+    route_metric: int = 32
+    """Of routes in the kernel where resources do not say otherwise: differs from the 0 and 1024 of routes that people add."""
     multipath_limit: int = 16
     """Equal-cost next hops installed for one prefix."""
     kernel_scan_time_s: int = 20

@@ -1,33 +1,34 @@
 """What BIRD shall do on a host, as the text of bird.conf (BIRD 2.0.12 and later 2.x; https://bird.network.cz/?get_doc&f=bird.html).
 
 In: the host's ``BgpIntent`` (or ``None``: no sessions), ``HostFacts``, ``BgpOptions``. Out: text that is the same whenever they are. Pure.
-Linear in peers, blocks and pools, times the host's addresses for each peer.
+Linear in peers, blocks, pools and rules, times the host's addresses for each peer.
 
 What the text says:
 
 - One BIRD for both families. Every name starts with ``tb_``, so none is a keyword; the peer's own name is in ``description``.
 - Routes of protocol 84 (local workloads) are learned with preference 250: no BGP route for the same prefix wins over a local workload.
 - Own blocks are static blackholes, announced as aggregates; what lies inside an own block is not announced, what lies outside is.
-- Only what is in a pool that may be announced, and the host's own loopback address, leaves the host. Nothing learned by BGP does: a
-  host is never transit. Link-local addresses never leave or enter.
-- A peer in a connected subnet is ``direct`` on that interface, with BFD if wanted; any other is multihop, its next hops resolved
-  recursively through the kernel's routes, which BIRD then learns for that only.
-- GRACEFUL_SHUTDOWN (RFC 8326) of a peer makes its routes the last choice; with ``drain`` we announce it ourselves.
+- Addresses of services are announced and not routed here, as whoever serves them translates them first.
+- The kernel's other routes are learned, with their low preference, only where something needs them: next hops of multihop or reflected
+  routes, and BGPFilters that may announce them.
 - Routes stay in the kernel when BIRD ends; a BIRD that is started with ``-R`` keeps them for ``recovery_time_s`` while the peers tell
   theirs again (RFC 4724). Left alone it ends that too early: it does not wait for peers that say that they restarted themselves, and
   FRR says so for two minutes after its start. So there is a session ``tb_recovery``, with nobody, which is always waited for.
 
-Not here: passwords, filters of BGPFilter resources, route reflectors.
+Which routes pass says ``render_policy``, how sessions are run ``render_sessions``, and which of them can be run ``prepare``.
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
-from collections.abc import Iterable, Iterator
+import fnmatch
+from collections.abc import Iterable, Iterator, Mapping
 
+from tabinet.bgp.names import is_interface
+from tabinet.bgp.prepare import Prepared, prepare
 from tabinet.bgp.records import RECOVERY, ROUTE_PROTOCOL, BgpOptions, HostFacts, InterfaceAddress
-from tabinet.calc.messages import BgpIntent, PeerIntent
+from tabinet.bgp.render_policy import render_policy
+from tabinet.bgp.render_sessions import Route, families_of, own_address, render_session, route_to
+from tabinet.calc.intents import BgpIntent
 from tabinet.lib.ip import IPV4, IPV6, Prefix, parse_address
 
 FAMILIES = (IPV4, IPV6)
@@ -35,25 +36,16 @@ NO_ROUTER_ID = "0.0.0.1"
 """For a BIRD without sessions: it wants one that is not zero."""
 LOCAL_PREFERENCE = 250
 """Preference of local workloads; BGP has 100, static routes 200."""
-LEAVING = "(65535, 0)"
-"""GRACEFUL_SHUTDOWN, RFC 8326 section 3."""
-
-NEVER = {
-    IPV4: "127.0.0.0/8+, 169.254.0.0/16+, 224.0.0.0/4+",
-    IPV6: "::/128, ::1/128, fe80::/10+, ff00::/8+",
-}
-"""Neither announced nor accepted."""
 
 LOG_CLASSES = ("bug", "fatal", "error", "auth", "warning", "remote", "info", "trace", "debug")
 LOG_DEPTH = {"none": 1, "fatal": 2, "error": 4, "warning": 6, "info": 7, "debug": 9}
 """How many of the classes each severity of BGPConfiguration logs."""
 
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,48}")
-_PLAIN_INTERFACE = re.compile(r"[A-Za-z0-9_.:@+][A-Za-z0-9_.:@+-]{0,14}")
 
-
-def render_config(intent: BgpIntent | None, facts: HostFacts, options: BgpOptions) -> str:
+def render_config(intent: BgpIntent | None, facts: HostFacts, options: BgpOptions, refused: Mapping[str, str] | None = None) -> str:
     """The whole bird.conf. Without an intent BIRD runs no session and removes the routes that it had installed.
+
+    ``refused``: peers that are left out, by name, with the reason.
 
     Raises:
         ValueError: the intent's router id is not a dotted quad.
@@ -61,70 +53,47 @@ def render_config(intent: BgpIntent | None, facts: HostFacts, options: BgpOption
     if intent is None:
         lines = [*_render_head(NO_ROUTER_ID, "Info"), *_render_bare_kernel(options)]
     else:
-        lines = list(_render_all(intent, facts, options))
+        lines = list(_render_all(prepare(intent, facts, refused), facts, options))
     return "\n".join(lines) + "\n"
 
 
-def protocol_name(peer: str) -> str:
-    """The name of a peer's protocol in BIRD: a legal quoted symbol that differs for different peers and depends on nothing else."""
-    if _PLAIN_NAME.fullmatch(peer) and "__" not in peer:
-        return f"tb_peer_{peer}"
-    digest = hashlib.sha256(peer.encode()).hexdigest()[:12]
-    return f"tb_peer_{re.sub('[^A-Za-z0-9]+', '_', peer)[:34]}__{digest}"
-
-
-def connected_interface(peer: Prefix, facts: HostFacts) -> InterfaceAddress | None:
-    """The host's address in the smallest connected subnet that holds ``peer``; ``None`` when there is none that BIRD can name."""
-    candidates = [
-        entry
-        for entry in facts.addresses
-        if entry.length < entry.address.bits and entry.subnet.contains(peer) and _PLAIN_INTERFACE.fullmatch(entry.interface)
-    ]
-    return max(candidates, key=lambda entry: (entry.length, entry), default=None)
-
-
-def direct_interface(peer: PeerIntent, intent: BgpIntent, facts: HostFacts) -> InterfaceAddress | None:
-    """The address and interface over which the session runs in one hop; ``None`` when it runs over several.
-
-    A session whose source is the host's own address is direct only where that address is on the connected interface.
-    """
-    found = connected_interface(peer.address, facts)
-    own = _own_address(intent, peer.address.family)
-    if found is None or not peer.use_node_ip or own is None or found.address == own:
-        return found
-    entry = InterfaceAddress(found.interface, own, found.length)
-    return entry if entry in facts.addresses else None
-
-
-def _render_all(intent: BgpIntent, facts: HostFacts, options: BgpOptions) -> Iterator[str]:
-    direct = {peer.name: direct_interface(peer, intent, facts) for peer in intent.peers}
-    multihop = [peer for peer in intent.peers if direct[peer.name] is None]
+def _render_all(prepared: Prepared, facts: HostFacts, options: BgpOptions) -> Iterator[str]:
+    intent = prepared.intent
+    routes = {peer.name: route_to(peer, intent, facts) for peer in intent.peers}
     loopbacks = _loopbacks(intent, facts)
+    resolving = {family for family in FAMILIES if _resolves(intent, routes, family)}
     yield from _render_head(intent.router_id, intent.log_severity)
     interfaces = {entry.interface for entry in loopbacks}
-    if multihop:
+    if resolving:
         interfaces |= {entry.interface for entry in facts.addresses}
-    yield from _render_direct(interfaces - set(intent.ignored_interfaces))
-    if any(peer.bfd and direct[peer.name] for peer in intent.peers):
+    yield from _render_direct(interfaces, intent.ignored_interfaces)
+    if any(peer.bfd and routes[peer.name].direct for peer in intent.peers):
         yield "protocol bfd tb_bfd {"
         yield "  accept direct;"
         yield f'  interface "*" {{ interval {options.bfd_interval_ms} ms; multiplier {options.bfd_multiplier}; }};'
         yield "}"
+    yield from _render_advertising(prepared.links)
     if intent.peers:
         yield from _render_recovery(intent, options)
     local = {entry.address for entry in facts.addresses}
     for family in FAMILIES:
         yield ""
         yield f"# IPv{family}"
-        yield from _render_blocks(intent, family)
-        yield from _render_kernel(intent, family, options, local, resolve=any(peer.address.family == family for peer in multihop))
-        yield from _render_import(family)
-        own = [entry.address for entry in loopbacks if entry.address.family == family]
-        yield from _render_export(f"tb_export_internal{family}", intent, family, (), options)
-        yield from _render_export(f"tb_export_external{family}", intent, family, own, options)
+        yield from _render_statics(intent, family)
+        yield from _render_kernel(intent, family, options, local, resolve=family in resolving)
+        yield from render_policy(intent, family, [entry.address for entry in loopbacks if entry.address.family == family], options)
     for peer in sorted(intent.peers, key=lambda peer: peer.name):
         yield ""
-        yield from _render_session(peer, intent, direct[peer.name], options)
+        yield from render_session(peer, intent, routes[peer.name], prepared.passwords.get(peer.name, ""), options)
+
+
+def _resolves(intent: BgpIntent, routes: Mapping[str, Route], family: int) -> bool:
+    """True when next hops are looked up in the kernel's routes, or a filter may announce those."""
+    return any(
+        peer.workload is None and (not routes[peer.name].direct or peer.reflected)
+        for peer in intent.peers
+        if family in families_of(peer, intent)
+    ) or any(rule.accept and not rule.remote_only for found in intent.filters for rules, rule in found.export_rules if rules == family)
 
 
 def _render_head(router_id: str, severity: str) -> Iterator[str]:
@@ -139,35 +108,59 @@ def _render_head(router_id: str, severity: str) -> Iterator[str]:
 
 
 def _render_recovery(intent: BgpIntent, options: BgpOptions) -> Iterator[str]:
-    """A planned restart is given its whole time. The neighbour's address is of TEST-NET-1 (RFC 5737), so nobody has it."""
+    """A planned restart is given its whole time. The neighbour's address is one for documentation (RFC 5737, RFC 3849): nobody has it."""
+    own = (own_address(intent, IPV4) or own_address(intent, IPV6)) if intent.bind_node_ip else None
+    nobody = "2001:db8::1" if own is not None and own.family == IPV6 else "192.0.2.1"
     yield f"graceful restart wait {options.recovery_time_s};"
     yield f"protocol bgp {RECOVERY} {{"
-    yield f"  local port {intent.listen_port} as {intent.as_number}; neighbor 192.0.2.1 as {intent.as_number}; multihop; passive;"
+    yield f"  local {f'{own.address} ' if own else ''}port {intent.listen_port} as {intent.as_number};"
+    yield f"  neighbor {nobody} as {intent.as_number}; multihop; passive;"
+    if own:
+        yield "  strict bind on;"
     yield "  graceful restart on;"
     yield from (f"  ipv{family} {{ import none; export none; }};" for family in FAMILIES)
     yield "}"
 
 
-def _render_direct(interfaces: Iterable[str]) -> Iterator[str]:
-    """Connected subnets as routes: the loopback address, to be announced; with multihop peers all, for the resolution of next hops."""
-    names = sorted(name for name in interfaces if _PLAIN_INTERFACE.fullmatch(name))
+def _render_direct(interfaces: Iterable[str], ignored: Iterable[str]) -> Iterator[str]:
+    """Connected subnets as routes: the loopback address, to be announced; where next hops are looked up all, for that."""
+    names = {name for name in interfaces if is_interface(name)}
+    for pattern in ignored:
+        names -= set(fnmatch.filter(names, pattern))
     if names:
-        patterns = ", ".join(f'"{name}"' for name in names)
+        patterns = ", ".join(f'"{name}"' for name in sorted(names))
         yield f"protocol direct tb_direct {{ ipv4; ipv6; interface {patterns}; }}"
 
 
-def _render_blocks(intent: BgpIntent, family: int) -> Iterator[str]:
-    blocks = [block for block in intent.blocks if block.family == family]
-    if blocks:
-        yield f"protocol static tb_blocks{family} {{"
-        yield f"  ipv{family};"
-        yield from (f"  route {block} blackhole;" for block in blocks)
+def _render_advertising(links: Iterable[str]) -> Iterator[str]:
+    """Router advertisements by which unnumbered peers learn our address; lifetime 0, so that nobody takes us for a default gateway."""
+    names = [name for name in links if is_interface(name)]
+    if names:
+        patterns = ", ".join(f'"{name}"' for name in names)
+        yield "protocol radv tb_radv {"
+        yield f"  interface {patterns} {{ min ra interval 3; max ra interval 4; default lifetime 0; }};"
         yield "}"
+
+
+def _render_statics(intent: BgpIntent, family: int) -> Iterator[str]:
+    """Own blocks, addresses of services, ways to peers behind a gateway."""
+    blocks = [f"{block} blackhole" for block in intent.blocks if block.family == family]
+    services = [f"{net} unreachable" for net in intent.services if net.family == family]
+    ways = {(peer.address, peer.reachable_by) for peer in intent.peers if peer.reachable_by is not None and peer.address.family == family}
+    reach = [f"{address} via {gateway.address}" for address, gateway in sorted(ways) if gateway is not None]
+    for name, routes in (("blocks", blocks), ("services", services), ("reach", reach)):
+        if routes:
+            yield f"protocol static tb_{name}{family} {{"
+            yield f"  ipv{family};"
+            yield from (f"  route {route};" for route in routes)
+            yield "}"
 
 
 def _render_kernel_options(family: int, options: BgpOptions) -> Iterator[str]:
     yield f"protocol kernel tb_kernel{family} {{"
     yield f"  learn; persist; graceful restart; merge paths yes limit {options.multipath_limit}; scan time {options.kernel_scan_time_s};"
+    # The metric of a route is its own; 32 would otherwise be everybody's.
+    yield "  metric 0;"
     # One socket serves both kernel protocols, so the size is said once.
     if family == IPV4:
         yield f"  netlink rx buffer {options.netlink_buffer_bytes};"
@@ -188,9 +181,11 @@ def _render_kernel(intent: BgpIntent, family: int, options: BgpOptions, local: s
     yield "  accept;" if resolve else "  reject;"
     yield "}"
     yield f"filter tb_install{family} {{"
+    yield f'  if proto = "tb_services{family}" then reject;'
+    yield f"  if !defined(krt_metric) then krt_metric = {intent.metrics[family == IPV6] or options.route_metric};"
     yield "  if source = RTS_STATIC then accept;"
     yield "  if source != RTS_BGP then reject;"
-    own = _own_address(intent, family)
+    own = own_address(intent, family)
     # The kernel refuses a route whose source address it does not have.
     if own is not None and own in local:
         yield f"  krt_prefsrc = {own.address};"
@@ -201,73 +196,7 @@ def _render_kernel(intent: BgpIntent, family: int, options: BgpOptions, local: s
     yield "}"
 
 
-def _render_import(family: int) -> Iterator[str]:
-    yield f"filter tb_import{family} {{"
-    yield f"  if net ~ [ {NEVER[family]} ] then reject;"
-    yield f"  if {LEAVING} ~ bgp_community then bgp_local_pref = 0;"
-    yield "  accept;"
-    yield "}"
-
-
-def _render_export(name: str, intent: BgpIntent, family: int, own: Iterable[Prefix], options: BgpOptions) -> Iterator[str]:
-    """``own``: addresses of the host itself that are announced too."""
-    yield f"filter {name} {{"
-    yield "  if source = RTS_BGP then reject;"
-    yield f"  if net ~ [ {NEVER[family]} ] then reject;"
-    if options.drain:
-        yield f"  bgp_community.add({LEAVING});"
-    for address in own:
-        yield f"  if source = RTS_DEVICE && net = {address} then accept;"
-    yield f"  if source != RTS_STATIC && !(source = RTS_INHERIT && krt_source = {ROUTE_PROTOCOL}) then reject;"
-    inside = [f"{block}{{{block.length + 1},{block.bits}}}" for block in intent.blocks if block.family == family and not block.is_host]
-    if inside:
-        yield f"  if net ~ [ {', '.join(inside)} ] then reject;"
-    for keep, verdict in ((True, "reject"), (False, "accept")):
-        pools = [f"{pool.cidr}+" for pool in intent.pools if pool.cidr.family == family and pool.disable_bgp_export is keep]
-        if pools:
-            yield f"  if net ~ [ {', '.join(sorted(pools))} ] then {verdict};"
-    yield "  reject;"
-    yield "}"
-
-
-def _render_session(peer: PeerIntent, intent: BgpIntent, direct: InterfaceAddress | None, options: BgpOptions) -> Iterator[str]:
-    family = peer.address.family
-    external = peer.as_number != intent.as_number
-    side = "external" if external else "internal"
-    keepalive = peer.keepalive_time_s or (options.external_keepalive_time_s if external else options.internal_keepalive_time_s)
-    source = direct.address if direct else _own_address(intent, family) if peer.use_node_ip else None
-    local = f"local {source.address} port" if source else "local port"
-    yield f"protocol bgp '{protocol_name(peer.name)}' {{"
-    yield f'  description "{_description(peer.name)}";'
-    yield f"  {local} {intent.listen_port} as {intent.as_number};"
-    yield f"  neighbor {peer.address.address} port {peer.port} as {peer.as_number};"
-    if direct:
-        yield f'  direct; interface "{direct.interface}";'
-    else:
-        yield "  multihop;"
-    yield f"  hold time {3 * keepalive}; keepalive time {keepalive};"
-    yield "  connect delay time 1; connect retry time 2; error wait time 1, 5;"
-    yield f"  graceful restart on; graceful restart time {peer.max_restart_time_s or options.restart_time_s};"
-    if peer.bfd and direct:
-        yield "  bfd on;"
-    yield f"  ipv{family} {{"
-    yield f"    import filter tb_import{family}; export filter tb_export_{side}{family};"
-    yield f"    next hop self; gateway {'direct' if direct else 'recursive'};"
-    yield f"    import limit {options.import_limit} action restart;"
-    yield "  };"
-    yield "}"
-
-
-def _own_address(intent: BgpIntent, family: int) -> Prefix | None:
-    return intent.ipv4 if family == IPV4 else intent.ipv6
-
-
 def _loopbacks(intent: BgpIntent, facts: HostFacts) -> list[InterfaceAddress]:
     """The host's own addresses that are not part of a subnet: the fabric learns them only from us."""
     own = (intent.ipv4, intent.ipv6)
     return [entry for entry in sorted(facts.addresses) if entry.address in own and entry.length == entry.address.bits]
-
-
-def _description(text: str) -> str:
-    """``text`` as it may stand in a string of bird.conf, which knows no escapes."""
-    return "".join(character if character.isascii() and character.isprintable() and character != '"' else "_" for character in text)

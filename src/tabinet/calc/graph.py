@@ -127,6 +127,8 @@ class Graph:
                 self._routing.on_configuration_update(name, _record(key, value, resources.BGPConfiguration))
             case ResourceKey("BGPPeer", name):
                 self._routing.on_peer_update(name, _record(key, value, resources.BGPPeer))
+            case ResourceKey("BGPFilter", name):
+                self._routing.on_filter_update(name, _record(key, value, resources.BGPFilter))
             case ResourceKey("IPPool", name):
                 self._routing.on_pool_update(name, _record(key, value, resources.IPPool))
             case ResourceKey("FelixConfiguration", name):
@@ -138,6 +140,7 @@ class Graph:
                 pass
 
     def _on_endpoint_update(self, key: ResourceKey, resource: resources.WorkloadEndpoint | None, revision: int) -> None:
+        self._routing.on_endpoint_update(key, resource)
         if resource is None:
             self._members.delete(key)
             self._locals.delete(key)

@@ -119,6 +119,8 @@ class NextHop(enum.Enum):
     """The host itself for its own routes and those of its workloads; a reflector leaves that of others alone."""
     SELF = "Self"
     KEEP = "Keep"
+    KEEP_EXTERNAL = "keepOriginalNextHop"
+    """As ``KEEP`` for peers of another AS, as ``AUTO`` for those of our own."""
 
 
 class Drain(enum.Enum):
@@ -147,7 +149,9 @@ class PeerIntent(Intent, frozen=True):
     bfd: bool
     """Detect a dead path with BFD when the peer is directly connected."""
     max_restart_time_s: int
+    """How long the peer shall keep our routes while our daemon restarts; 0: as the host likes."""
     keepalive_time_s: int
+    """Between signs of life; a third of the time after which the peer is given up. 0: as the host likes."""
     for_node: bool = False
     """From a BGPPeer that names this node."""
     interface: str = ""

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
-from tabinet.calc.bgp import RoutingFacts, bgp_intent
+from tabinet.calc.bgp import bgp_intent
+from tabinet.calc.bgp_nodes import RoutingFacts
 from tabinet.calc.configuration import is_ready, overlay
 from tabinet.calc.locals import build_endpoint, endpoint_labels, network_set_labels, network_set_profiles, programmable
 from tabinet.calc.messages import Member, PortMember, SetKind
@@ -25,6 +26,7 @@ from tabinet.model.keys import AffinityKey, Key, ResourceKey
 from tabinet.model.protocols import parse_protocol
 from tabinet.model.resources import (
     BGPConfiguration,
+    BGPFilter,
     BGPPeer,
     ClusterInformation,
     EndpointPort,
@@ -151,12 +153,15 @@ def _add_routing(state: State, resources: Resources, hosts: frozenset[str]) -> N
     facts = RoutingFacts(
         nodes={key.name: value for key, value in _of(resources, Node)},
         configurations={key.name: value.spec for key, value in _of(resources, BGPConfiguration)},
-        peers={key.name: value.spec for key, value in _of(resources, BGPPeer)},
+        peers={key.name: value for key, value in _of(resources, BGPPeer)},
+        filters={key.name: value.spec for key, value in _of(resources, BGPFilter)},
         pools={key.name: value.spec for key, value in _of(resources, IPPool)},
     )
     for key, (value, _) in resources.items():
         if isinstance(key, AffinityKey) and confirmed(value):
             facts.blocks.setdefault(key.host, set()).add(key.block)
+    for name, endpoint in _of(resources, WorkloadEndpoint):
+        facts.endpoints.setdefault(endpoint.spec.node, {})[name] = endpoint
     configurations = {key.name: value.spec for key, value in _of(resources, FelixConfiguration)}
     for host in hosts:
         state.bgp[host], _ = bgp_intent(host, facts)

@@ -1,7 +1,8 @@
 """``RoutingIndex``: keeps each host's BGP intent right as the resources about routing change.
 
-A change that does not matter to routing (a node's other addresses, an affinity of a host that is not ours) costs nothing; an
-affinity of ours costs one host's intent, any other change that of all our hosts: O(hosts x (nodes + peers)). Pure.
+A change that does not matter to routing (a node's other addresses, an affinity of a host that is not ours, an endpoint while no peering is
+with workloads) costs nothing; an affinity or endpoint of ours costs one host's intent, any other change that of all our hosts:
+O(hosts x (nodes + peers)). Pure.
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from tabinet.calc.bgp import RoutingFacts, bgp_intent
+from tabinet.calc.bgp import bgp_intent
+from tabinet.calc.bgp_nodes import DRAIN, RoutingFacts
+from tabinet.calc.bgp_options import ANNOTATIONS
 from tabinet.calc.outbox import Outbox
 from tabinet.errors import Problem
 from tabinet.lib.ip import Prefix
 from tabinet.model.ipam import Affinity, AffinityState
-from tabinet.model.keys import AffinityKey
-from tabinet.model.resources import BGPConfiguration, BGPPeer, IPPool, Node
+from tabinet.model.keys import AffinityKey, ResourceKey
+from tabinet.model.resources import BGPConfiguration, BGPFilter, BGPPeer, IPPool, Metadata, Node, WorkloadEndpoint
 
 V = TypeVar("V")
 
@@ -46,7 +49,10 @@ class RoutingIndex:
         self._set(self.facts.configurations, name, configuration.spec if configuration else None)
 
     def on_peer_update(self, name: str, peer: BGPPeer | None) -> None:
-        self._set(self.facts.peers, name, peer.spec if peer else None)
+        self._set(self.facts.peers, name, _peer_part(peer) if peer else None)
+
+    def on_filter_update(self, name: str, bgp_filter: BGPFilter | None) -> None:
+        self._set(self.facts.filters, name, bgp_filter.spec if bgp_filter else None)
 
     def on_pool_update(self, name: str, pool: IPPool | None) -> None:
         self._set(self.facts.pools, name, pool.spec if pool else None)
@@ -60,6 +66,23 @@ class RoutingIndex:
             return
         blocks ^= {key.block}
         self.dirty[key.host] = None
+
+    def on_endpoint_update(self, key: ResourceKey, endpoint: WorkloadEndpoint | None) -> None:
+        """Endpoints of other hosts are none of ours; one that moves leaves its old host."""
+        host = endpoint.spec.node if endpoint is not None else ""
+        for other, known in self.facts.endpoints.items():
+            if other != host and known.pop(key, None) is not None:
+                self._on_local_change(other)
+        if endpoint is None or host not in self.hosts:
+            return
+        local = self.facts.endpoints.setdefault(host, {})
+        if local.get(key) != endpoint:
+            local[key] = endpoint
+            self._on_local_change(host)
+
+    def _on_local_change(self, host: str) -> None:
+        if any(peer.spec.local_workload_selector for peer in self.facts.peers.values()):
+            self.dirty[host] = None
 
     def _set(self, values: dict[str, V], name: str, value: V | None) -> None:
         if values.get(name) == value:
@@ -85,4 +108,9 @@ class RoutingIndex:
 
 
 def _routing_part(node: Node) -> tuple[object, ...]:
-    return (node.spec.bgp, node.metadata.labels)
+    return (node.spec.bgp, node.metadata.labels, node.metadata.annotations.get(DRAIN))
+
+
+def _peer_part(peer: BGPPeer) -> BGPPeer:
+    annotations = {name: text for name, text in peer.metadata.annotations.items() if name in ANNOTATIONS}
+    return BGPPeer(metadata=Metadata(annotations=annotations), spec=peer.spec)

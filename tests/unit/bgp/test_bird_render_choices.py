@@ -5,8 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tabinet.bgp.driver import explain_refusal
+from tabinet.bgp.names import symbol
 from tabinet.bgp.records import BgpOptions, HostFacts, InterfaceAddress
-from tabinet.bgp.render import direct_interface, protocol_name, render_config
+from tabinet.bgp.render import render_config
+from tabinet.bgp.render_sessions import direct_interface
 from tabinet.calc.messages import BgpIntent, PeerIntent
 from tabinet.lib.ip import parse_address
 
@@ -54,7 +56,7 @@ def test_the_source_address_of_routes_is_one_that_the_host_has() -> None:
 
 @given(st.sets(st.text(alphabet="ab_.:-/ é", min_size=1, max_size=60), min_size=2, max_size=8))
 def test_names_of_different_peers_differ(names: set[str]) -> None:
-    symbols = {protocol_name(name) for name in names}
+    symbols = {symbol("tb_workload_", name) for name in names}
     assert len(symbols) == len(names)
     assert all(len(symbol) < 64 for symbol in symbols)
 

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from tabinet.calc.bgp import RoutingFacts, bgp_intent
+from tabinet.calc.bgp import bgp_intent
+from tabinet.calc.bgp_nodes import RoutingFacts
 from tabinet.calc.graph import Graph
 from tabinet.calc.inputs import Delete, InSync, Put
 from tabinet.calc.messages import BgpIntent, BgpUpdate, PeerIntent
 from tabinet.lib.ip import parse_prefix
 from tabinet.model.ipam import Affinity, AffinityState
 from tabinet.model.keys import AffinityKey, ResourceKey
-from tabinet.model.resources import BGPConfigurationSpec, BGPPeerSpec, IPPoolSpec, Metadata, Node, NodeAddress, NodeBgp, NodeSpec
+from tabinet.model.resources import (
+    BGPConfigurationSpec,
+    BgpPassword,
+    BGPPeer,
+    BGPPeerSpec,
+    IPPoolSpec,
+    Metadata,
+    Node,
+    NodeAddress,
+    NodeBgp,
+    NodeSpec,
+)
 
 
 def node(number: int, *, v6: bool = False, labels: dict[str, str] | None = None, **bgp: object) -> Node:
@@ -19,9 +33,10 @@ def node(number: int, *, v6: bool = False, labels: dict[str, str] | None = None,
     return Node(metadata=Metadata(labels=labels or {}), spec=NodeSpec(bgp=NodeBgp(**fields)))
 
 
-def facts(**changes: object) -> RoutingFacts:
+def facts(**changes: Any) -> RoutingFacts:
     nodes = {"h1": node(1, v6=True), "h2": node(2, v6=True), "h3": node(3)}
-    return RoutingFacts(**({"nodes": nodes} | changes))
+    peers = {name: peer if isinstance(peer, BGPPeer) else BGPPeer(spec=peer) for name, peer in changes.pop("peers", {}).items()}
+    return RoutingFacts(**({"nodes": nodes, "peers": peers} | changes))
 
 
 def intent(of: RoutingFacts, host: str = "h1") -> BgpIntent:
@@ -46,8 +61,8 @@ def test_mesh_has_a_session_for_each_family_that_both_have() -> None:
         mesh=True,
         use_node_ip=True,
         bfd=False,
-        max_restart_time_s=120,
-        keepalive_time_s=80,
+        max_restart_time_s=0,
+        keepalive_time_s=0,
     )
     assert (found.ipv4, found.ipv6, found.router_id) == (parse_prefix("172.16.0.1"), parse_prefix("fd01::1"), "172.16.0.1")
 
@@ -143,10 +158,15 @@ def test_a_peering_for_all_does_not_peer_a_node_with_itself() -> None:
         (BGPPeerSpec(peer_selector="((("), "spec selectors"),
         (BGPPeerSpec(node="h1", node_selector="all()", peer_ip="192.0.2.1", as_number=1), "spec.nodeSelector"),
         (BGPPeerSpec(peer_ip="192.0.2.1", as_number=1, filters=("f",)), "spec.filters"),
-        (BGPPeerSpec(peer_ip="192.0.2.1", as_number=1, ttl_security=1), "spec.ttlSecurity"),
+        (BGPPeerSpec(peer_ip="192.0.2.1", as_number=1, password=BgpPassword()), "spec.password"),
+        (BGPPeerSpec(peer_ip="192.0.2.1", as_number=1, next_hop_mode="Perhaps"), "spec.nextHopMode"),
+        (BGPPeerSpec(peer_ip="192.0.2.1", as_number=1, local_as_number=0), "spec.localASNumber"),
+        (BGPPeerSpec(peer_ip="192.0.2.1", as_number=1, reachable_by="fd00::1"), "spec.reachableBy"),
+        (BGPPeerSpec(local_workload_selector="all()"), "spec.asNumber"),
+        (BGPPeerSpec(local_workload_selector="all()", peer_ip="192.0.2.1", as_number=1), "spec.localWorkloadSelector"),
     ],
 )
-def test_broken_or_unsupported_peering_is_left_out_and_reported(spec: BGPPeerSpec, path: str) -> None:
+def test_broken_peering_is_left_out_and_reported(spec: BGPPeerSpec, path: str) -> None:
     good = BGPPeerSpec(peer_ip="192.0.2.2", as_number=65000)
     off = {"default": BGPConfigurationSpec(node_to_node_mesh_enabled=False)}
     found, problems = bgp_intent("h1", facts(peers={"bad": spec, "good": good}, configurations=off))
