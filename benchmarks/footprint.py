@@ -80,7 +80,9 @@ def documents(endpoints: int, policies: int) -> list[tuple[str, bytes]]:
 
 
 def resource(kind: str, name: str, namespace: str, labels: dict[str, str], spec: Mapping[str, object]) -> tuple[str, bytes]:
-    metadata: dict[str, object] = {"name": name, "labels": labels} | ({"namespace": namespace} if namespace else {})
+    metadata: dict[str, object] = {"name": name, "labels": labels}
+    if namespace:
+        metadata["namespace"] = namespace
     value = {"apiVersion": "projectcalico.org/v3", "kind": kind, "metadata": metadata, "spec": spec}
     return path_of(ResourceKey(kind, name, namespace)), msgspec.json.encode(value)
 
