@@ -232,11 +232,3 @@ def example_policies() -> list[Document]:
     """All resources of the example policies."""
     found = [load_documents(path.read_bytes(), str(path)) for path in sorted((EXAMPLES / "policies").glob("*.yaml"))]
     return [with_defaults(document.data) for documents in found for document in documents]
-
-
-def tabinet(*arguments: str, lab: str = "", stdin: str = "", timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
-    """The command line as a user runs it."""
-    environment = {"PATH": os.environ["PATH"], "HOME": "/root"} | ({"TABINET_LAB": lab} if lab else {})
-    return subprocess.run(
-        [TABINET, *arguments], input=stdin, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False
-    )
