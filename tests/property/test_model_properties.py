@@ -13,14 +13,18 @@ from hypothesis import strategies as st
 from tabinet.errors import DataError, InputError
 from tabinet.lib.ip import BITS, Prefix
 from tabinet.model.codec import decode_document, decode_stored, encode_document, fail_closed
+from tabinet.model.constraints import CONSTRAINTS
 from tabinet.model.defaults import with_defaults
 from tabinet.model.documents import Document, load_documents
 from tabinet.model.endpoint_names import WorkloadEndpointName, parse_endpoint_name
+from tabinet.model.examples import EXAMPLES
 from tabinet.model.keys import AffinityKey, BlockKey, HandleKey, Key, ResourceKey, VirtualAffinityKey, kind_prefix, parse_path, path_of
 from tabinet.model.kinds import BY_NAME, KINDS
 from tabinet.model.shapes import Listing, Object, Scalar, Shape, Table, shape_of
-from tabinet.model.validate import validate
+from tabinet.model.validate import examine, is_sound, validate, validate_all
+from tabinet.model.views import view_of, view_paths
 
+KIND_NAMES = [kind.name for kind in KINDS]
 STORED = [kind for kind in KINDS if not kind.view]
 PART = st.text(st.characters(exclude_characters="/", exclude_categories=("Cs",)), min_size=1, max_size=12)
 
@@ -197,6 +201,14 @@ def test_validation_judges_anything_and_what_it_accepts_readers_accept(document:
         assert decode_stored(path_of(key_of(document)), stored) is not None
 
 
+@given(documents(odd=False) | documents(odd=True))
+@settings(max_examples=150, deadline=None)
+def test_the_fast_judgement_accepts_nothing_that_a_walk_would_refuse(document: dict[str, Any]) -> None:
+    kind = BY_NAME[document["kind"]]
+    if is_sound(kind, document):
+        assert examine(shape_of(kind.record), document, CONSTRAINTS)[1] == []
+
+
 @given(documents(odd=False))
 @settings(max_examples=80, deadline=None)
 def test_the_same_for_documents_that_nearly_fit(document: dict[str, Any]) -> None:
@@ -245,6 +257,163 @@ def test_any_bytes_are_a_record_or_our_error(key: Key, value: bytes) -> None:
     except DataError as error:
         assert error.problems
     fail_closed(path_of(key), value)
+
+
+VIEWS = [kind.name for kind in KINDS if kind.view]
+
+
+@given(
+    st.one_of(
+        st.builds(BlockKey, blocks()),
+        st.builds(HandleKey, PART),
+        *(st.builds(key, PART, blocks()) for key in (AffinityKey, VirtualAffinityKey)),
+    ),
+    st.dictionaries(st.text(max_size=8), JSON, max_size=3),
+)
+def test_a_view_is_found_again_by_its_name(key: Key, stored: dict[str, Any]) -> None:
+    document = view_of(path_of(key), json.dumps(stored).encode())
+    assert document is not None
+    paths = view_paths(document["kind"], document["metadata"]["name"])
+    assert path_of(key) in paths or document["kind"] == "IPAMHandle"
+
+
+@given(st.sampled_from(VIEWS), st.text(max_size=40) | st.text("0123456789abcdef-.:/", max_size=40))
+def test_any_text_names_a_view_or_nothing(kind: str, name: str) -> None:
+    for path in view_paths(kind, name):
+        assert parse_path(path) is not None
+
+
+# --- files and values that were sound once ----------------------------------------------------------------------------
+
+EXAMPLE_TEXTS = [text.encode() for text in EXAMPLES.values()]
+TOKENS = [
+    *(
+        b"&a [*a, *a]",
+        b"*a",
+        b"<<: *a",
+        b"!!python/object:x",
+        b"!!binary x",
+        b"{",
+        b"[",
+        b"- ",
+        b": ",
+        b"\n",
+        b"\t",
+        b"\x00",
+        b"\x07",
+        b"\xff",
+    ),
+    *(
+        b"\xfe\xff",
+        b"'",
+        b'"',
+        b"|",
+        b">",
+        b"%YAML 1.1",
+        b"---",
+        b"...",
+        b"1e999",
+        b".nan",
+        b"0x" + b"f" * 40,
+        b"9" * 5000,
+        b"-",
+        b"null",
+        b"~",
+    ),
+    *(
+        b"2026-11-22",
+        b"12:30:45",
+        b"yes",
+        b"[" * 200,
+        b"{a: " * 200,
+        b"spec:",
+        b"kind: List",
+        b"items:",
+        b"metadata: {name: x}",
+        b"\xe2\x80\xa8",
+    ),
+]
+
+
+@st.composite
+def damaged_files(draw: st.DrawFn) -> bytes:
+    """An example with pieces cut out, doubled, and strange ones put in."""
+    text = draw(st.sampled_from(EXAMPLE_TEXTS))
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, len(text)))
+        match draw(st.sampled_from(("cut", "double", "insert", "encode"))):
+            case "cut":
+                text = text[:at] + text[at + draw(st.integers(1, 12)) :]
+            case "double":
+                text = text[:at] + text[max(0, at - draw(st.integers(1, 40))) :]
+            case "insert":
+                text = text[:at] + draw(st.sampled_from(TOKENS)) + text[at:]
+            case _:
+                text = text.decode("utf-8", "replace").encode(
+                    draw(st.sampled_from(("utf-16", "utf-8-sig", "latin-1", "utf-32"))), "replace"
+                )
+    return text
+
+
+@given(damaged_files())
+@settings(max_examples=300, deadline=None)
+def test_any_damage_to_a_file_is_documents_or_our_error(text: bytes) -> None:
+    try:
+        found = load_documents(text, "f.yaml")
+    except InputError as error:
+        assert all(problem.source == "f.yaml" and problem.allowed for problem in error.problems)
+        return
+    for problem in validate_all(found):
+        assert problem.allowed
+        assert problem.line > 0
+
+
+STRANGE: st.SearchStrategy[Any] = st.one_of(
+    JSON,
+    st.just(10**400),
+    st.just(1e308),
+    st.just("\x00"),
+    st.just("\ud7ff" * 300),
+    st.just([[[[[[]]]]]]),
+    st.just({"": {"": None}}),
+    ODDITIES,
+)
+
+
+@st.composite
+def damaged_values(draw: st.DrawFn) -> tuple[str, bytes]:
+    """An example as it is stored, with something else in some place."""
+    [document] = load_documents(draw(st.sampled_from(EXAMPLE_TEXTS)), "example")
+    data = document.data
+    inside = data
+    while True:
+        name = draw(st.sampled_from(sorted(inside)))
+        if not isinstance(inside[name], dict) or not inside[name] or draw(st.booleans()):
+            inside[name] = draw(STRANGE)
+            break
+        inside = inside[name]
+    kind = BY_NAME[str(document.data["kind"])] if document.data["kind"] in KIND_NAMES else draw(st.sampled_from(STORED))
+    name = "default" if kind.name == "IPAMConfiguration" else "x"
+    path = path_of(ResourceKey(STORED[0].name if kind.view else kind.name, name, "ns" if kind.namespaced else ""))
+    text = json.dumps(data, ensure_ascii=draw(st.booleans()))
+    return path, text.encode("utf-8", "surrogatepass")
+
+
+@given(damaged_values())
+@settings(max_examples=300, deadline=None)
+def test_any_damage_to_a_stored_value_is_a_record_or_our_error(stored: tuple[str, bytes]) -> None:
+    path, value = stored
+    try:
+        decode_stored(path, value)
+    except DataError as error:
+        assert error.problems
+    fail_closed(path, value)
+    try:
+        data = decode_document(value, path)
+    except DataError:
+        return
+    assert decode_document(encode_document(data), path) == data or "metadata" in data
+    validate(Document(data=data, source="f", index=1, line=1))
 
 
 @given(st.text(max_size=200) | st.binary(max_size=100) | st.text("ab:- \n{}[]'\"&*!<?#,|>~0.1e", max_size=60))

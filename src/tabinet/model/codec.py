@@ -10,6 +10,7 @@ Linear in the size of the value.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import msgspec
@@ -18,16 +19,12 @@ from tabinet.errors import DataError, Problem
 from tabinet.lib.ip import parse_prefix
 from tabinet.model import ipam
 from tabinet.model.keys import IPAM_CONFIG, AffinityKey, BlockKey, HandleKey, Key, ResourceKey, VirtualAffinityKey, parse_path
-from tabinet.model.kinds import BY_NAME, KINDS
+from tabinet.model.kinds import BY_NAME
 from tabinet.model.resources import Resource
 from tabinet.model.semantics import problems_of, show
 
 Record = Resource | ipam.IpamRecord
 
-_RESOURCE_DECODERS: dict[str, msgspec.json.Decoder[Resource]] = {kind.name: msgspec.json.Decoder(kind.record) for kind in KINDS}
-_AFFINITY = msgspec.json.Decoder(ipam.Affinity)
-_BLOCK = msgspec.json.Decoder(ipam.Block)
-_HANDLE = msgspec.json.Decoder(ipam.Handle)
 _MAX_DEPTH = 200
 _SELECTORS: tuple[str, ...] = ("selector", "namespaceSelector", "serviceAccountSelector")
 
@@ -51,13 +48,19 @@ def decode_stored(path: str, value: bytes) -> tuple[Key, Record] | None:
 def _decoder_of(key: Key) -> msgspec.json.Decoder[Any]:
     match key:
         case ResourceKey(kind):
-            return _RESOURCE_DECODERS[kind]
+            return _decoder(BY_NAME[kind].record)
         case AffinityKey() | VirtualAffinityKey():
-            return _AFFINITY
+            return _decoder(ipam.Affinity)
         case BlockKey():
-            return _BLOCK
+            return _decoder(ipam.Block)
         case HandleKey():
-            return _HANDLE
+            return _decoder(ipam.Handle)
+
+
+@functools.cache
+def _decoder(record: type[Record]) -> msgspec.json.Decoder[Any]:
+    """The decoder of a record; made when it is needed first, because all of them take longer than a command should."""
+    return msgspec.json.Decoder(record)
 
 
 def _decode(decoder: msgspec.json.Decoder[Any], path: str, value: bytes) -> Record:

@@ -1,6 +1,6 @@
 """Resources that always exist: the tiers kube-admin, default and kube-baseline, and the profile projectcalico-default-allow.
 
-What of them is fixed, and what may not be deleted. On plain documents, because a record cannot tell what was written from what was left
+What of them is fixed. On plain documents, because a record cannot tell what was written from what was left
 out. Pure.
 """
 
@@ -41,12 +41,3 @@ def protected_findings(kind: str, name: str, spec: dict[str, Any]) -> Iterator[F
         for wire, value in (("order", fixed.order), ("defaultAction", fixed.default_action)):
             if spec.get(wire) not in (None, "", value):
                 yield Finding(f"spec.{wire}", spec[wire], f"must be {value} for this tier")
-
-
-def judge_deletion(kind: str, name: str) -> str:
-    """Why a resource may not be deleted, in words; empty when it may."""
-    if kind == "Tier" and name in FIXED_TIERS:
-        return "this tier always exists, and cannot be deleted"
-    if kind == "Profile" and name == DEFAULT_ALLOW:
-        return "this profile always exists, and cannot be deleted"
-    return ""

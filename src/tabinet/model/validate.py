@@ -56,7 +56,7 @@ def validate(document: Document) -> list[Problem]:
     walk = _Walk()
     kind = _kind_of(document.data, walk)
     if kind is not None:
-        if walk.problems or not _is_acceptable(kind, document.data):
+        if walk.problems or not is_sound(kind, document.data):
             walk.value(_document_shape(kind), document.data, "")
         _check_names(kind, document.data, walk)
     return [_placed(problem, document) for problem in walk.problems]
@@ -96,8 +96,8 @@ def _kind_of(data: dict[str, Any], walk: _Walk) -> Kind | None:
     return kind
 
 
-def _is_acceptable(kind: Kind, data: dict[str, Any]) -> bool:
-    """True when a walk would find nothing; several times faster. False says nothing: the walk knows better."""
+def is_sound(kind: Kind, data: dict[str, Any]) -> bool:
+    """True when ``examine`` would find nothing in a document; several times faster. False says nothing: ``examine`` knows better."""
     if kind.name == "FelixConfiguration":
         return False  # its parameters are a table, not a record
     try:
@@ -146,7 +146,8 @@ def _check_names(kind: Kind, data: dict[str, Any], walk: _Walk) -> None:
     spec = data.get("spec")
     for finding in protected_findings(kind.name, str(name), spec if isinstance(spec, dict) else {}):
         walk.add(*finding)
-    if kind.name in ("NetworkSet", "GlobalNetworkSet") and "projectcalico.org/namespace" in (metadata.get("labels") or ()):
+    labels = metadata.get("labels")
+    if kind.name in ("NetworkSet", "GlobalNetworkSet") and isinstance(labels, dict) and "projectcalico.org/namespace" in labels:
         walk.add("metadata.labels.projectcalico.org/namespace", "a label", "not allowed: it is set from the namespace")
 
 
