@@ -1,7 +1,7 @@
 """What events cost in a lab, measured with packets: how much traffic is lost, how long a change takes to be enforced or reached.
 
-In: a running lab and an event. Out: records with milliseconds. All times are by the monotonic clock, which all namespaces of a machine share:
-when a packet was sent tells when the change took effect, so a receiver that is scheduled late adds nothing.
+In: a running lab and an event. Out: records with milliseconds. All times are by the monotonic clock, which all namespaces of a machine
+share: when a packet was sent tells when the change took effect, so a receiver that is scheduled late adds nothing.
 """
 
 from __future__ import annotations
