@@ -180,10 +180,11 @@ def _leaked_addresses(inventory: Inventory, fabric: Fabric) -> Iterator[Finding]
         subject = f"handle {handle}" if handle else f"address{key}"
         code, why = next(reason for reason in reasons.values() if reason)
         names = ", ".join(address.address for address in loose)
+        why = why.format(them="it" if len(loose) == 1 else "them")
         if len(loose) < len(group):
-            yield Finding("address-partly-unused", subject, f"owns {names}, which {why}, beside others in use", handle=handle)
+            yield Finding("address-partly-unused", subject, f"owns {names}, beside others in use, but {why}", handle=handle)
             continue
-        problem = f"owns {names}, which {why}" if handle else f"is one which {why}"
+        problem = f"owns {names}, but {why}" if handle else f"is assigned, but {why}"
         identity = f"{inventory.handle(handle).revision}" if handle else f"{group[0].attribute}"
         yield Finding(code, subject, problem + _described(group[0]), handle=handle, addresses=tuple(loose), identity=identity)
 
@@ -194,11 +195,11 @@ def _why_leaked(allocation: Allocation, fabric: Fabric) -> tuple[str, str] | Non
         return None
     host = allocation.note("node")
     if host and not fabric.knows(host):
-        return "address-of-lost-host", f"host {host} had, and the host is gone"
+        return "address-of-lost-host", f"host {host} is gone"
     if allocation.note("type").endswith(TUNNEL_SUFFIX):
         return None
     if any(allocation.note(name) for name in PURPOSES):
-        return "address-unused", "no endpoint has"
+        return "address-unused", "no endpoint has {them}"
     return None
 
 

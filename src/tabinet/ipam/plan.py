@@ -111,6 +111,11 @@ class _Assignment:
         document = self.view.blocks[block].document if block in self.view.blocks else None
         return None if document is None else self.woken(document)
 
+    def is_full(self, block: Prefix) -> bool:
+        """True when no address is free, not counting what may have rested long enough."""
+        document = self.draft.blocks.get(block) or self.view.blocks[block].document
+        return document is None or not document["unallocated"]
+
     def woken(self, document: Document) -> Document:
         """The block in which what has rested long enough is free."""
         return algebra.wake(document, self.now_ns / 1e9, self.view.settings.config.cooldown_s)
@@ -255,11 +260,14 @@ def _assign_family(work: _Assignment, family: int, rest: int, named: Sequence[Pr
 def _from_own_blocks(work: _Assignment, pools: Sequence[Pool], count: int) -> int:
     taken = 0
     own = work.own_blocks()
-    for pool in pools:
-        for block in own:
-            document = work.current(block)
-            if taken < count and document is not None and document["unallocated"] and pool.cidr.contains(block):
-                taken += work.take(pool, block, document, count - taken)
+    # Blocks that are full as they stand are looked at last: there it takes a look at every address to see whether one has rested.
+    for full in (False, True):
+        for pool in pools:
+            for block in own:
+                if taken == count:
+                    return taken
+                if pool.cidr.contains(block) and work.is_full(block) == full and (document := work.current(block)) is not None:
+                    taken += work.take(pool, block, document, count - taken)
     return taken
 
 
