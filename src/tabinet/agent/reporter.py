@@ -18,9 +18,12 @@ import msgspec
 
 from tabinet.errors import NotFound, StoreError
 from tabinet.lib.delta import DeltaTracker
+from tabinet.model.report import HostReport
 from tabinet.store.api import Datastore, DeleteOp, GetOp, Op, PutOp
 
 BATCH = 100
+LAZY_S = 5.0
+"""A report in which nothing but the revision is new waits so long: otherwise every change of the cluster would make every host write."""
 RETRY_S = 1.0
 SETTLE_S = 0.02
 """Changes that come within this time of each other are written together."""
@@ -39,6 +42,7 @@ class Reporter:
     interval_s: float
     ttl_s: float
     heartbeat: Callable[[], bytes]
+    lazy_s: float = LAZY_S
     endpoints: DeltaTracker[str, bytes] = field(default_factory=DeltaTracker)
     report: bytes = b""
     rival: bool = False
@@ -49,6 +53,9 @@ class Reporter:
     _beaten: bool = False
     """The heartbeat was written with this lease."""
     _written_report: bytes = b""
+    _gist: bytes = b""
+    """The report without its revision."""
+    _later: asyncio.TimerHandle | None = None
     _lease: int = 0
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _known: bool = False
@@ -70,12 +77,18 @@ class Reporter:
             self._begun = True
             self._changed.set()
 
-    def set_report(self, report: msgspec.Struct) -> None:
+    def set_report(self, report: HostReport) -> None:
         """The host's report shall be this."""
         encoded = msgspec.json.encode(report)
-        if encoded != self.report:
-            self.report = encoded
+        if encoded == self.report:
+            return
+        self.report = encoded
+        gist = msgspec.json.encode(msgspec.structs.replace(report, revision=0))
+        if gist != self._gist:
+            self._gist = gist
             self._changed.set()
+        elif self._later is None:
+            self._later = asyncio.get_running_loop().call_later(self.lazy_s, self._changed.set)
 
     async def run(self) -> None:
         """Never returns. Waits have no limit but the interval: what is written next depends on what happens next."""
@@ -146,6 +159,9 @@ class Reporter:
             self.endpoints.set_actual(path, value)
         for path in deletes:
             self.endpoints.drop_actual(path)
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
         report = self.report
         if report and report != self._written_report:
             await self.store.txn((), (PutOp(self.report_path, report, self._lease),))

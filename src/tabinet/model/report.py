@@ -39,7 +39,7 @@ class HostReport(msgspec.Struct, frozen=True, gc=False):
     started: str
     """RFC 3339, UTC."""
     revision: int
-    """Store revision that the kernel holds."""
+    """Store revision that the kernel holds; up to 5 s old when nothing else changes."""
     in_sync: bool
     endpoints_ready: int
     endpoints_waiting: int

@@ -12,14 +12,15 @@ from agent_world import until
 
 from tabinet.agent import reporter as reporter_module
 from tabinet.agent.reporter import Reporter
+from tabinet.model.report import HostReport
 from tabinet.store.api import DeleteOp, PutOp
 from tabinet.store.memory import MemoryStore
 
 PREFIX = "/statuses/"
 
 
-class Said(msgspec.Struct):
-    text: str
+def said(kernel: str, revision: int = 1) -> HostReport:
+    return HostReport("h", "1", "now", revision, True, endpoints_ready=0, endpoints_waiting=0, kernel=kernel)
 
 
 def make(store: MemoryStore, name: str = "one", interval_s: float = 0.05) -> Reporter:
@@ -51,8 +52,8 @@ def store(monkeypatch: pytest.MonkeyPatch) -> MemoryStore:
 async def test_statuses_and_signs_of_life_are_written_and_only_the_signs_of_life_end_with_the_lease(store: MemoryStore) -> None:
     async with running(make(store)) as reporter:
         reporter.set_endpoint(PREFIX + "a", b"up")
-        reporter.set_report(Said("hello"))
-        await until(lambda: held(store).get("/report") == b'{"text":"hello"}')
+        reporter.set_report(said("hello"))
+        await until(lambda: held(store).get("/report") == msgspec.json.encode(said("hello")))
         await until(lambda: held(store).get(PREFIX + "a") == b"up")
     store.expire_leases()
     assert held(store) == {PREFIX + "a": b"up", "/last": b"one"}
@@ -89,11 +90,33 @@ async def test_a_store_that_was_emptied_is_told_everything_again(store: MemorySt
     async with running(make(store)) as reporter:
         reporter.begin()
         reporter.set_endpoint(PREFIX + "a", b"up")
-        reporter.set_report(Said("hello"))
+        reporter.set_report(said("hello"))
         await until(lambda: {PREFIX + "a", "/report"} <= held(store).keys())
         await store.txn((), [DeleteOp(key) for key in held(store)])
         store.expire_leases()
         await until(lambda: held(store).keys() == {PREFIX + "a", "/report", "/alive", "/last"})
+
+
+async def test_a_report_in_which_only_the_revision_is_new_waits_and_comes_with_the_next_that_is_not(store: MemoryStore) -> None:
+    async with running(make(store)) as reporter:
+        reporter.lazy_s = 60.0
+        reporter.set_report(said("", 1))
+        await until(lambda: held(store).get("/report") == msgspec.json.encode(said("", 1)))
+        reporter.set_report(said("", 2))
+        reporter.set_endpoint(PREFIX + "a", b"up")
+        await until(lambda: PREFIX + "a" in held(store))
+        assert reporter.report == msgspec.json.encode(said("", 2))
+        reporter.set_report(said("refused", 3))
+        await until(lambda: held(store).get("/report") == msgspec.json.encode(said("refused", 3)))
+
+
+async def test_a_report_in_which_only_the_revision_is_new_is_written_in_the_end(store: MemoryStore) -> None:
+    async with running(make(store)) as reporter:
+        reporter.lazy_s = 0.05
+        reporter.set_report(said("", 1))
+        await until(lambda: held(store).get("/report") == msgspec.json.encode(said("", 1)))
+        reporter.set_report(said("", 2))
+        await until(lambda: held(store).get("/report") == msgspec.json.encode(said("", 2)))
 
 
 async def test_a_lease_follows_its_parameter(store: MemoryStore) -> None:
