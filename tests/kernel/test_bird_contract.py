@@ -8,16 +8,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
 import pytest
 
 from tabinet.bgp import fake
 from tabinet.bgp.control import BirdAway, BirdControl, Configured
 from tabinet.bgp.driver import ApplyResult, BgpDriver, Check, check_with
 from tabinet.bgp.fake import FakeBird
-from tabinet.bgp.records import BgpOptions, HostFacts, InterfaceAddress, SessionState
+from tabinet.bgp.records import BgpOptions, HostFacts, InterfaceAddress, LinkPeer, SessionState
 from tabinet.bgp.render import render_config
 from tabinet.bgp.restart import bird_command, planned_restart
-from tabinet.calc.messages import BgpIntent, PeerIntent, PoolIntent
+from tabinet.bgp.surroundings import NoSurroundings
+from tabinet.bgp.tcpcounters import Drop
+from tabinet.calc.intents import BgpIntent, PeerIntent, PoolIntent, SecretRef
 from tabinet.errors import BirdError
 from tabinet.lib.ip import parse_address, parse_prefix
 
@@ -195,7 +198,7 @@ def test_drain_announces_graceful_shutdown_and_undrain_takes_it_back(daemon: Dae
 
 
 @pytest.mark.kernel
-def test_a_refused_configuration_names_line_and_peer_and_changes_nothing(tmp_path: Path) -> None:
+def test_a_peer_that_bird_refuses_is_left_out_with_the_line_and_the_others_stay(tmp_path: Path) -> None:
     daemon = RealDaemon(tmp_path)
     try:
         daemon.config.write_text(render_config(None, FACTS, OPTIONS))
@@ -204,13 +207,80 @@ def test_a_refused_configuration_names_line_and_peer_and_changes_nothing(tmp_pat
         assert driver.apply(intent(peer("h2", "10.7.0.2")), FACTS).changed
         before = daemon.config.read_text()
         for _ in range(2):
-            refused = driver.apply(intent(peer("h2", "10.7.0.2"), peer("rack/4", "10.7.0.3", 65001, port=70000)), FACTS)
-            assert refused.changed is False
-            assert "peer rack/4: line " in refused.error
-            assert "Invalid port number" in refused.error
+            assert driver.apply(intent(peer("h2", "10.7.0.2"), peer("rack/4", "10.7.0.3", 65001, port=70000)), FACTS) == ApplyResult(
+                changed=False
+            )
+            good, bad = driver.sessions()
+            assert good.peer == "h2"
+            assert bad.peer == "rack/4"
+            assert "peer rack/4: line " in bad.reason
+            assert "Invalid port number" in bad.reason
         assert daemon.config.read_text() == before
         assert [path.name for path in tmp_path.glob("bird.conf*")] == ["bird.conf"]
-        assert [session.peer for session in driver.sessions()] == ["h2"]
         assert driver.apply(intent(peer("h2", "10.7.0.2")), FACTS).error == ""
+        assert [session.peer for session in driver.sessions()] == ["h2"]
     finally:
         daemon.stop()
+
+
+@pytest.mark.kernel
+def test_what_bird_refuses_as_a_whole_changes_nothing(tmp_path: Path) -> None:
+    daemon = RealDaemon(tmp_path)
+    try:
+        daemon.config.write_text(render_config(None, FACTS, OPTIONS))
+        daemon.start()
+        driver = driver_of(daemon)
+        assert driver.apply(intent(peer("h2", "10.7.0.2")), FACTS).changed
+        before = daemon.config.read_text()
+        wrong = msgspec.structs.replace(intent(peer("h3", "10.7.0.3")), listen_port=70000)
+        for _ in range(2):
+            refused = driver.apply(wrong, FACTS)
+            assert refused.changed is False
+            assert "Invalid port number" in refused.error
+        assert daemon.config.read_text() == before
+        assert next(session.peer for session in driver.sessions()) == "h2"
+    finally:
+        daemon.stop()
+
+
+def test_a_session_without_its_password_is_not_run_until_it_is_there(daemon: Daemon) -> None:
+    daemon.config.write_text(render_config(None, FACTS, OPTIONS))
+    daemon.start()
+    around = NoSurroundings(dropped={Drop.WRONG_PASSWORD: 7})
+    driver = BgpDriver(daemon.config, daemon.control, OPTIONS, daemon.check, around)
+    secret = msgspec.structs.replace(peer("h3", "10.7.0.3"), password=SecretRef("bgp", "h3"))
+    assert driver.apply(intent(peer("h2", "10.7.0.2"), secret), FACTS).changed
+    assert "10.7.0.3" not in daemon.config.read_text()
+    left_out = driver.sessions()[1]
+    assert (left_out.peer, left_out.address, left_out.state) == ("h3", "10.7.0.3", SessionState.DOWN)
+    assert "bgp/h3 in the directory of secrets, cannot be read: no such file" in left_out.reason
+    assert driver.refresh() is None
+    around.kept["bgp", "h3"] = 'with "quotes"'
+    assert driver.refresh() == ApplyResult(changed=False)
+    assert "without quotation marks" in driver.sessions()[1].reason
+    around.kept["bgp", "h3"] = "s3cret"
+    assert driver.refresh() == ApplyResult(changed=True)
+    assert 'password "s3cret";' in daemon.config.read_text()
+    assert daemon.config.stat().st_mode & 0o777 == 0o640
+    assert driver.sessions()[1].reason != left_out.reason
+    around.dropped[Drop.WRONG_PASSWORD] = 8
+    assert driver.sessions()[1].reason.startswith("the peer has another password than is configured here (TCPMD5Failure rises)")
+    assert "password" not in driver.sessions()[0].reason.partition("if it stays so")[0]
+
+
+def test_an_unnumbered_peer_is_run_when_it_is_heard(daemon: Daemon) -> None:
+    daemon.config.write_text(render_config(None, FACTS, OPTIONS))
+    daemon.start()
+    around = NoSurroundings()
+    driver = BgpDriver(daemon.config, daemon.control, OPTIONS, daemon.check, around)
+    uplink = msgspec.structs.replace(peer("up", "fe80::", 0), interface="up0")
+    assert driver.apply(intent(uplink), FACTS).changed
+    assert driver.sessions()[0].reason == "interface up0 is not there, is down, or has no IPv6 link-local address"
+    facts = HostFacts((*FACTS.addresses, InterfaceAddress("up0", parse_address("fe80::7"), 64)))
+    assert driver.apply(intent(uplink), facts).changed
+    assert "protocol radv" in daemon.config.read_text()
+    assert driver.sessions()[0].reason == "no router was heard on up0 yet"
+    around.heard["up0"] = LinkPeer("up0", parse_address("fe80::99"))
+    assert driver.refresh() == ApplyResult(changed=True)
+    (session,) = driver.sessions()
+    assert (session.peer, session.address) == ("up", "fe80::99")

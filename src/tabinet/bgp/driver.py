@@ -1,25 +1,32 @@
 """BIRD does what the intent says: renders, lets BIRD check, puts the file in place, has it loaded, and reports the sessions.
 
 In: ``apply(intent, facts)``. Out: ``ApplyResult``, and the state of the sessions. The file on disk is always one that BIRD accepted; a
-rejected one changes nothing. Nothing is done for a text that BIRD has loaded already, also after a restart of ours. A BIRD that does
-not run finds its file when it starts. Blocking (a few ms): callers with an event loop use a thread, one at a time. Cost: linear in the
-text that is rendered.
+rejected one changes nothing. If BIRD rejects what is said of a peer, that peer is left out and the others are served. Nothing is
+done for a text that BIRD has loaded already, also after a restart of ours. A BIRD that does not run finds its file when it starts. Blocking
+(a few ms): callers with an event loop use a thread, one at a time. Cost: linear in the text that is rendered.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
-import re
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
 from tabinet.bgp.control import BirdControl
-from tabinet.bgp.records import BgpOptions, HostFacts, SessionStatus
+from tabinet.bgp.names import protocol_name
+from tabinet.bgp.prepare import prepare
+from tabinet.bgp.reasons import reason_with_drops
+from tabinet.bgp.records import BgpOptions, HostFacts, SessionState, SessionStatus
+from tabinet.bgp.refusals import Refusal, read_refusal
 from tabinet.bgp.render import render_config
-from tabinet.calc.messages import BgpIntent
+from tabinet.bgp.surroundings import HostSurroundings, NoSurroundings, Surroundings
+from tabinet.bgp.tcpcounters import Trend
+from tabinet.calc.intents import BgpIntent
 from tabinet.errors import BirdError
 
 BIRD_PROGRAM = "/usr/sbin/bird"
@@ -54,51 +61,68 @@ def check_with(program: str = BIRD_PROGRAM) -> Check:
     return check
 
 
-def explain_refusal(message: str, text: str) -> str:
-    """BIRD's complaint about the configuration ``text``, with the line it is about and the peer in whose session that line is."""
-    match = re.search(r":(\d{1,9}):\d+ (.*)", message)
-    if not match:
-        return message
-    lines = text.splitlines()
-    number = int(match[1])
-    if not 1 <= number <= len(lines):
-        return message
-    shown = f"line {number}: {match[2]}: {lines[number - 1].strip()}"
-    peer = ""
-    for line in lines[:number]:
-        if line == "}":
-            peer = ""
-        found = re.fullmatch(r'  description "(.*)";', line)
-        peer = found[1] if found else peer
-    return f"peer {peer}: {shown}" if peer else shown
+class Refused(BirdError):
+    """BIRD does not accept a configuration."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        self.refusal = refusal
+        super().__init__(f"BIRD refuses the configuration: {refusal.words}")
 
 
 class BgpDriver:
     """The BIRD of this host."""
 
-    __slots__ = ("_check", "_config", "_loaded", "_options", "_refused", "_wanted", "control")
+    __slots__ = (
+        "_check",
+        "_clock",
+        "_config",
+        "_loaded",
+        "_options",
+        "_refusals",
+        "_refused",
+        "_surroundings",
+        "_trend",
+        "_up",
+        "_wanted",
+        "control",
+    )
 
-    def __init__(self, config: Path, control: BirdControl, options: BgpOptions, check: Check) -> None:
+    def __init__(
+        self,
+        config: Path,
+        control: BirdControl,
+        options: BgpOptions,
+        check: Check,
+        surroundings: Surroundings | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.control = control
         self._config = config
         self._options = options
         self._check = check
+        self._surroundings = surroundings if surroundings is not None else NoSurroundings()
+        self._clock = clock
+        self._trend = Trend()
         self._loaded: str | None = None
         """What BIRD runs, as far as we know."""
-        self._refused = ("", "")
-        """The last text that BIRD did not accept, and why: it is not asked again."""
+        self._refusals: dict[str, Refusal] = {}
+        """Texts that BIRD did not accept lately, and why: they are not asked again."""
+        self._refused: dict[str, str] = {}
+        """Peers that BIRD did not accept, and why."""
         self._wanted: tuple[BgpIntent | None, HostFacts] | None = None
+        """With what the surroundings were like."""
+        self._up: frozenset[str] = frozenset()
+        """Protocols whose session was established when we looked last."""
 
     def apply(self, intent: BgpIntent | None, facts: HostFacts) -> ApplyResult:
         """BIRD runs what the intent says, or the result says why not. Call again after an error, and when BIRD was started."""
+        facts = self._look(intent, facts)
         self._wanted = (intent, facts)
-        text = render_config(intent, facts, self._options)
-        if text == self._loaded:
-            return ApplyResult(changed=False)
         try:
-            if not self._holds(text):
-                self._write(text)
-            elif self._was_read():
+            text = self._accepted(intent, facts)
+            if text == self._loaded:
+                return ApplyResult(changed=False)
+            if self._holds(text) and self._was_read():
                 self._loaded = text
                 return ApplyResult(changed=False)
             self.control.configure()
@@ -107,13 +131,44 @@ class BgpDriver:
         self._loaded = text
         return ApplyResult(changed=True)
 
+    def refresh(self) -> ApplyResult | None:
+        """As ``apply`` was called last, if a password or a neighbour changed since; ``None`` when not. To be called about once a second."""
+        if self._wanted is None:
+            return None
+        intent, facts = self._wanted
+        return self.apply(intent, facts) if self._look(intent, facts) != facts else None
+
     def sessions(self) -> tuple[SessionStatus, ...]:
-        """The sessions as they are now, each with the reason when it is not established.
+        """The sessions as they are now, each with the reason when it is not established; those that cannot be run are among them.
 
         Raises:
             BirdError: BIRD does not answer.
         """
-        return self.control.sessions()
+        found = self.control.sessions()
+        self._up = frozenset(session.name for session in found if session.state is SessionState.ESTABLISHED)
+        if self._wanted is None or self._wanted[0] is None:
+            return found
+        prepared = prepare(self._wanted[0], self._wanted[1], self._refused)
+        drops = self._trend.observe(self._clock(), self._surroundings.counters())
+        peers = {protocol_name(peer): peer for peer in prepared.intent.peers}
+        explained = [
+            msgspec.structs.replace(session, reason=reason_with_drops(session, peers[session.name], drops))
+            if session.name in peers
+            else session
+            for session in found
+        ]
+        left_out = [
+            SessionStatus(
+                name=protocol_name(skipped.peer),
+                peer=skipped.peer.name,
+                address="" if skipped.peer.interface else skipped.peer.address.address,
+                peer_as=skipped.peer.as_number or None,
+                state=SessionState.DOWN,
+                reason=skipped.reason,
+            )
+            for skipped in prepared.skipped
+        ]
+        return tuple(sorted((*explained, *left_out), key=lambda session: session.name))
 
     def drain(self) -> ApplyResult:
         """Peers that have another way stop sending traffic through this host (RFC 8326). Stays so for later applies."""
@@ -126,6 +181,39 @@ class BgpDriver:
     def _set_drain(self, drain: bool) -> ApplyResult:
         self._options = msgspec.structs.replace(self._options, drain=drain)
         return self.apply(*self._wanted) if self._wanted else ApplyResult(changed=False)
+
+    def _look(self, intent: BgpIntent | None, facts: HostFacts) -> HostFacts:
+        """The facts with passwords and neighbours as they are now; they are looked at only for peers that need them."""
+        peers = intent.peers if intent else ()
+        references = [peer.password for peer in peers if peer.password is not None]
+        links = {protocol_name(peer): peer.interface for peer in peers if peer.interface}
+        secrets = self._surroundings.secrets(references) if references else ()
+        seeking = [interface for name, interface in links.items() if name not in self._up]
+        neighbours = self._surroundings.neighbours(links.values(), seeking) if links else ()
+        return msgspec.structs.replace(facts, secrets=secrets, neighbours=neighbours)
+
+    def _accepted(self, intent: BgpIntent | None, facts: HostFacts) -> str:
+        """The text for the intent, without the peers that BIRD refuses. It is in the file.
+
+        Raises:
+            BirdError: BIRD refuses it for another reason, or the file cannot be written.
+        """
+        refused: dict[str, str] = {}
+        known, self._refusals = self._refusals, {}
+        while True:
+            text = render_config(intent, facts, self._options, refused)
+            try:
+                if text != self._loaded and not self._holds(text):
+                    self._write(text, known.get(text))
+            except Refused as error:
+                self._refusals[text] = error.refusal
+                culprits = set(error.refusal.culprits(intent)) - set(refused)
+                if not culprits:
+                    raise
+                refused |= dict.fromkeys(culprits, str(error))
+            else:
+                self._refused = refused
+                return text
 
     def _holds(self, text: str) -> bool:
         try:
@@ -142,22 +230,40 @@ class BgpDriver:
         read = self.control.status().last_reconfiguration_s
         return read is not None and read > written
 
-    def _write(self, text: str) -> None:
-        """The file holds ``text``, which BIRD accepts; or the file is as before.
+    def _write(self, text: str, known: Refusal | None) -> None:
+        """The file holds ``text``, which BIRD accepts; or the file is as before. ``known``: BIRD refused it before.
 
         Raises:
             BirdError: BIRD does not accept it, or the file cannot be written.
         """
-        if text == self._refused[0]:
-            raise BirdError(self._refused[1])
+        if known is not None:
+            raise Refused(known)
         candidate = self._config.with_name(self._config.name + ".new")
         try:
-            candidate.write_text(text)
-            refusal = self._check(candidate)
-            if refusal:
+            write_private(candidate, text)
+            complaint = self._check(candidate)
+            if complaint:
                 candidate.unlink()
-                self._refused = (text, f"BIRD refuses the configuration: {explain_refusal(refusal, text)}")
-                raise BirdError(self._refused[1])
+                raise Refused(read_refusal(complaint, text))
             os.replace(candidate, self._config)
         except OSError as error:
             raise BirdError(f"cannot write {self._config}: {error.strerror}") from error
+
+
+def write_private(path: Path, text: str) -> None:
+    """The file holds ``text``; besides its owner only the group of its directory, as whom BIRD may run, can read it: it has passwords.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
+    with os.fdopen(descriptor, "w") as file:
+        os.fchmod(descriptor, 0o640)
+        with contextlib.suppress(PermissionError):  # without root, whoever runs us has to be in BIRD's group
+            os.fchown(descriptor, -1, path.parent.stat().st_gid)
+        file.write(text)
+
+
+def open_driver(config: Path, socket: Path, options: BgpOptions, secrets_dir: Path | None) -> BgpDriver:
+    """The driver of the BIRD with this configuration file and control socket, on this host. ``secrets_dir``: where passwords are."""
+    return BgpDriver(config, BirdControl(socket), options, check_with(), HostSurroundings(secrets_dir))

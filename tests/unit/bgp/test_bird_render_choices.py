@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tabinet.bgp.driver import explain_refusal
 from tabinet.bgp.names import symbol
 from tabinet.bgp.records import BgpOptions, HostFacts, InterfaceAddress
+from tabinet.bgp.refusals import read_refusal
 from tabinet.bgp.render import render_config
 from tabinet.bgp.render_sessions import direct_interface
 from tabinet.calc.messages import BgpIntent, PeerIntent
@@ -62,6 +62,6 @@ def test_names_of_different_peers_differ(names: set[str]) -> None:
 
 
 def test_a_refusal_outside_of_a_session_names_the_line_only() -> None:
-    assert explain_refusal("/x/bird.conf:2:4 syntax error", "one\ntwo\n") == "line 2: syntax error: two"
-    assert explain_refusal("/x/bird.conf:9:4 syntax error", "one\n") == "/x/bird.conf:9:4 syntax error"
-    assert explain_refusal("no such program", "one\n") == "no such program"
+    assert read_refusal("/x/bird.conf:2:4 syntax error", "one\ntwo\n").words == "line 2: syntax error: two"
+    assert read_refusal("/x/bird.conf:9:4 syntax error", "one\n").words == "/x/bird.conf:9:4 syntax error"
+    assert read_refusal("no such program", "one\n").words == "no such program"
