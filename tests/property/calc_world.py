@@ -9,33 +9,54 @@ from tabinet.lib.ip import parse_prefix
 from tabinet.model.ipam import Affinity, AffinityState
 from tabinet.model.keys import AffinityKey, Key, ResourceKey
 from tabinet.model.resources import (
+    AutoHostEndpointConfig,
     BGPConfiguration,
     BGPConfigurationSpec,
     BGPPeer,
     BGPPeerSpec,
     ClusterInformation,
     ClusterInformationSpec,
+    ControllersConfig,
     EndpointPort,
     EntityRule,
     FelixConfiguration,
     GlobalNetworkPolicy,
     GlobalNetworkPolicySpec,
     GlobalNetworkSet,
+    HostEndpoint,
+    HostEndpointPort,
+    HostEndpointSpec,
+    HostEndpointTemplate,
     HttpMatch,
+    IpNat,
     IPPool,
     IPPoolSpec,
+    KubeControllersConfiguration,
+    KubeControllersConfigurationSpec,
+    LabelSelector,
     Metadata,
     NetworkPolicy,
     NetworkPolicySpec,
     NetworkSet,
     NetworkSetSpec,
     Node,
+    NodeAddress,
     NodeBgp,
+    NodeControllerConfig,
+    NodeInterface,
     NodeSpec,
     Profile,
     ProfileSpec,
+    QosControls,
     Rule,
     ServiceAccountMatch,
+    ServiceMatch,
+    StagedGlobalNetworkPolicy,
+    StagedGlobalNetworkPolicySpec,
+    StagedKubernetesNetworkPolicy,
+    StagedKubernetesNetworkPolicySpec,
+    StagedNetworkPolicy,
+    StagedNetworkPolicySpec,
     Tier,
     TierSpec,
     WorkloadEndpoint,
@@ -47,6 +68,7 @@ KEYS, VALUES = ("a", "b", "pcns.a"), ("x", "y")
 NAMESPACES = ("n1", "n2")
 PROFILES = ("kns.n1", "kns.n2", "p1", "projectcalico-default-allow")
 ADDRESSES = ("10.0.0.1/32", "10.0.0.1", "10.0.0.2/32", "10.0.0.3", "fd00::1/128", "fd00:0::2")
+EXTERNALS = ("192.0.2.1", "192.0.2.2/32", "fd03::1", "nonsense", "192.0.2.0/24")
 NETS = ("10.0.0.1/32", "10.0.0.0/24", "fd00::/64", "192.0.2.0/24")
 
 
@@ -101,6 +123,7 @@ class World:
             selector="broken ==" if self.chance(0.03) else self.maybe(0.7),
             not_selector=self.maybe(0.2),
             namespace_selector=str(self.one("", "", "", "all()", "global()", "a == 'x'")),
+            services=ServiceMatch(name="svc") if self.chance(0.04) else None,
             service_accounts=accounts,
             ports=(self.random.choice((80, "8000:8080", "http", "dns")),) if self.chance(0.3) else (),
             not_ports=(self.random.choice((22, "http")),) if self.chance(0.1) else (),
@@ -153,6 +176,13 @@ class World:
             ),
             allow_spoofed_source_prefixes=self.some(NETS, 1),
             service_account_name=str(self.one("", "sa1")),
+            ip_nats=tuple(
+                IpNat(internal_ip=self.random.choice(ADDRESSES), external_ip=self.random.choice(EXTERNALS))
+                for _ in range(self.random.randint(0, 2))
+            ),
+            qos_controls=QosControls(ingress_bandwidth=self.random.choice((0, -1, 1000)), dscp=self.random.choice((None, "ef", 99)))
+            if self.chance(0.2)
+            else None,
         )
         return key, WorkloadEndpoint(metadata=Metadata(labels=self.labels()), spec=spec)
 
@@ -162,10 +192,53 @@ class World:
             return key, NetworkPolicy(spec=NetworkPolicySpec(**self.policy_fields()))  # type: ignore[arg-type]  # by name
         scope = {
             "namespace_selector": self.one("", "", "", "all()", "global()", "a == 'x'"),
-            "do_not_track": self.chance(0.1),
+            "do_not_track": self.chance(0.15),
+            "pre_dnat": self.chance(0.15),
+            "apply_on_forward": self.chance(0.4),
         }
         spec = GlobalNetworkPolicySpec(**self.policy_fields(), **scope)  # type: ignore[arg-type]  # by name
         return self.name("GlobalNetworkPolicy", "g1", "g2"), GlobalNetworkPolicy(spec=spec)
+
+    def staged(self) -> tuple[Key, object]:
+        action = str(self.one("", "Set", "Delete", "Learn", "Ignore"))
+        sort = self.random.randrange(3)
+        if sort == 0:
+            spec = StagedNetworkPolicySpec(**self.policy_fields(), staged_action=action)  # type: ignore[arg-type]  # by name
+            return self.name("StagedNetworkPolicy", "q1", "q2", namespaced=True), StagedNetworkPolicy(spec=spec)
+        if sort == 1:
+            fields = self.policy_fields() | {"do_not_track": self.chance(0.1)}
+            everywhere = StagedGlobalNetworkPolicySpec(**fields, staged_action=action)  # type: ignore[arg-type]  # by name
+            return self.name("StagedGlobalNetworkPolicy", "g1", "g2"), StagedGlobalNetworkPolicy(spec=everywhere)
+        pods = StagedKubernetesNetworkPolicySpec(staged_action=action, pod_selector=LabelSelector(match_labels=self.labels()))
+        key = self.name("StagedKubernetesNetworkPolicy", "q1", namespaced=True)
+        return key, StagedKubernetesNetworkPolicy(spec=pods)
+
+    def host_endpoint(self) -> tuple[Key, object]:
+        spec = HostEndpointSpec(
+            node=self.random.choice(HOSTS),
+            interface_name=str(self.one("", "eth0", "eth0", "eth1", "*")),
+            expected_ips=self.some(("172.16.0.1", "172.16.0.2", "fd01::1", "bad")),
+            profiles=self.some(PROFILES),
+            ports=(HostEndpointPort(name="http", protocol="TCP", port=8000),) if self.chance(0.3) else (),
+        )
+        key = self.name("HostEndpoint", "e1", "e2", "h1-auto-hep")
+        return key, HostEndpoint(metadata=Metadata(labels=self.labels()), spec=spec)
+
+    def controllers(self) -> tuple[Key, object]:
+        template = HostEndpointTemplate(
+            generate_name="t",
+            interface_cidrs=("172.16.0.0/24",) if self.chance(0.7) else (),
+            interface_pattern=str(self.one("", "eth.*", "(")),
+            labels=self.labels(),
+            node_selector=self.maybe(0.3),
+        )
+        config = AutoHostEndpointConfig(
+            auto_create=str(self.one("Enabled", "Enabled", "Disabled")),
+            create_default_host_endpoint=str(self.one("", "Disabled")),
+            templates=(template,) if self.chance(0.5) else (),
+        )
+        spec = KubeControllersConfigurationSpec(controllers=ControllersConfig(node=NodeControllerConfig(host_endpoint=config)))
+        return self.name("KubeControllersConfiguration", "default", "other"), KubeControllersConfiguration(spec=spec)
 
     def profile(self) -> tuple[Key, object]:
         applied = {key: self.random.choice(VALUES) for key in (*KEYS, "pcsa.a") if self.chance(0.5)}
@@ -192,7 +265,12 @@ class World:
             as_number=self.random.choice((None, 65001, "1.10", "x")),
             route_reflector_cluster_id=str(self.one("", "", "224.0.0.1")),
         )
-        return key, Node(metadata=Metadata(labels=self.labels()), spec=NodeSpec(bgp=bgp if self.chance(0.8) else None))
+        spec = NodeSpec(
+            bgp=bgp if self.chance(0.8) else None,
+            addresses=tuple(NodeAddress(address=text, type=str(self.one("", "InternalIP"))) for text in self.some(("172.16.0.7", "bad"))),
+            interfaces=(NodeInterface(name="eth0", addresses=("172.16.0.8/24",)),) if self.chance(0.4) else (),
+        )
+        return key, Node(metadata=Metadata(labels=self.labels()), spec=spec)
 
     def bgp_configuration(self) -> tuple[Key, object]:
         spec = BGPConfigurationSpec(
@@ -216,7 +294,9 @@ class World:
         return self.name("BGPPeer", "b1", "b2"), BGPPeer(spec=spec)
 
     def pool(self) -> tuple[Key, object]:
-        return self.name("IPPool", "i1", "i2"), IPPool(spec=IPPoolSpec(cidr=str(self.one("10.0.0.0/16", "fd00::/48", "x"))))
+        return self.name("IPPool", "i1", "i2"), IPPool(
+            spec=IPPoolSpec(cidr=str(self.one("10.0.0.0/16", "fd00::/48", "x")), nat_outgoing=self.chance(0.5))
+        )
 
     def affinity(self) -> tuple[Key, object]:
         block = parse_prefix(str(self.one("10.0.0.0/26", "10.0.0.64/26")))

@@ -87,7 +87,7 @@ class Activation:
                 wanted.append(demand.spec)
         if wanted:
             for activated in self.members.activate(wanted):
-                self.outbox.on_set_activated(activated)
+                self.outbox.on_set_activated(activated.set_id, activated.spec.kind, activated.members)
         return len(chosen)
 
     def retire_sets(self) -> None:

@@ -21,8 +21,8 @@ import msgspec
 from tabinet.calc.bgp_filters import advertisements, filter_intent, services
 from tabinet.calc.bgp_nodes import DEFAULT_PORT, Cluster, RoutingFacts, router_id
 from tabinet.calc.bgp_options import ANY_NEIGHBOUR, INTERFACES, read_options
+from tabinet.calc.endpoints import endpoint_labels
 from tabinet.calc.intents import BgpIntent, FilterIntent, NextHop, PeerIntent, PoolIntent, SecretRef
-from tabinet.calc.locals import endpoint_labels
 from tabinet.errors import Problem
 from tabinet.lib.ip import IPV4, IPV6, Prefix, parse_address, parse_prefix
 from tabinet.model.formats import parse_peer

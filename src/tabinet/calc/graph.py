@@ -5,6 +5,8 @@ graph are plain objects that call each other; this one joins them:
 
     endpoints, network sets -> members (-> labels) ........................ members of active sets -> outbox
     profiles, tiers, policies, local endpoints -> locals -> activation .... rules in use, sets in use -> outbox
+    nodes, host endpoints -> autohosts .................................... endpoints, as above
+    nodes, pools -> reserved .............................................. sets that are always there -> outbox
     nodes, BGP, pools, affinities -> routing; configurations -> configuration ...................... -> outbox
 
 ``on_input`` files a change and marks what depends on it; it does the members of active sets at once. ``work`` settles what is marked,
@@ -18,33 +20,32 @@ messages never refer to what was not told before. Pure and synchronous; not thre
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable
 from itertools import islice
-from typing import TypeVar
+from typing import Any
 
 from tabinet.calc.activation import Activation
+from tabinet.calc.autohosts import HostEndpointIndex, template_problems
 from tabinet.calc.configuration import ConfigurationIndex
+from tabinet.calc.endpoints import build_endpoint, build_host_endpoint, endpoint_labels, network_set_labels, network_set_profiles
 from tabinet.calc.inputs import Delete, Input, InSync, Put
-from tabinet.calc.labels import LabelClass, LabelIndex
-from tabinet.calc.locals import (
-    LocalEndpoint,
-    LocalIndex,
-    build_endpoint,
-    endpoint_labels,
-    network_set_labels,
-    network_set_profiles,
-)
+from tabinet.calc.labels import LabelIndex
+from tabinet.calc.locals import LocalEndpoint, LocalIndex
 from tabinet.calc.members import MemberIndex
 from tabinet.calc.messages import Update
 from tabinet.calc.outbox import Outbox
-from tabinet.calc.policies import PolicyEntry, PolicyIndex, PolicyResource, translate_policy
+from tabinet.calc.policies import Arrangement, PolicyIndex
+from tabinet.calc.policyfacts import PolicyResource, translate_policy
 from tabinet.calc.profiles import ProfileIndex, profile_key, translate_profile
+from tabinet.calc.reserved import ReservedSets
 from tabinet.calc.routing import RoutingIndex
+from tabinet.calc.staged import StagedEffect, staged_effects
 from tabinet.errors import Problem
 from tabinet.model import resources
 from tabinet.model.keys import AffinityKey, Key, ResourceKey
 
-T = TypeVar("T")
+Take = Callable[[ResourceKey, Any, int], None]
+"""Takes the new value of a resource, None when it is gone, and its revision. The value is a record of the kind that the taker is for."""
 
 
 class Graph:
@@ -53,6 +54,7 @@ class Graph:
     __slots__ = (
         "_activation",
         "_configuration",
+        "_host_endpoints",
         "_hosts",
         "_in_sync",
         "_locals",
@@ -60,9 +62,10 @@ class Graph:
         "_outbox",
         "_policies",
         "_profiles",
+        "_reserved",
         "_routing",
         "_rules",
-        "_unread",
+        "_takers",
     )
 
     def __init__(self, hosts: frozenset[str]) -> None:
@@ -73,14 +76,37 @@ class Graph:
         self._policies = PolicyIndex()
         self._profiles = ProfileIndex()
         self._locals = LocalIndex()
+        self._host_endpoints = HostEndpointIndex()
         self._activation = Activation(self._members, self._outbox)
         self._routing = RoutingIndex(hosts, self._outbox, dirty=dict.fromkeys(sorted(hosts)))
+        self._reserved = ReservedSets(self._outbox)
+        self._reserved.start()
         self._configuration = ConfigurationIndex(hosts, self._outbox)
         self._configuration.start()
-        self._unread: dict[ResourceKey, PolicyResource | None] = {}
-        """Policies that changed and were not looked at yet."""
         self._rules: dict[ResourceKey, None] = {}
         """Policies of which it has to be looked at again whether they are in use, and with which rules."""
+        self._takers: dict[str, tuple[type, Take]] = {
+            "WorkloadEndpoint": (resources.WorkloadEndpoint, self._on_endpoint_update),
+            "HostEndpoint": (resources.HostEndpoint, self._on_host_endpoint_update),
+            "NetworkSet": (resources.NetworkSet, self._on_network_set_update),
+            "GlobalNetworkSet": (resources.GlobalNetworkSet, self._on_network_set_update),
+            "NetworkPolicy": (resources.NetworkPolicy, self._on_policy_update),
+            "GlobalNetworkPolicy": (resources.GlobalNetworkPolicy, self._on_policy_update),
+            "StagedNetworkPolicy": (resources.StagedNetworkPolicy, self._on_policy_update),
+            "StagedGlobalNetworkPolicy": (resources.StagedGlobalNetworkPolicy, self._on_policy_update),
+            "StagedKubernetesNetworkPolicy": (resources.StagedKubernetesNetworkPolicy, self._on_policy_update),
+            "Profile": (resources.Profile, self._on_profile_update),
+            "Tier": (resources.Tier, self._on_tier_update),
+            "Node": (resources.Node, self._on_node_update),
+            "IPPool": (resources.IPPool, self._on_pool_update),
+            "BGPConfiguration": (resources.BGPConfiguration, self._on_bgp_configuration_update),
+            "BGPPeer": (resources.BGPPeer, self._on_bgp_peer_update),
+            "BGPFilter": (resources.BGPFilter, self._on_bgp_filter_update),
+            "FelixConfiguration": (resources.FelixConfiguration, self._on_felix_configuration_update),
+            "ClusterInformation": (resources.ClusterInformation, self._on_cluster_update),
+            "KubeControllersConfiguration": (resources.KubeControllersConfiguration, self._on_controllers_update),
+        }
+        """By kind; kinds that have no part in the calculation are not here."""
 
     # --- in ---------------------------------------------------------------------------------------------------------
 
@@ -99,80 +125,110 @@ class Graph:
                 self._in_sync = True
 
     def _on_value(self, key: Key, value: object, revision: int) -> None:
-        match key:
-            case ResourceKey("WorkloadEndpoint"):
-                self._on_endpoint_update(key, _record(key, value, resources.WorkloadEndpoint), revision)
-            case ResourceKey("NetworkSet"):
-                self._on_network_set_update(key, _record(key, value, resources.NetworkSet))
-            case ResourceKey("GlobalNetworkSet"):
-                self._on_network_set_update(key, _record(key, value, resources.GlobalNetworkSet))
-            case ResourceKey("NetworkPolicy"):
-                self._unread[key] = _record(key, value, resources.NetworkPolicy)
-            case ResourceKey("GlobalNetworkPolicy"):
-                self._unread[key] = _record(key, value, resources.GlobalNetworkPolicy)
-            case ResourceKey("Profile", name):
-                self._on_profile_update(name, _record(key, value, resources.Profile))
-            case ResourceKey("Tier", name):
-                self._on_tier_update(name, _record(key, value, resources.Tier))
-            case _:
-                self._on_routing_value(key, value)
+        if isinstance(key, ResourceKey):
+            taker = self._takers.get(key.kind)
+            if taker is not None:
+                kind, take = taker
+                if value is not None and not isinstance(value, kind):
+                    raise TypeError(f"{key} has a value of {type(value).__name__}, not {kind.__name__}")
+                take(key, value, revision)
+        elif isinstance(key, AffinityKey):
+            self._routing.on_affinity_update(key, value)
 
-    def _on_routing_value(self, key: Key, value: object) -> None:
-        match key:
-            case AffinityKey():
-                self._routing.on_affinity_update(key, value)
-            case ResourceKey("Node", name):
-                self._routing.on_node_update(name, _record(key, value, resources.Node))
-            case ResourceKey("BGPConfiguration", name):
-                self._routing.on_configuration_update(name, _record(key, value, resources.BGPConfiguration))
-            case ResourceKey("BGPPeer", name):
-                self._routing.on_peer_update(name, _record(key, value, resources.BGPPeer))
-            case ResourceKey("BGPFilter", name):
-                self._routing.on_filter_update(name, _record(key, value, resources.BGPFilter))
-            case ResourceKey("IPPool", name):
-                self._routing.on_pool_update(name, _record(key, value, resources.IPPool))
-            case ResourceKey("FelixConfiguration", name):
-                self._configuration.on_configuration_update(name, _record(key, value, resources.FelixConfiguration))
-            case ResourceKey("ClusterInformation", "default"):
-                self._configuration.on_cluster_update(_record(key, value, resources.ClusterInformation))
-            case _:
-                # Blocks, handles and kinds that have no part in the calculation.
-                pass
+    # --- endpoints and network sets ---
 
     def _on_endpoint_update(self, key: ResourceKey, resource: resources.WorkloadEndpoint | None, revision: int) -> None:
         self._routing.on_endpoint_update(key, resource)
         if resource is None:
             self._members.delete(key)
-            self._locals.delete(key)
+            self._on_not_local(key)
             return
         spec = resource.spec
-        joined = self._members.put(key, endpoint_labels(key, resource), spec.profiles, spec.ip_networks, spec.ports)
-        if spec.node in self._hosts:
-            self._locals.put(key, spec, revision, joined)
-        else:
-            self._locals.delete(key)
+        self._members.put(key, endpoint_labels(key, resource), spec.profiles, spec.ip_networks, spec.ports)
+        if spec.node not in self._hosts:
+            self._on_not_local(key)
+        elif self._locals.put(key, spec, revision, self._members.labels_of(key)):
+            self._policies.enter_namespace(key.namespace)
 
-    def _on_network_set_update(self, key: ResourceKey, resource: resources.NetworkSet | resources.GlobalNetworkSet | None) -> None:
+    def _on_not_local(self, key: ResourceKey) -> None:
+        if self._locals.delete(key) and key.namespace:
+            self._policies.leave_namespace(key.namespace)
+
+    def _on_host_endpoint_update(self, key: ResourceKey, resource: resources.HostEndpoint | None, revision: int) -> None:
+        self._host_endpoints.on_endpoint_update(key.name, resource, revision)
+        self._take_host_endpoint(key)
+
+    def _take_host_endpoint(self, key: ResourceKey) -> None:
+        found = self._host_endpoints.get(key.name)
+        if found is None:
+            self._members.delete(key)
+            self._on_not_local(key)
+            return
+        resource, revision = found
+        spec = resource.spec
+        self._members.put(key, resource.metadata.labels, spec.profiles, spec.expected_ips, spec.ports)
+        if spec.node in self._hosts:
+            self._locals.put(key, spec, revision, self._members.labels_of(key))
+        else:
+            self._on_not_local(key)
+
+    def _on_network_set_update(
+        self, key: ResourceKey, resource: resources.NetworkSet | resources.GlobalNetworkSet | None, revision: int
+    ) -> None:
         if resource is None:
             self._members.delete(key)
         else:
             labels = network_set_labels(key, resource.metadata.labels)
             self._members.put(key, labels, network_set_profiles(key), resource.spec.nets, ())
 
-    def _on_profile_update(self, name: str, resource: resources.Profile | None) -> None:
-        spec = None if resource is None else resource.spec
-        changed = self._members.set_profile(name, {} if spec is None else spec.labels_to_apply)
-        self._forget_policies([each for each in changed if each.locals])
+    # --- policies, profiles, tiers ---
+
+    def _on_policy_update(self, key: ResourceKey, resource: PolicyResource | None, revision: int) -> None:
+        self._policies.put(key, resource)
+
+    def _on_profile_update(self, key: ResourceKey, resource: resources.Profile | None, revision: int) -> None:
+        name, spec = key.name, None if resource is None else resource.spec
+        self._members.set_profile(name, {} if spec is None else spec.labels_to_apply)
+        for local in self._locals.with_profile(name):
+            self._locals.relabel(local, self._members.labels_of(local.key))
         self._profiles.put(name, spec)
 
-    def _on_tier_update(self, name: str, resource: resources.Tier | None) -> None:
-        if self._policies.set_tier(name, None if resource is None else resource.spec):
-            self._forget_policies(self._locals.classes)
+    def _on_tier_update(self, key: ResourceKey, resource: resources.Tier | None, revision: int) -> None:
+        if self._policies.set_tier(key.name, None if resource is None else resource.spec):
+            self._locals.forget_matches()
 
-    def _forget_policies(self, classes: Iterable[LabelClass]) -> None:
-        for each in classes:
-            each.policies = None
-        self._locals.touch(classes)
+    # --- hosts, routing, configuration ---
+
+    def _on_node_update(self, key: ResourceKey, resource: resources.Node | None, revision: int) -> None:
+        self._routing.on_node_update(key.name, resource)
+        self._reserved.on_node_update(key.name, resource)
+        for endpoint in self._host_endpoints.on_node_update(key.name, resource, revision):
+            self._take_host_endpoint(endpoint)
+
+    def _on_controllers_update(self, key: ResourceKey, resource: resources.KubeControllersConfiguration | None, revision: int) -> None:
+        if key.name == "default":
+            for endpoint in self._host_endpoints.on_configuration_update(resource):
+                self._take_host_endpoint(endpoint)
+
+    def _on_pool_update(self, key: ResourceKey, resource: resources.IPPool | None, revision: int) -> None:
+        self._routing.on_pool_update(key.name, resource)
+        self._reserved.on_pool_update(key.name, resource)
+
+    def _on_bgp_configuration_update(self, key: ResourceKey, resource: resources.BGPConfiguration | None, revision: int) -> None:
+        self._routing.on_configuration_update(key.name, resource)
+
+    def _on_bgp_peer_update(self, key: ResourceKey, resource: resources.BGPPeer | None, revision: int) -> None:
+        self._routing.on_peer_update(key.name, resource)
+
+    def _on_bgp_filter_update(self, key: ResourceKey, resource: resources.BGPFilter | None, revision: int) -> None:
+        self._routing.on_filter_update(key.name, resource)
+
+    def _on_felix_configuration_update(self, key: ResourceKey, resource: resources.FelixConfiguration | None, revision: int) -> None:
+        self._configuration.on_configuration_update(key.name, resource)
+
+    def _on_cluster_update(self, key: ResourceKey, resource: resources.ClusterInformation | None, revision: int) -> None:
+        if key.name == "default":
+            self._configuration.on_cluster_update(resource)
 
     # --- work -------------------------------------------------------------------------------------------------------
 
@@ -196,45 +252,76 @@ class Graph:
         return True
 
     def _settle_policies(self, limit: int) -> int:
-        chosen = list(islice(self._unread, limit))
+        unread = self._policies.unread
+        chosen = list(islice(unread, limit))
         for key in chosen:
-            entry = self._policies.entries.get(key)
-            self._locals.touch(self._policies.set_policy(key, self._unread.pop(key), self._locals.classes))
-            if entry is not None and entry.users:
+            old, new = self._policies.read(key, unread.pop(key))
+            self._locals.on_policy_read(old, new)
+            if old is not None and old.users:
                 self._rules[key] = None
         return len(chosen)
 
     def _settle_endpoints(self, limit: int) -> int:
-        gone = list(islice(self._locals.gone, limit))
-        for local in gone:
-            del self._locals.gone[local]
-            self._count(local, (), ())
-            self._outbox.endpoints.drop_desired(local.key)
-        changed = list(islice(self._locals.dirty, limit - len(gone)))
-        for local in changed:
+        done = 0
+        while done < limit and self._locals.gone:
+            local = self._locals.gone.popitem()[0]
+            self._locals.own_nats(local, programmed=False)
+            self._retire(local)
+            done += 1
+        # One that gains or loses a floating address makes others dirty, at most once each.
+        while done < limit and self._locals.dirty:
+            local = next(iter(self._locals.dirty))
             del self._locals.dirty[local]
-            if self._locals.programmed(local):
-                match = self._policies.match(local.label_class)
-                endpoint = build_endpoint(local.spec, match.ingress, match.egress)
-                self._outbox.endpoints.set_desired(local.key, (local.revision, endpoint))
-                self._count(local, match.enforced, endpoint.profiles)
-            else:
-                self._outbox.endpoints.drop_desired(local.key)
-                self._count(local, (), ())
-        return len(gone) + len(changed)
+            self._settle_endpoint(local)
+            done += 1
+        return done
 
-    def _count(self, local: LocalEndpoint, enforced: tuple[PolicyEntry, ...], profiles: tuple[str, ...]) -> None:
+    def _settle_endpoint(self, local: LocalEndpoint) -> None:
+        programmed = self._locals.is_programmed(local)
+        nats = self._locals.own_nats(local, programmed)
+        if not programmed:
+            self._retire(local)
+            return
+        if local.match is None:
+            local.match = self._policies.match(local.labels)
+        if isinstance(local.spec, resources.HostEndpointSpec):
+            arrangement = self._policies.for_hosts(local.match)
+            host_endpoint = build_host_endpoint(local.spec, arrangement.parts)
+            self._outbox.host_endpoints.set_desired(local.key, (local.revision, host_endpoint))
+            self._count(local, arrangement, host_endpoint.profiles)
+        else:
+            arrangement = self._policies.for_workloads(local.match)
+            endpoint = build_endpoint(local.spec, arrangement.parts, nats)
+            self._outbox.endpoints.set_desired(local.key, (local.revision, endpoint))
+            self._count(local, arrangement, endpoint.profiles)
+
+    def _retire(self, local: LocalEndpoint) -> None:
+        """The endpoint is not programmed (any more)."""
+        if local.key.kind == "HostEndpoint":
+            self._outbox.host_endpoints.drop_desired(local.key)
+        else:
+            self._outbox.endpoints.drop_desired(local.key)
+        self._count(local, None, ())
+
+    def _count(self, local: LocalEndpoint, arrangement: Arrangement | None, profiles: tuple[str, ...]) -> None:
         """The endpoint uses these policies and profiles now, instead of those that it used before."""
-        if enforced is not local.enforced:
-            for entry in enforced:
-                entry.users += 1
-                if entry.users == 1:
-                    self._rules[entry.facts.key] = None
-            for entry in local.enforced:
-                entry.users -= 1
-                if not entry.users:
-                    self._rules[entry.facts.key] = None
-            local.enforced = enforced
+        before = local.arrangement
+        if arrangement is not before:
+            if arrangement is not None:
+                arrangement.users += 1
+                if arrangement.users == 1:
+                    for entry in arrangement.enforced:
+                        entry.users += 1
+                        if entry.users == 1:
+                            self._rules[entry.facts.key] = None
+            if before is not None:
+                before.users -= 1
+                if not before.users:
+                    for entry in before.enforced:
+                        entry.users -= 1
+                        if not entry.users:
+                            self._rules[entry.facts.key] = None
+            local.arrangement = arrangement
         if profiles != local.profiles:
             self._profiles.count(profiles, 1)
             self._profiles.count(local.profiles, -1)
@@ -282,11 +369,10 @@ class Graph:
             *self._policies.problems(),
             *self._activation.problems(),
             *self._locals.problems(self._profiles.specs),
+            *template_problems(self._host_endpoints.asked),
             *self._routing.problems(),
         ]
 
-
-def _record(key: Key, value: object, kind: type[T]) -> T | None:
-    if value is None or isinstance(value, kind):
-        return value
-    raise TypeError(f"{key} has a value of {type(value).__name__}, not {kind.__name__}")
+    def staged(self) -> list[StagedEffect]:
+        """What each staged policy would come to on our hosts; as of the last ``work``. See ``staged.staged_effects``."""
+        return staged_effects(self._policies, self._locals.by_key.values())

@@ -10,7 +10,7 @@ indices of all its keys: O(size of the smaller operands), not O(classes), except
 visits the classes that have it, found by *shape* (the tuple of a class's label keys), so ask for many at once. A few indices out
 of use are kept, for they come back.
 
-Pure; does not know what the classes are matched for, but keeps a place for it (``sets``, ``policies``), because a dictionary beside
+Pure; does not know what the classes are matched for, but keeps a place for it (``sets``), because a dictionary beside
 it would cost a lookup for every change.
 """
 
@@ -41,9 +41,7 @@ from tabinet.selector import (
 )
 
 if TYPE_CHECKING:
-    from tabinet.calc.locals import LocalEndpoint
     from tabinet.calc.members import ActiveSet, Carrier
-    from tabinet.calc.policies import PolicyMatch
 
 NARROW = 2_000
 """Up to this many candidates are judged one by one rather than by set algebra."""
@@ -63,10 +61,6 @@ class LabelClass:
     carriers: set[Carrier]
     sets: tuple[ActiveSet, ...] = ()
     """The active sets whose selectors match; kept by ``members``."""
-    locals: dict[LocalEndpoint, None] | None = None
-    """The local endpoints among the carriers; kept by ``locals``."""
-    policies: PolicyMatch | None = None
-    """The policies that select it; None: not asked, or forgotten; kept by ``policies``."""
 
 
 @dataclass(slots=True, eq=False)

@@ -1,72 +1,28 @@
-"""Local workload endpoints: what each becomes once its policies are known, and which of two that claim one interface counts.
+"""``LocalIndex``: the endpoints of our hosts, what of each counts where two claim the same thing, and which have to be looked at again.
 
-An endpoint is programmed when it has an interface and at least one address that can be read. Of several endpoints of one host that
-name one interface the one with the smallest key is programmed, and the others are reported. Pure; O(1) for each change plus the
-endpoints that share something with it.
+Of several endpoints of one host that name one interface the one with the smallest key is programmed, workload and host endpoints apart; a
+floating address of several programmed ones belongs to the smallest key. The others are reported.
+
+Pure; O(1) for each change plus the endpoints that share something with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from tabinet.calc.labels import LabelClass
-from tabinet.calc.messages import Endpoint, TierPolicies
-from tabinet.calc.policies import PolicyEntry
-from tabinet.calc.scopes import NAMESPACE, ORCHESTRATOR, SERVICE_ACCOUNT
+from tabinet.calc.endpoints import EndpointSpec, endpoint_problems, programmable, readable, readable_addresses, readable_nats
+from tabinet.calc.messages import Nat
+from tabinet.calc.policies import Arrangement, PolicyEntry, PolicyMatch
 from tabinet.errors import Problem
-from tabinet.lib.ip import Prefix, parse_prefix
+from tabinet.lib.ip import Prefix
 from tabinet.model.keys import ResourceKey
-from tabinet.model.resources import WorkloadEndpoint, WorkloadEndpointSpec
+from tabinet.model.resources import HostEndpointSpec, WorkloadEndpointSpec
 
-
-def endpoint_labels(key: ResourceKey, resource: WorkloadEndpoint) -> dict[str, str]:
-    """An endpoint's own labels: those of the resource, and what it is by itself, which nobody can override."""
-    labels = dict(resource.metadata.labels)
-    labels[NAMESPACE] = key.namespace
-    spec = resource.spec
-    if spec.orchestrator:
-        labels[ORCHESTRATOR] = spec.orchestrator
-    if spec.service_account_name:
-        labels[SERVICE_ACCOUNT] = spec.service_account_name
-    return labels
-
-
-def network_set_labels(key: ResourceKey, labels: dict[str, str]) -> dict[str, str]:
-    """A network set's own labels; a namespaced one carries its namespace."""
-    return labels | {NAMESPACE: key.namespace} if key.namespace else labels
-
-
-def network_set_profiles(key: ResourceKey) -> tuple[str, ...]:
-    """The profiles whose labels a network set inherits: that of its namespace."""
-    return (f"kns.{key.namespace}",) if key.namespace else ()
-
-
-def programmable(spec: WorkloadEndpointSpec) -> bool:
-    """True when the endpoint can be programmed, if no other one has its interface."""
-    return bool(spec.interface_name) and any(True for _ in _readable(spec.ip_networks))
-
-
-def build_endpoint(spec: WorkloadEndpointSpec, ingress: tuple[TierPolicies, ...], egress: tuple[TierPolicies, ...]) -> Endpoint:
-    """The message's record of a programmable endpoint."""
-    return Endpoint(
-        host=spec.node,
-        interface=spec.interface_name,
-        mac=spec.mac.lower().replace("-", ":"),
-        nets=tuple(sorted(set(_readable(spec.ip_networks)))),
-        spoof_nets=tuple(sorted(set(_readable(spec.allow_spoofed_source_prefixes)))),
-        ingress=ingress,
-        egress=egress,
-        profiles=tuple(dict.fromkeys(spec.profiles)),
-    )
-
-
-def _readable(texts: Iterable[str]) -> Iterator[Prefix]:
-    for text in texts:
-        try:
-            yield parse_prefix(text)
-        except ValueError:
-            continue
+Place = tuple[str, str, str]
+"""Kind, host and interface."""
+External = tuple[str, Prefix]
+"""Host and floating address."""
 
 
 @dataclass(slots=True, eq=False)
@@ -74,134 +30,178 @@ class LocalEndpoint:
     """An endpoint of one of our hosts."""
 
     key: ResourceKey
-    spec: WorkloadEndpointSpec
+    spec: EndpointSpec
     revision: int
-    label_class: LabelClass
+    labels: dict[str, str]
+    """Effective labels."""
     programmable: bool
-    enforced: tuple[PolicyEntry, ...] = ()
-    """The policies that count it as a user."""
+    nats: dict[Prefix, Nat]
+    """Its floating addresses, by external address, whether they are its own or not."""
+    match: PolicyMatch | None = None
+    """The policies that select it; None: to be asked for."""
+    arrangement: Arrangement | None = None
+    """The arrangement that counts it as a user."""
     profiles: tuple[str, ...] = ()
     """The profiles that count it as a user."""
+    claimed: frozenset[External] = frozenset()
+    """The floating addresses that it claims, being programmed."""
 
 
 @dataclass(slots=True)
 class LocalIndex:
-    """All local endpoints, and which of them have to be looked at again."""
+    """All local endpoints."""
 
     by_key: dict[ResourceKey, LocalEndpoint] = field(default_factory=dict)
-    classes: dict[LabelClass, None] = field(default_factory=dict)
-    """The label classes that have local endpoints."""
     dirty: dict[LocalEndpoint, None] = field(default_factory=dict)
+    """Those that have to be looked at again."""
     gone: dict[LocalEndpoint, None] = field(default_factory=dict)
-    """Deleted or replaced ones whose policies and profiles still count them."""
-    _claims: dict[tuple[str, str], dict[ResourceKey, None]] = field(default_factory=dict)
-    """By host and interface: the programmable endpoints that name it."""
+    """Deleted ones whose policies and profiles still count them."""
+    _by_profile: dict[str, dict[LocalEndpoint, None]] = field(default_factory=dict)
+    _interfaces: dict[Place, dict[ResourceKey, None]] = field(default_factory=dict)
+    """The programmable endpoints that name an interface."""
+    _externals: dict[External, dict[ResourceKey, None]] = field(default_factory=dict)
+    """The programmed endpoints that claim a floating address."""
 
-    def put(self, key: ResourceKey, spec: WorkloadEndpointSpec, revision: int, label_class: LabelClass) -> None:
-        """The endpoint is local and this now."""
+    def put(self, key: ResourceKey, spec: EndpointSpec, revision: int, labels: dict[str, str]) -> bool:
+        """The endpoint is local and this now; True when it was not local before."""
+        nats = readable_nats(spec) if isinstance(spec, WorkloadEndpointSpec) else {}
         local = self.by_key.get(key)
+        new = local is None
         if local is None:
-            local = self.by_key[key] = LocalEndpoint(key, spec, revision, label_class, programmable(spec))
+            local = self.by_key[key] = LocalEndpoint(key, spec, revision, labels, programmable(spec), nats)
         else:
-            self._leave_class(local)
             self._release(local)
-            local.spec, local.revision, local.label_class, local.programmable = spec, revision, label_class, programmable(spec)
-        if label_class.locals is None:
-            label_class.locals = {}
-        label_class.locals[local] = None
-        self.classes[label_class] = None
-        self._claim(local)
+            if local.labels != labels:
+                local.labels, local.match = labels, None
+            local.spec, local.revision, local.programmable, local.nats = spec, revision, programmable(spec), nats
+        for name in spec.profiles:
+            self._by_profile.setdefault(name, {})[local] = None
+        if local.programmable:
+            claimants = self._interfaces.setdefault(_place(local), {})
+            claimants[key] = None
+            self._touch_rivals(claimants)
         self.dirty[local] = None
+        return new
 
-    def delete(self, key: ResourceKey) -> None:
-        """The endpoint is not local (any more)."""
+    def delete(self, key: ResourceKey) -> bool:
+        """The endpoint is not local (any more); True when it was."""
         local = self.by_key.pop(key, None)
         if local is None:
-            return
-        self._leave_class(local)
+            return False
         self._release(local)
         self.dirty.pop(local, None)
         self.gone[local] = None
+        return True
 
-    def touch(self, classes: Iterable[LabelClass]) -> None:
-        """The policies of these classes changed."""
-        for each in classes:
-            self.dirty.update(each.locals or {})
+    def with_profile(self, name: str) -> list[LocalEndpoint]:
+        """The endpoints that name the profile."""
+        return list(self._by_profile.get(name, ()))
 
-    def programmed(self, local: LocalEndpoint) -> bool:
+    def relabel(self, local: LocalEndpoint, labels: dict[str, str]) -> None:
+        """The endpoint inherits other labels now."""
+        if local.labels != labels:
+            local.labels, local.match = labels, None
+            self.dirty[local] = None
+
+    def forget_matches(self) -> None:
+        """Every endpoint's policies have to be asked for again."""
+        for local in self.by_key.values():
+            local.match = None
+            self.dirty[local] = None
+
+    def on_policy_read(self, old: PolicyEntry | None, new: PolicyEntry | None) -> None:
+        """Endpoints that the policy selected or selects are looked at again. O(local endpoints)."""
+        if old is new:
+            return
+        for local in self.by_key.values():
+            match = local.match
+            if match is not None and (old in match.selected_by or (new is not None and new.selects(local.labels))):
+                local.match = None
+                self.dirty[local] = None
+
+    def is_programmed(self, local: LocalEndpoint) -> bool:
         """True when the endpoint is to be programmed."""
-        return local.programmable and min(self._claims[_place(local)]) == local.key
+        return local.programmable and self._owner(local) == local.key
 
-    def _leave_class(self, local: LocalEndpoint) -> None:
-        left = local.label_class
-        if left.locals is not None:
-            del left.locals[local]
-        if not left.locals:
-            # Whoever changes policies does not ask it any more, so its answer would go stale.
-            left.policies = None
-            del self.classes[left]
-
-    def _claim(self, local: LocalEndpoint) -> None:
-        if local.programmable:
-            claimants = self._claims.setdefault(_place(local), {})
-            claimants[local.key] = None
+    def own_nats(self, local: LocalEndpoint, programmed: bool) -> list[Nat]:
+        """The floating addresses that are the endpoint's own; it claims all that it names if it is programmed, else none."""
+        wanted = frozenset((local.spec.node, address) for address in local.nats) if programmed else frozenset()
+        for external in wanted - local.claimed:
+            claimants = self._externals.setdefault(external, {})
             self._touch_rivals(claimants)
+            claimants[local.key] = None
+        for external in local.claimed - wanted:
+            claimants = self._externals[external]
+            del claimants[local.key]
+            self._touch_rivals(claimants)
+            if not claimants:
+                del self._externals[external]
+        local.claimed = wanted
+        return [local.nats[address] for host, address in wanted if min(self._externals[host, address]) == local.key]
+
+    def _owner(self, local: LocalEndpoint) -> ResourceKey:
+        """Of those that name the endpoint's interface, the one that has it."""
+        return min(self._interfaces[_place(local)]) if local.spec.interface_name else local.key
 
     def _release(self, local: LocalEndpoint) -> None:
+        for name in dict.fromkeys(local.spec.profiles):
+            having = self._by_profile[name]
+            del having[local]
+            if not having:
+                del self._by_profile[name]
         if local.programmable:
-            claimants = self._claims[_place(local)]
-            self._touch_rivals(claimants)
+            place = _place(local)
+            claimants = self._interfaces[place]
             del claimants[local.key]
+            self._touch_rivals(claimants)
             if not claimants:
-                del self._claims[_place(local)]
+                del self._interfaces[place]
 
-    def _touch_rivals(self, claimants: dict[ResourceKey, None]) -> None:
-        if len(claimants) > 1:
-            self.dirty.update(dict.fromkeys(self.by_key[key] for key in claimants if key in self.by_key))
+    def _touch_rivals(self, claimants: Mapping[ResourceKey, None]) -> None:
+        for key in claimants:
+            rival = self.by_key.get(key)
+            if rival is not None:
+                self.dirty[rival] = None
 
-    def problems(self, known_profiles: Container[str]) -> list[Problem]:
+    # --- what is wrong ----------------------------------------------------------------------------------------------
+
+    def problems(self, known_profiles: Container[str]) -> Iterator[Problem]:
         """What is wrong with local endpoints, by themselves and with each other. O(local endpoints)."""
-        found: list[Problem] = []
-        owners: dict[Prefix, ResourceKey] = {}
+        owners: dict[tuple[str, str, Prefix], ResourceKey] = {}
         for key in sorted(self.by_key):
             local = self.by_key[key]
             spec, source = local.spec, str(key)
-            found.extend(_own_problems(source, spec))
-            found.extend(
-                Problem(path="spec.profiles", value=repr(name), allowed="the name of a profile that exists", source=source)
-                for name in spec.profiles
-                if name not in known_profiles
-            )
+            yield from endpoint_problems(source, spec)
+            for name in spec.profiles:
+                if name not in known_profiles:
+                    yield _problem("spec.profiles", name, "the name of a profile that exists", source)
             if not local.programmable:
                 continue
-            first = min(self._claims[_place(local)])
+            first = self._owner(local)
             if first != key:
-                found.append(
-                    Problem(
-                        path="spec.interfaceName",
-                        value=repr(spec.interface_name),
-                        allowed=f"an interface of its own; {first} has this one, so this endpoint is not programmed",
-                        source=source,
-                    )
-                )
-            for address in dict.fromkeys(_readable(spec.ip_networks)):
-                owner = owners.setdefault(address, key)
+                allowed = f"an interface of its own; {first} has this one, so this endpoint is not programmed"
+                yield _problem("spec.interfaceName", spec.interface_name, allowed, source)
+            for address in dict.fromkeys(_addresses(spec)):
+                owner = owners.setdefault((key.kind, spec.node, address), key)
                 if owner != key:
-                    allowed = f"an address of its own; {owner} has this one"
-                    found.append(Problem(path="spec.ipNetworks", value=str(address), allowed=allowed, source=source))
-        return found
+                    path = "spec.expectedIPs" if isinstance(spec, HostEndpointSpec) else "spec.ipNetworks"
+                    yield _problem(path, str(address), f"an address of its own; {owner} has this one", source)
+            for host, address in sorted(local.claimed):
+                owner = min(self._externals[host, address])
+                if owner != key:
+                    yield _problem("spec.ipNATs", str(address), f"a floating address of its own; {owner} has this one", source)
 
 
-def _place(local: LocalEndpoint) -> tuple[str, str]:
-    return (local.spec.node, local.spec.interface_name)
+def _place(local: LocalEndpoint) -> Place:
+    return (local.key.kind, local.spec.node, local.spec.interface_name)
 
 
-def _own_problems(source: str, spec: WorkloadEndpointSpec) -> Iterator[Problem]:
-    if spec.ip_networks and not spec.interface_name:
-        yield Problem(path="spec.interfaceName", value="''", allowed="the name of the host's interface to it", source=source)
-    for name, texts in (("ipNetworks", spec.ip_networks), ("allowSpoofedSourcePrefixes", spec.allow_spoofed_source_prefixes)):
-        for index, text in enumerate(texts):
-            try:
-                parse_prefix(text)
-            except ValueError:
-                yield Problem(path=f"spec.{name}[{index}]", value=repr(text)[:80], allowed="an address or prefix", source=source)
+def _addresses(spec: EndpointSpec) -> Iterable[Prefix]:
+    """The addresses that no other endpoint of the host may have: of a host endpoint only those that say which interface is meant."""
+    if isinstance(spec, HostEndpointSpec):
+        return () if spec.interface_name else readable_addresses(spec.expected_ips)
+    return readable(spec.ip_networks)
+
+
+def _problem(path: str, value: str, allowed: str, source: str) -> Problem:
+    return Problem(path=path, value=repr(value)[:80], allowed=allowed, source=source)

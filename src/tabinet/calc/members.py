@@ -22,7 +22,9 @@ from tabinet.calc.specs import SetSpec
 from tabinet.lib.ip import Prefix, parse_prefix
 from tabinet.model.keys import ResourceKey
 from tabinet.model.protocols import parse_protocol
-from tabinet.model.resources import EndpointPort
+from tabinet.model.resources import EndpointPort, HostEndpointPort
+
+Port = EndpointPort | HostEndpointPort
 
 MEMO_LIMIT = 50_000
 """Remembered answers are forgotten beyond this many: labels that differ for every endpoint would fill the memory."""
@@ -42,7 +44,7 @@ class Carrier:
 
     label_class: LabelClass
     nets: tuple[str, ...]
-    ports: tuple[EndpointPort, ...]
+    ports: tuple[Port, ...]
     parsed: tuple[Prefix, ...] | None = None
     """``nets`` as prefixes, each once; None: not needed so far."""
 
@@ -77,7 +79,7 @@ class MemberIndex:
     # --- carriers ---------------------------------------------------------------------------------------------------
 
     def put(
-        self, key: ResourceKey, own: dict[str, str], profiles: tuple[str, ...], nets: tuple[str, ...], ports: tuple[EndpointPort, ...]
+        self, key: ResourceKey, own: dict[str, str], profiles: tuple[str, ...], nets: tuple[str, ...], ports: tuple[Port, ...]
     ) -> LabelClass:
         """The carrier has these labels, profiles, nets and ports now; gives its label class."""
         joined, new = self.labels.class_of(own, profiles)
@@ -106,6 +108,10 @@ class MemberIndex:
         old = self._carriers.pop(key, None)
         if old is not None:
             self._remove(old)
+
+    def labels_of(self, key: ResourceKey) -> dict[str, str]:
+        """The effective labels of a carrier. Read only."""
+        return self._carriers[key].label_class.labels
 
     def set_profile(self, name: str, labels: dict[str, str]) -> list[LabelClass]:
         """The profile applies these labels now; gives the classes whose effective labels changed by that."""
@@ -228,13 +234,13 @@ def _prefixes(texts: tuple[str, ...]) -> Iterator[Prefix]:
             continue
 
 
-def _port_numbers(spec: SetSpec, ports: tuple[EndpointPort, ...]) -> Iterator[int]:
+def _port_numbers(spec: SetSpec, ports: tuple[Port, ...]) -> Iterator[int]:
     for port in ports:
         if port.name == spec.port_name and _has_protocol(port, spec.protocol):
             yield port.port
 
 
-def _has_protocol(port: EndpointPort, protocol: int) -> bool:
+def _has_protocol(port: Port, protocol: int) -> bool:
     try:
         return parse_protocol(port.protocol) == protocol
     except ValueError:

@@ -10,18 +10,29 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
+from tabinet.calc.autohosts import auto_host_endpoints, wanted
 from tabinet.calc.bgp import bgp_intent
 from tabinet.calc.bgp_nodes import RoutingFacts
 from tabinet.calc.configuration import is_ready, overlay
-from tabinet.calc.locals import build_endpoint, endpoint_labels, network_set_labels, network_set_profiles, programmable
-from tabinet.calc.messages import Member, PortMember, SetKind
-from tabinet.calc.policies import BUILT_IN_TIERS, PolicyFacts, arrange, describe_policy, translate_policy
-from tabinet.calc.profiles import BUILT_IN_PROFILES, translate_profile
-from tabinet.calc.replica import State
+from tabinet.calc.endpoints import (
+    build_endpoint,
+    build_host_endpoint,
+    endpoint_labels,
+    network_set_labels,
+    network_set_profiles,
+    programmable,
+    readable,
+    readable_nats,
+)
+from tabinet.calc.messages import ALL_HOSTS, ALL_POOLS, NAT_POOLS, Member, Nat, PortMember, SetKind, TierPolicies
+from tabinet.calc.policyfacts import BUILT_IN_TIERS, HOSTS, WORKLOADS, PolicyFacts, StagedPolicy, arrange, describe_policy, translate_policy
+from tabinet.calc.profiles import BUILT_IN_PROFILES, profile_key, translate_profile
+from tabinet.calc.replica import State, policies_of
+from tabinet.calc.reserved import node_memberships, pool_memberships
 from tabinet.calc.routing import confirmed
 from tabinet.calc.specs import SetSpec
 from tabinet.calc.translate import Translation
-from tabinet.lib.ip import parse_prefix
+from tabinet.lib.ip import Prefix
 from tabinet.model.keys import AffinityKey, Key, ResourceKey
 from tabinet.model.protocols import parse_protocol
 from tabinet.model.resources import (
@@ -33,12 +44,18 @@ from tabinet.model.resources import (
     FelixConfiguration,
     GlobalNetworkPolicy,
     GlobalNetworkSet,
+    HostEndpoint,
+    HostEndpointPort,
     IPPool,
+    KubeControllersConfiguration,
     NetworkPolicy,
     NetworkSet,
     Node,
     Profile,
     ProfileSpec,
+    StagedGlobalNetworkPolicy,
+    StagedKubernetesNetworkPolicy,
+    StagedNetworkPolicy,
     Tier,
     WorkloadEndpoint,
 )
@@ -51,27 +68,69 @@ Resources = Mapping[Key, tuple[object, int]]
 def recompute(resources: Resources, hosts: frozenset[str]) -> State:
     """All that the dataplanes and BGP daemons of these hosts shall know."""
     state = State()
+    resources = _with_automatic(resources)
     policies = _policies(resources)
     tiers = dict(BUILT_IN_TIERS) | {key.name: value.spec for key, value in _of(resources, Tier)}
     translations: dict[ResourceKey, Translation] = {}
-    for key, (revision, endpoint) in _endpoints(resources, hosts).items():
+
+    def selecting(key: ResourceKey) -> list[PolicyFacts]:
         labels = _effective(resources, *_own(key, resources[key][0]))
-        selecting = [facts for facts, _ in policies.values() if facts.scope is not None and matches(facts.scope, labels)]
-        ingress, egress = arrange(selecting, tiers, "Ingress"), arrange(selecting, tiers, "Egress")
-        state.endpoints[key] = (revision, build_endpoint(endpoint.spec, ingress, egress))
-        for used in {name for tier in (*ingress, *egress) for name in tier.policies}:
+        return [facts for facts, _ in policies.values() if facts.scope is not None and matches(facts.scope, labels)]
+
+    def use(parts: dict[str, tuple[TierPolicies, ...]], profiles: tuple[str, ...]) -> None:
+        for used in {name for part in parts.values() for tier in part for name in tier.policies}:
             translations[used] = translate_policy(*policies[used])
             state.policies[used] = translations[used].policy
-        for name in endpoint.spec.profiles:
+        for name in profiles:
             profile = _profile(resources, name)
             if profile is not None:
-                translations[ResourceKey("Profile", name)] = translate_profile(name, profile)
-                state.profiles[name] = translations[ResourceKey("Profile", name)].policy
+                translations[profile_key(name)] = translate_profile(name, profile)
+                state.profiles[name] = translations[profile_key(name)].policy
+
+    taken: dict[str, set[Prefix]] = {host: set() for host in hosts}
+    for key, (revision, endpoint) in _endpoints(resources, hosts).items():
+        parts = arrange(selecting(key), tiers, WORKLOADS)
+        use(parts, endpoint.spec.profiles)
+        state.endpoints[key] = (revision, build_endpoint(endpoint.spec, parts, _own_nats(endpoint, taken[endpoint.spec.node])))
+    for key, (revision, host_endpoint) in _host_endpoints(resources, hosts).items():
+        parts = arrange(selecting(key), tiers, HOSTS)
+        use(parts, host_endpoint.spec.profiles)
+        state.host_endpoints[key] = (revision, build_host_endpoint(host_endpoint.spec, parts))
     for translation in translations.values():
         for set_id, spec in translation.specs.items():
             state.sets[set_id] = (spec.kind, frozenset(_members(resources, spec)))
+    _add_reserved_sets(state, resources)
     _add_routing(state, resources, hosts)
     return state
+
+
+def staged_endpoints(resources: Resources, hosts: frozenset[str]) -> dict[ResourceKey, set[ResourceKey]]:
+    """By staged policy: the programmed endpoints that it would police, or police no more if it shall delete."""
+    state = recompute(resources, hosts)
+    tiers = dict(BUILT_IN_TIERS) | {key.name: value.spec for key, value in _of(resources, Tier)}
+    resources = _with_automatic(resources)
+    programmed = {key: (WORKLOADS, policies_of(each)) for key, (_, each) in state.endpoints.items()}
+    programmed |= {key: (HOSTS, policies_of(each)) for key, (_, each) in state.host_endpoints.items()}
+    found: dict[ResourceKey, set[ResourceKey]] = {}
+    for key, value in _staged(resources):
+        facts = describe_policy(key, value)
+        concerned = ResourceKey(key.kind.removeprefix("Staged"), key.name, key.namespace)
+        deletes = value.spec.staged_action == "Delete"
+        found[key] = set()
+        for endpoint, (parts, enforced) in programmed.items():
+            labels = _effective(resources, *_own(endpoint, resources[endpoint][0]))
+            selects = facts.tier in tiers and facts.scope is not None and matches(facts.scope, labels)
+            if concerned in enforced if deletes else selects and any(belongs(facts) for belongs in parts.values()):
+                found[key].add(endpoint)
+    return found
+
+
+def _staged(resources: Resources) -> list[tuple[ResourceKey, StagedPolicy]]:
+    found: list[tuple[ResourceKey, StagedPolicy]] = []
+    found.extend(_of(resources, StagedNetworkPolicy))
+    found.extend(_of(resources, StagedGlobalNetworkPolicy))
+    found.extend(_of(resources, StagedKubernetesNetworkPolicy))
+    return found
 
 
 T = TypeVar("T")
@@ -83,14 +142,26 @@ def _of(resources: Resources, kind: type[T]) -> list[tuple[ResourceKey, T]]:
 
 
 def _policies(resources: Resources) -> dict[ResourceKey, tuple[PolicyFacts, NetworkPolicy | GlobalNetworkPolicy]]:
+    """The policies that are enforced; what is only staged does not count."""
     found: list[tuple[ResourceKey, NetworkPolicy | GlobalNetworkPolicy]] = []
     found.extend(_of(resources, NetworkPolicy))
     found.extend(_of(resources, GlobalNetworkPolicy))
     return {key: (describe_policy(key, value), value) for key, value in found}
 
 
+def _with_automatic(resources: Resources) -> Resources:
+    """The resources, and the automatic host endpoints whose names no resource has."""
+    configuration, _ = resources.get(ResourceKey("KubeControllersConfiguration", "default"), (None, 0))
+    asked = wanted(configuration if isinstance(configuration, KubeControllersConfiguration) else None)
+    automatic: dict[Key, tuple[object, int]] = {}
+    for key, node in sorted(_of(resources, Node), key=lambda item: item[0]):
+        for name, endpoint in auto_host_endpoints(asked, key.name, node).items():
+            automatic.setdefault(ResourceKey("HostEndpoint", name), (endpoint, resources[key][1]))
+    return {**automatic, **resources}
+
+
 def _endpoints(resources: Resources, hosts: frozenset[str]) -> dict[ResourceKey, tuple[int, WorkloadEndpoint]]:
-    """The endpoints to be programmed: of those that claim one interface, the one with the smallest key."""
+    """The endpoints to be programmed, by key: of those that claim one interface, the one with the smallest key."""
     found: dict[ResourceKey, tuple[int, WorkloadEndpoint]] = {}
     taken: set[tuple[str, str]] = set()
     for key, value in sorted(_of(resources, WorkloadEndpoint), key=lambda item: item[0]):
@@ -99,6 +170,26 @@ def _endpoints(resources: Resources, hosts: frozenset[str]) -> dict[ResourceKey,
             taken.add(place)
             found[key] = (resources[key][1], value)
     return found
+
+
+def _host_endpoints(resources: Resources, hosts: frozenset[str]) -> dict[ResourceKey, tuple[int, HostEndpoint]]:
+    """Likewise; those that only name addresses take no interface from others."""
+    found: dict[ResourceKey, tuple[int, HostEndpoint]] = {}
+    taken: set[tuple[str, str]] = set()
+    for key, value in sorted(_of(resources, HostEndpoint), key=lambda item: item[0]):
+        place = (value.spec.node, value.spec.interface_name)
+        if value.spec.node in hosts and programmable(value.spec) and place not in taken:
+            if value.spec.interface_name:
+                taken.add(place)
+            found[key] = (resources[key][1], value)
+    return found
+
+
+def _own_nats(endpoint: WorkloadEndpoint, taken: set[Prefix]) -> list[Nat]:
+    """The floating addresses that no endpoint with a smaller key has on the host."""
+    own = [nat for address, nat in readable_nats(endpoint.spec).items() if address not in taken]
+    taken.update(nat.external for nat in own)
+    return own
 
 
 def _profile(resources: Resources, name: str) -> ProfileSpec | None:
@@ -110,6 +201,8 @@ def _own(key: ResourceKey, value: object) -> tuple[dict[str, str], tuple[str, ..
     """Own labels and profiles of an endpoint or network set."""
     if isinstance(value, WorkloadEndpoint):
         return endpoint_labels(key, value), value.spec.profiles
+    if isinstance(value, HostEndpoint):
+        return value.metadata.labels, value.spec.profiles
     assert isinstance(value, NetworkSet | GlobalNetworkSet)
     return network_set_labels(key, value.metadata.labels), network_set_profiles(key)
 
@@ -125,28 +218,42 @@ def _effective(resources: Resources, own: dict[str, str], profiles: tuple[str, .
 
 def _members(resources: Resources, spec: SetSpec) -> Iterator[Member]:
     for key, (value, _) in resources.items():
-        if not isinstance(key, ResourceKey) or not isinstance(value, WorkloadEndpoint | NetworkSet | GlobalNetworkSet):
+        if not isinstance(key, ResourceKey) or not isinstance(value, WorkloadEndpoint | HostEndpoint | NetworkSet | GlobalNetworkSet):
             continue
         if not matches(spec.selector.root, _effective(resources, *_own(key, value))):
             continue
-        texts = value.spec.ip_networks if isinstance(value, WorkloadEndpoint) else value.spec.nets
-        ports = value.spec.ports if isinstance(value, WorkloadEndpoint) else ()
-        for text in texts:
-            try:
-                prefix = parse_prefix(text)
-            except ValueError:
-                continue
+        for prefix in readable(_nets(value)):
             if spec.kind is SetKind.NETS:
                 yield prefix
-            else:
-                yield from (PortMember(prefix, spec.protocol, port.port) for port in ports if _named(port, spec))
+            elif isinstance(value, WorkloadEndpoint | HostEndpoint):
+                yield from (PortMember(prefix, spec.protocol, port.port) for port in value.spec.ports if _named(port, spec))
 
 
-def _named(port: EndpointPort, spec: SetSpec) -> bool:
+def _nets(value: WorkloadEndpoint | HostEndpoint | NetworkSet | GlobalNetworkSet) -> tuple[str, ...]:
+    match value:
+        case WorkloadEndpoint():
+            return value.spec.ip_networks
+        case HostEndpoint():
+            return value.spec.expected_ips
+        case _:
+            return value.spec.nets
+
+
+def _named(port: EndpointPort | HostEndpointPort, spec: SetSpec) -> bool:
     try:
         return port.name == spec.port_name and parse_protocol(port.protocol) == spec.protocol
     except ValueError:
         return False
+
+
+def _add_reserved_sets(state: State, resources: Resources) -> None:
+    members: dict[str, set[Member]] = {ALL_POOLS: set(), NAT_POOLS: set(), ALL_HOSTS: set()}
+    brought = [pool_memberships(pool) for _, pool in _of(resources, IPPool)] + [node_memberships(node) for _, node in _of(resources, Node)]
+    for memberships in brought:
+        for set_id, prefixes in memberships.items():
+            members[set_id] |= prefixes
+    for set_id, reserved in members.items():
+        state.sets[set_id] = (SetKind.NETS, frozenset(reserved))
 
 
 def _add_routing(state: State, resources: Resources, hosts: frozenset[str]) -> None:

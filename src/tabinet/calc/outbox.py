@@ -8,9 +8,8 @@ comes at the next call, after additions that it may by then depend on. O(what di
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from tabinet.calc.members import ActiveSet
 from tabinet.calc.messages import (
     BgpIntent,
     BgpUpdate,
@@ -18,6 +17,9 @@ from tabinet.calc.messages import (
     Endpoint,
     EndpointRemove,
     EndpointUpdate,
+    HostEndpoint,
+    HostEndpointRemove,
+    HostEndpointUpdate,
     Member,
     Policy,
     PolicyRemove,
@@ -26,6 +28,7 @@ from tabinet.calc.messages import (
     ProfileUpdate,
     ReadyUpdate,
     SetDelta,
+    SetKind,
     SetRemove,
     SetUpdate,
     Update,
@@ -37,18 +40,20 @@ from tabinet.model.keys import ResourceKey
 class Outbox:
     """Everything that is to be told, with what was told."""
 
-    __slots__ = ("_changes", "_gone", "_new", "_told", "bgp", "config", "endpoints", "policies", "profiles", "ready")
+    __slots__ = ("_changes", "_gone", "_new", "_told", "bgp", "config", "endpoints", "host_endpoints", "policies", "profiles", "ready")
 
     def __init__(self) -> None:
         self.policies: DeltaTracker[ResourceKey, Policy] = DeltaTracker()
         self.profiles: DeltaTracker[str, Policy] = DeltaTracker()
         self.endpoints: DeltaTracker[ResourceKey, tuple[int, Endpoint]] = DeltaTracker()
         """With the revision of the endpoint's resource."""
+        self.host_endpoints: DeltaTracker[ResourceKey, tuple[int, HostEndpoint]] = DeltaTracker()
+        """Likewise."""
         self.bgp: DeltaTracker[str, BgpIntent | None] = DeltaTracker()
         self.config: DeltaTracker[str, dict[str, object]] = DeltaTracker()
         self.ready: DeltaTracker[None, bool] = DeltaTracker()
-        self._new: dict[str, ActiveSet] = {}
-        """Sets to be told whole."""
+        self._new: dict[str, tuple[SetKind, Mapping[Member, int]]] = {}
+        """Sets to be told whole, with their members as they stand."""
         self._changes: dict[str, dict[Member, bool]] = {}
         """Of sets told before: members that came (True) and went (False)."""
         self._gone: dict[str, None] = {}
@@ -58,10 +63,10 @@ class Outbox:
 
     # --- sets -------------------------------------------------------------------------------------------------------
 
-    def on_set_activated(self, activated: ActiveSet) -> None:
-        """The set shall be known, with the members that it has when the message is made."""
-        self._new[activated.set_id] = activated
-        self._gone.pop(activated.set_id, None)
+    def on_set_activated(self, set_id: str, kind: SetKind, members: Mapping[Member, int]) -> None:
+        """The set shall be known, with those members that ``members`` holds when the message is made."""
+        self._new[set_id] = (kind, members)
+        self._gone.pop(set_id, None)
 
     def on_set_deactivated(self, set_id: str) -> None:
         """The set shall not be known."""
@@ -98,10 +103,10 @@ class Outbox:
         yield from self._rest()
 
     def _set_updates(self) -> Iterator[Update]:
-        for set_id, new in list(self._new.items()):
+        for set_id, (kind, members) in list(self._new.items()):
             del self._new[set_id]
             self._told.add(set_id)
-            yield SetUpdate(set_id, new.spec.kind, frozenset(new.members))
+            yield SetUpdate(set_id, kind, frozenset(members))
         for set_id, changes in list(self._changes.items()):
             del self._changes[set_id]
             if changes:
@@ -119,8 +124,14 @@ class Outbox:
         for key, (revision, endpoint) in self.endpoints.to_set():
             self.endpoints.set_actual(key, (revision, endpoint))
             yield EndpointUpdate(key, revision, endpoint)
+        for key, (revision, host_endpoint) in self.host_endpoints.to_set():
+            self.host_endpoints.set_actual(key, (revision, host_endpoint))
+            yield HostEndpointUpdate(key, revision, host_endpoint)
 
     def _removals(self) -> Iterator[Update]:
+        for key, _ in self.host_endpoints.to_delete():
+            self.host_endpoints.drop_actual(key)
+            yield HostEndpointRemove(key)
         for key, _ in self.endpoints.to_delete():
             self.endpoints.drop_actual(key)
             yield EndpointRemove(key)

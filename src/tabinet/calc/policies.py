@@ -1,152 +1,117 @@
-"""Policies and tiers: which policies select a label class, and in what order.
+"""``PolicyIndex``: which policies select an endpoint, arranged as the endpoint's message has them.
 
-Order (calico-v3): tiers by order, then name; in a tier policies by order, then name; what has no order comes last. A policy
-whose tier does not exist is not enforced. Policies with ``doNotTrack`` or ``preDNAT`` are for host endpoints and never apply to workload
-endpoints. A policy whose selector cannot be read selects nothing.
+In: policies (also staged ones) and tiers. Out: ``match`` of an endpoint's labels. Labels that agree in all that policies ask for get the
+same ``PolicyMatch``, and endpoints of one sort with the same match the same ``Arrangement``, so that a thousand alike cost as much as one;
+policies are counted as in use by arrangements, not by endpoints.
 
-Answers are remembered in the label class (``LabelClass.policies``); whoever changes a policy or tier forgets those that it touches.
-Pure. A class costs O(labels + policies that may match); a changed policy O(local classes).
+Filters early: a namespaced policy selects only endpoints of its own namespace, so those of namespaces that no local endpoint is in
+(``enter_namespace``, ``leave_namespace``) are put aside unread.
+
+Pure. A match costs O(labels + policies that may match), and once for labels alike; a changed policy O(local endpoints).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 
-import msgspec
-
-from tabinet.calc.labels import LabelClass
-from tabinet.calc.messages import Action, TierPolicies
-from tabinet.calc.scopes import policy_scope
+from tabinet.calc.messages import TierPolicies
+from tabinet.calc.policyfacts import BUILT_IN_TIERS, HOSTS, WORKLOADS, Parts, PolicyFacts, PolicyResource, arrange, describe_policy
 from tabinet.calc.sieve import Sieve
-from tabinet.calc.translate import Translation, translate
 from tabinet.errors import Problem
+from tabinet.lib.refcount import RefCounter
 from tabinet.model.keys import ResourceKey
-from tabinet.model.resources import GlobalNetworkPolicy, NetworkPolicy, Rule, TierSpec
-from tabinet.selector import Node, SelectorError, matches
+from tabinet.model.resources import TierSpec
+from tabinet.selector import Labels, Node, label_keys
+from tabinet.selector.evaluate import compile_tree
 
-PolicyResource = NetworkPolicy | GlobalNetworkPolicy
-Direction = Literal["Ingress", "Egress"]
-
-BUILT_IN_TIERS: Mapping[str, TierSpec] = {
-    "kube-admin": TierSpec(order=1_000, default_action="Pass"),
-    "default": TierSpec(order=1_000_000, default_action="Deny"),
-    "kube-baseline": TierSpec(order=10_000_000, default_action="Pass"),
-}
-"""Tiers that exist without a resource."""
-
-
-class PolicyFacts(msgspec.Struct, frozen=True):
-    """What decides where a policy applies, without its rules."""
-
-    key: ResourceKey
-    tier: str
-    order: float | None
-    scope: Node | None
-    """Which endpoints it selects; None when its selectors cannot be read."""
-    ingress: bool
-    egress: bool
-    workloads: bool
-    """It may apply to workload endpoints."""
-    problems: tuple[Problem, ...]
-
-    @property
-    def rank(self) -> tuple[bool, float, str, str, str]:
-        """Sorts the policies of a tier."""
-        return (self.order is None, self.order or 0.0, self.key.name, self.key.kind, self.key.namespace)
-
-    def applies(self, direction: Direction) -> bool:
-        """True when it polices workload endpoints in this direction."""
-        return self.workloads and (self.ingress if direction == "Ingress" else self.egress)
-
-
-def describe_policy(key: ResourceKey, resource: PolicyResource) -> PolicyFacts:
-    """Where the policy applies."""
-    spec = resource.spec
-    problems: tuple[Problem, ...] = ()
-    scope: Node | None = None
-    try:
-        scope = policy_scope(spec, key.namespace)
-    except SelectorError as error:
-        problems = (Problem(path="spec selectors", value=repr(error.text)[:80], allowed=str(error), source=str(key)),)
-    hosts_only = isinstance(resource, GlobalNetworkPolicy) and (resource.spec.do_not_track or resource.spec.pre_dnat)
-    return PolicyFacts(
-        key=key,
-        tier=spec.tier or "default",
-        order=spec.order,
-        scope=scope,
-        ingress="Ingress" in spec.types if spec.types else True,
-        egress="Egress" in spec.types if spec.types else bool(spec.egress),
-        workloads=not hosts_only,
-        problems=problems,
-    )
-
-
-def translate_policy(facts: PolicyFacts, resource: PolicyResource) -> Translation:
-    """The policy's rules as messages; those of a direction that it does not police are left out."""
-    ingress: tuple[Rule, ...] = resource.spec.ingress if facts.ingress else ()
-    egress: tuple[Rule, ...] = resource.spec.egress if facts.egress else ()
-    return translate(ingress, egress, facts.key.namespace, str(facts.key))
-
-
-def tier_rank(name: str, tier: TierSpec) -> tuple[bool, float, str]:
-    """Sorts tiers."""
-    return (tier.order is None, tier.order or 0.0, name)
-
-
-def arrange(policies: Iterable[PolicyFacts], tiers: Mapping[str, TierSpec], direction: Direction) -> tuple[TierPolicies, ...]:
-    """Of policies that select an endpoint, those that police it in this direction, by tier and in order."""
-    by_tier: dict[str, list[PolicyFacts]] = {}
-    for facts in policies:
-        if facts.tier in tiers and facts.applies(direction):
-            by_tier.setdefault(facts.tier, []).append(facts)
-    return tuple(
-        TierPolicies(
-            tier=name,
-            # Anything but Pass denies: fails closed.
-            default_action=Action.PASS if tiers[name].default_action == "Pass" else Action.DENY,
-            policies=tuple(facts.key for facts in sorted(by_tier[name], key=lambda facts: facts.rank)),
-        )
-        for name in sorted(by_tier, key=lambda name: tier_rank(name, tiers[name]))
-    )
+MEMO_LIMIT = 10_000
+"""Remembered matches are forgotten beyond this many: labels that differ for every endpoint would fill the memory."""
 
 
 @dataclass(slots=True, eq=False)
 class PolicyEntry:
-    """A policy, and how many local endpoints it polices."""
+    """A policy that may select local endpoints."""
 
     facts: PolicyFacts
     resource: PolicyResource
+    selects: Callable[[Labels], bool]
     users: int = 0
+    """Arrangements in use that enforce it."""
 
 
-class PolicyMatch(msgspec.Struct, frozen=True):
-    """The answer for one label class."""
+@dataclass(slots=True, eq=False)
+class Arrangement:
+    """The policies of endpoints of one sort that have the same match."""
+
+    parts: dict[str, tuple[TierPolicies, ...]]
+    """By field of the endpoint's message."""
+    enforced: tuple[PolicyEntry, ...]
+    """The policies in ``parts``, each once."""
+    staged: tuple[PolicyEntry, ...]
+    """Those that would be in one of the parts if they were not only staged."""
+    users: int = 0
+    """Local endpoints."""
+
+
+@dataclass(slots=True, eq=False)
+class PolicyMatch:
+    """What is known of endpoints with labels that policies cannot tell apart."""
 
     selected_by: frozenset[PolicyEntry]
     """Every policy whose selector matches."""
-    enforced: tuple[PolicyEntry, ...]
-    """Those of them in ``ingress`` or ``egress``, each once."""
-    ingress: tuple[TierPolicies, ...]
-    egress: tuple[TierPolicies, ...]
+    workloads: Arrangement | None = None
+    hosts: Arrangement | None = None
 
 
+@dataclass(slots=True)
 class PolicyIndex:
     """All policies and tiers."""
 
-    __slots__ = ("_by_tier", "_sieve", "_tiers", "entries", "troubled")
+    entries: dict[ResourceKey, PolicyEntry] = field(default_factory=dict)
+    """Without those that were put aside."""
+    unread: dict[ResourceKey, PolicyResource | None] = field(default_factory=dict)
+    """Policies that changed and were not looked at yet; None: gone."""
+    _tiers: dict[str, TierSpec] = field(default_factory=lambda: dict(BUILT_IN_TIERS))
+    _sieve: Sieve[PolicyEntry] = field(default_factory=Sieve)
+    _asked: RefCounter[str] = field(default_factory=RefCounter)
+    """The label keys that selectors ask for."""
+    _memo: dict[tuple[tuple[str, str], ...], PolicyMatch] = field(default_factory=dict)
+    _by_namespace: dict[str, dict[ResourceKey, PolicyResource]] = field(default_factory=dict)
+    """Namespaced policies, also those that were put aside."""
+    _namespaces: RefCounter[str] = field(default_factory=RefCounter)
+    """Namespaces of local endpoints."""
 
-    def __init__(self) -> None:
-        self.entries: dict[ResourceKey, PolicyEntry] = {}
-        self.troubled: dict[ResourceKey, tuple[Problem, ...]] = {}
-        """Problems of policies that cannot be read."""
-        self._tiers: dict[str, TierSpec] = dict(BUILT_IN_TIERS)
-        self._by_tier: dict[str, dict[ResourceKey, None]] = {}
-        self._sieve: Sieve[PolicyEntry] = Sieve()
+    # --- what changes -----------------------------------------------------------------------------------------------
+
+    def put(self, key: ResourceKey, resource: PolicyResource | None) -> None:
+        """The policy is this now (None: gone); it counts once ``read``, if it has to be read at all."""
+        if key.namespace:
+            of_namespace = self._by_namespace.setdefault(key.namespace, {})
+            if resource is not None:
+                of_namespace[key] = resource
+            else:
+                of_namespace.pop(key, None)
+                if not of_namespace:
+                    del self._by_namespace[key.namespace]
+            if key.namespace not in self._namespaces and key not in self.entries:
+                self.unread.pop(key, None)
+                return
+        self.unread[key] = resource
+
+    def enter_namespace(self, namespace: str) -> None:
+        """One more local endpoint is in the namespace."""
+        if self._namespaces.add(namespace):
+            self.unread.update(self._by_namespace.get(namespace, {}))
+
+    def leave_namespace(self, namespace: str) -> None:
+        """One local endpoint less is in the namespace."""
+        if self._namespaces.drop(namespace):
+            # Reading them puts them aside.
+            self.unread.update(self._by_namespace.get(namespace, {}))
 
     def set_tier(self, name: str, tier: TierSpec | None) -> bool:
-        """The tier is this now (None: its resource is gone); True when that changes how policies apply."""
+        """The tier is this now (None: its resource is gone); True when that changes how policies apply, so that all matches are void."""
         now = BUILT_IN_TIERS.get(name) if tier is None else TierSpec(order=tier.order, default_action=tier.default_action)
         if now == self._tiers.get(name):
             return False
@@ -154,75 +119,92 @@ class PolicyIndex:
             del self._tiers[name]
         else:
             self._tiers[name] = now
+        self._memo.clear()
         return True
 
-    def set_policy(self, key: ResourceKey, resource: PolicyResource | None, asked: Iterable[LabelClass]) -> list[LabelClass]:
-        """The policy is this now (None: gone); gives those of the classes ``asked`` whose answer had to be forgotten."""
+    def read(self, key: ResourceKey, resource: PolicyResource | None) -> tuple[PolicyEntry | None, PolicyEntry | None]:
+        """The policy, which was ``unread``, counts; gives what was known of it before and what is now: twice the same where only its
+        rules changed. Matches that have the old one, or lack the new one, are void."""
         old = self.entries.get(key)
-        facts = None if resource is None else describe_policy(key, resource)
-        if old is not None and facts is not None and resource is not None and old.facts == facts:
-            # Only the rules differ: it applies where it did.
+        aside = bool(key.namespace) and key.namespace not in self._namespaces
+        facts = None if resource is None or aside else describe_policy(key, resource)
+        if facts is None or resource is None:
+            if old is not None:
+                self._forget(old)
+            return old, None
+        if old is not None and old.facts == facts:
             old.resource = resource
-            return []
+            return old, old
         if old is not None:
             self._forget(old)
-        new = None
-        if facts is not None and resource is not None:
-            new = PolicyEntry(facts, resource)
-            self._file(new)
-        touched = []
-        for each in asked:
-            match = each.policies
-            if match is None:
-                continue
-            was = old is not None and old in match.selected_by
-            now = new is not None and new.facts.scope is not None and matches(new.facts.scope, each.labels)
-            if was or now:
-                each.policies = None
-                touched.append(each)
-        return touched
+        new = PolicyEntry(facts, resource, _nothing if facts.scope is None else compile_tree(facts.scope))
+        self.entries[key] = new
+        if facts.scope is not None:
+            self._file(new, facts.scope)
+        return old, new
 
-    def _file(self, new: PolicyEntry) -> None:
-        facts = new.facts
-        self.entries[facts.key] = new
-        self._by_tier.setdefault(facts.tier, {})[facts.key] = None
-        if facts.problems:
-            self.troubled[facts.key] = facts.problems
-        if facts.scope is not None and facts.workloads:
-            self._sieve.add(new, facts.scope)
+    def _file(self, new: PolicyEntry, scope: Node) -> None:
+        self._sieve.add(new, scope)
+        for label in label_keys(scope):
+            self._asked.add(label)
+        self._memo.clear()
 
     def _forget(self, old: PolicyEntry) -> None:
-        key = old.facts.key
-        del self.entries[key]
-        self.troubled.pop(key, None)
-        self._sieve.discard(old)
-        of_tier = self._by_tier[old.facts.tier]
-        del of_tier[key]
-        if not of_tier:
-            del self._by_tier[old.facts.tier]
+        del self.entries[old.facts.key]
+        scope = old.facts.scope
+        if scope is not None:
+            self._sieve.discard(old)
+            for label in label_keys(scope):
+                self._asked.drop(label)
+            self._memo.clear()
 
-    def match(self, of: LabelClass) -> PolicyMatch:
-        """The policies of the class; remembered until something that they depend on changes."""
-        found = of.policies
+    # --- what follows -----------------------------------------------------------------------------------------------
+
+    def match(self, labels: dict[str, str]) -> PolicyMatch:
+        """The policies that select an endpoint with these labels."""
+        asked = self._asked
+        projection = tuple([pair for pair in labels.items() if pair[0] in asked])
+        found = self._memo.get(projection)
         if found is None:
-            labels = of.labels
-            selected = [
-                each for each in self._sieve.candidates(labels) if each.facts.scope is not None and matches(each.facts.scope, labels)
-            ]
-            facts = [each.facts for each in selected]
-            ingress = arrange(facts, self._tiers, "Ingress")
-            egress = arrange(facts, self._tiers, "Egress")
-            used = dict.fromkeys(key for tier in (*ingress, *egress) for key in tier.policies)
-            found = PolicyMatch(frozenset(selected), tuple(self.entries[key] for key in used), ingress, egress)
-            of.policies = found
+            if len(self._memo) >= MEMO_LIMIT:
+                self._memo.clear()
+            found = PolicyMatch(frozenset([each for each in self._sieve.candidates(labels) if each.selects(labels)]))
+            self._memo[projection] = found
         return found
 
-    def problems(self) -> list[Problem]:
-        """Policies that cannot be read, or whose tier does not exist. O(those)."""
-        found = [problem for problems in self.troubled.values() for problem in problems]
-        for name, keys in self._by_tier.items():
-            if name not in self._tiers:
-                found.extend(
-                    Problem(path="spec.tier", value=repr(name), allowed="the name of a tier that exists", source=str(key)) for key in keys
-                )
-        return found
+    def for_workloads(self, match: PolicyMatch) -> Arrangement:
+        """The match's policies as workload endpoints have them."""
+        if match.workloads is None:
+            match.workloads = self._arrange(match.selected_by, WORKLOADS)
+        return match.workloads
+
+    def for_hosts(self, match: PolicyMatch) -> Arrangement:
+        """The match's policies as host endpoints have them."""
+        if match.hosts is None:
+            match.hosts = self._arrange(match.selected_by, HOSTS)
+        return match.hosts
+
+    def _arrange(self, selected: Iterable[PolicyEntry], parts: Parts) -> Arrangement:
+        arranged = arrange([each.facts for each in selected], self._tiers, parts)
+        used = dict.fromkeys(key for tiers in arranged.values() for tier in tiers for key in tier.policies)
+        staged = [each for each in selected if each.facts.staged and each.facts.tier in self._tiers and _wanted(each.facts, parts)]
+        staged.sort(key=lambda entry: entry.facts.key)
+        return Arrangement(arranged, tuple([self.entries[key] for key in used]), tuple(staged))
+
+    def problems(self) -> Iterator[Problem]:
+        """What is wrong with policies that may select local endpoints, apart from their rules. O(those policies)."""
+        for entry in self.entries.values():
+            facts = entry.facts
+            yield from facts.problems
+            if facts.tier not in self._tiers:
+                allowed = "the name of a tier that exists; until then this policy is not enforced"
+                yield Problem(path="spec.tier", value=repr(facts.tier), allowed=allowed, source=str(facts.key))
+
+
+def _wanted(facts: PolicyFacts, parts: Parts) -> bool:
+    return any(belongs(facts) for belongs in parts.values())
+
+
+def _nothing(labels: Labels) -> bool:
+    """The selector of a policy whose selectors cannot be read."""
+    return False

@@ -9,12 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tabinet.calc.messages import (
+    ALL_HOSTS,
+    ALL_POOLS,
+    NAT_POOLS,
     BgpIntent,
     BgpUpdate,
     ConfigUpdate,
     Endpoint,
     EndpointRemove,
     EndpointUpdate,
+    HostEndpoint,
+    HostEndpointRemove,
+    HostEndpointUpdate,
     Member,
     Policy,
     PolicyRemove,
@@ -40,9 +46,15 @@ class State:
     profiles: dict[str, Policy] = field(default_factory=dict)
     endpoints: dict[ResourceKey, tuple[int, Endpoint]] = field(default_factory=dict)
     """With the revision of the endpoint's resource."""
+    host_endpoints: dict[ResourceKey, tuple[int, HostEndpoint]] = field(default_factory=dict)
+    """Likewise; of an automatic one the revision of its Node."""
     bgp: dict[str, BgpIntent | None] = field(default_factory=dict)
     config: dict[str, dict[str, object]] = field(default_factory=dict)
     ready: bool | None = None
+
+
+RESERVED_SETS = frozenset((ALL_POOLS, NAT_POOLS, ALL_HOSTS))
+"""Sets that are told at the beginning and stay."""
 
 
 class BrokenPromise(AssertionError):
@@ -70,25 +82,43 @@ class Replica:
                 state.policies[key] = policy
             case PolicyRemove(key):
                 for name, (_, endpoint) in state.endpoints.items():
-                    _require(key not in _policies_of(endpoint), f"{key} removed while {name} names it")
+                    _require(key not in policies_of(endpoint), f"{key} removed while {name} names it")
+                for name, (_, host_endpoint) in state.host_endpoints.items():
+                    _require(key not in policies_of(host_endpoint), f"{key} removed while {name} names it")
                 _require(state.policies.pop(key, None) is not None, f"{key} removed, but never told")
             case ProfileUpdate(name, policy):
                 self._require_sets(name, policy)
                 state.profiles[name] = policy
             case ProfileRemove(name):
                 _require(state.profiles.pop(name, None) is not None, f"profile {name} removed, but never told")
-            case EndpointUpdate(key, revision, endpoint):
-                for policy_key in _policies_of(endpoint):
-                    _require(policy_key in state.policies, f"{key} names {policy_key}, which was not told")
-                state.endpoints[key] = (revision, endpoint)
-            case EndpointRemove(key):
-                _require(state.endpoints.pop(key, None) is not None, f"{key} removed, but never told")
+            case EndpointUpdate() | EndpointRemove() | HostEndpointUpdate() | HostEndpointRemove():
+                self._apply_endpoint(update)
             case BgpUpdate(host, intent):
                 state.bgp[host] = intent
             case ConfigUpdate(host, parameters):
                 state.config[host] = parameters
             case ReadyUpdate(ready):
                 state.ready = ready
+
+    def _apply_endpoint(self, update: EndpointUpdate | EndpointRemove | HostEndpointUpdate | HostEndpointRemove) -> None:
+        state = self.state
+        match update:
+            case EndpointUpdate(key, revision, endpoint):
+                self._require_policies(key, endpoint)
+                _require(len({nat.external for nat in endpoint.nats}) == len(endpoint.nats), f"{key} has an external address twice")
+                _require(all(nat.internal in endpoint.nets for nat in endpoint.nats), f"{key} translates to an address that it has not")
+                state.endpoints[key] = (revision, endpoint)
+            case EndpointRemove(key):
+                _require(state.endpoints.pop(key, None) is not None, f"{key} removed, but never told")
+            case HostEndpointUpdate(key, revision, host_endpoint):
+                self._require_policies(key, host_endpoint)
+                state.host_endpoints[key] = (revision, host_endpoint)
+            case HostEndpointRemove(key):
+                _require(state.host_endpoints.pop(key, None) is not None, f"{key} removed, but never told")
+
+    def _require_policies(self, key: ResourceKey, endpoint: Endpoint | HostEndpoint) -> None:
+        for policy_key in policies_of(endpoint):
+            _require(policy_key in self.state.policies, f"{key} names {policy_key}, which was not told")
 
     def _apply_set(self, update: SetUpdate | SetDelta | SetRemove) -> None:
         sets = self.state.sets
@@ -103,6 +133,7 @@ class Replica:
                 _require(removed <= members, f"set {set_id} lacks some of what is removed")
                 sets[set_id] = (kind, (members | added) - removed)
             case SetRemove(set_id):
+                _require(set_id not in RESERVED_SETS, f"reserved set {set_id} removed")
                 for name, policy in [*self.state.policies.items(), *self.state.profiles.items()]:
                     _require(set_id not in set_kinds(policy), f"set {set_id} removed while {name} names it")
                 _require(sets.pop(set_id, None) is not None, f"set {set_id} removed, but never told")
@@ -123,8 +154,13 @@ def set_kinds(policy: Policy) -> dict[str, SetKind]:
     return kinds
 
 
-def _policies_of(endpoint: Endpoint) -> set[ResourceKey]:
-    return {key for tier in (*endpoint.ingress, *endpoint.egress) for key in tier.policies}
+def policies_of(endpoint: Endpoint | HostEndpoint) -> set[ResourceKey]:
+    """The policies that an endpoint names."""
+    parts = [endpoint.ingress, endpoint.egress]
+    if isinstance(endpoint, HostEndpoint):
+        parts += [endpoint.forward_ingress, endpoint.forward_egress, endpoint.pre_dnat]
+        parts += [endpoint.untracked_ingress, endpoint.untracked_egress]
+    return {key for tiers in parts for tier in tiers for key in tier.policies}
 
 
 def _require(promise: bool, broken: str) -> None:

@@ -13,8 +13,25 @@ Pure. Every function raises ``SelectorError`` for a text that is no selector.
 
 from __future__ import annotations
 
+import functools
+
 from tabinet.model.resources import EntityRule, GlobalNetworkPolicySpec, NetworkPolicySpec
-from tabinet.selector import All, Eq, Global, Has, Leaf, Node, Not, conjunction, membership, parse_tree, rewrite, with_key_prefix
+from tabinet.selector import (
+    All,
+    Eq,
+    Global,
+    Has,
+    Leaf,
+    Node,
+    Not,
+    Selector,
+    conjunction,
+    from_tree,
+    membership,
+    parse,
+    rewrite,
+    with_key_prefix,
+)
 
 NAMESPACE = "projectcalico.org/namespace"
 SERVICE_ACCOUNT = "projectcalico.org/serviceaccount"
@@ -31,32 +48,43 @@ def policy_scope(spec: NetworkPolicySpec, namespace: str) -> Node:
     elif isinstance(spec, GlobalNetworkPolicySpec) and spec.namespace_selector:
         terms.append(_namespaces(spec.namespace_selector))
     if spec.service_account_selector:
-        accounts = with_key_prefix(parse_tree(spec.service_account_selector), SERVICE_ACCOUNT_PREFIX)
+        accounts = with_key_prefix(_tree(spec.service_account_selector), SERVICE_ACCOUNT_PREFIX)
         terms.append(accounts if namespace else rewrite(accounts, _any_account))
-    terms.append(parse_tree(spec.selector))
+    terms.append(_tree(spec.selector))
     return _narrowed(terms)
 
 
-def side_scope(side: EntityRule, namespace: str) -> Node | None:
+def side_scope(side: EntityRule, namespace: str) -> Selector | None:
     """Whom a rule's source or destination means by labels; ``None`` when it does not select by labels."""
-    terms: list[Node] = []
     accounts = side.service_accounts
-    by_account = accounts is not None and bool(accounts.selector or accounts.names)
-    if side.namespace_selector:
-        terms.append(_namespaces(side.namespace_selector))
-    elif namespace and (side.selector or side.not_selector or by_account):
+    names, by_account = ((), "") if accounts is None else (accounts.names, accounts.selector)
+    limited = bool(side.selector or side.not_selector or names or by_account)
+    return _side_scope(side.selector, side.namespace_selector, names, by_account, namespace if limited else "")
+
+
+@functools.lru_cache(maxsize=65536)
+def _side_scope(selector: str, namespaces: str, accounts: tuple[str, ...], by_account: str, namespace: str) -> Selector | None:
+    # Remembered, because the rules of many policies say the same, and because making a selector costs more than all else about a rule.
+    terms: list[Node] = []
+    if namespaces:
+        terms.append(_namespaces(namespaces))
+    elif namespace:
         terms.append(Eq(NAMESPACE, namespace))
-    if accounts is not None and accounts.selector:
-        terms.append(with_key_prefix(parse_tree(accounts.selector), SERVICE_ACCOUNT_PREFIX))
-    if accounts is not None and accounts.names:
-        terms.append(membership(SERVICE_ACCOUNT, accounts.names))
-    if side.selector:
-        terms.append(parse_tree(side.selector))
-    return _narrowed(terms) if terms else None
+    if by_account:
+        terms.append(with_key_prefix(_tree(by_account), SERVICE_ACCOUNT_PREFIX))
+    if accounts:
+        terms.append(membership(SERVICE_ACCOUNT, accounts))
+    if selector:
+        terms.append(_tree(selector))
+    return from_tree(_narrowed(terms)) if terms else None
+
+
+def _tree(text: str) -> Node:
+    return parse(text).root
 
 
 def _namespaces(text: str) -> Node:
-    return rewrite(with_key_prefix(parse_tree(text), NAMESPACE_PREFIX), _any_namespace)
+    return rewrite(with_key_prefix(_tree(text), NAMESPACE_PREFIX), _any_namespace)
 
 
 def _any_namespace(leaf: Leaf) -> Node:

@@ -3,15 +3,23 @@
 In: rules of a policy or profile. Out: the ``Policy`` message, the sets that it names, and what could not be enforced. Pure;
 O(size of the rules).
 
-Fails closed. What cannot be understood among things of which *any* may match (nets, ports) is left out, and a rule that has nothing
-left there matches nothing, so it is dropped. What cannot be understood among things that must *not* match is left out of a Deny
-rule, which then denies more, and drops any other rule. So does a match on HTTP, which a packet filter cannot see. A rule with
-``services`` is dropped: services are not known here.
+Fails closed, and reports every case:
+
+- A Deny rule goes without what cannot be understood, so that it denies *more*: the whole match on protocol, nets, ports, selector or
+  whatever it is.
+- Any other rule with something that cannot be understood is dropped, so that it neither allows nor passes. Only of things of which any may
+  match (nets, ports) a bad one is left out, as long as a good one is left.
+
+Two matches are never understood here. HTTP: a packet filter does not see it. Services: Services are resources of Kubernetes' API, of which
+this store holds none, so that nobody knows their addresses. So an Allow, Pass or Log rule with ``services`` matches nothing, as
+if the service had no endpoints, and a Deny rule with ``services`` denies what the rest of the rule matches, *whatever the address*: a rule
+that shall keep traffic away must not let it through because it could not be read. That is drastic, and meant to be noticed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import msgspec
 
@@ -23,7 +31,9 @@ from tabinet.lib.ip import Prefix, parse_prefix
 from tabinet.model import resources as written
 from tabinet.model.ports import NamedPort, parse_port
 from tabinet.model.protocols import TCP, WITH_PORTS, parse_protocol
-from tabinet.selector import Selector, SelectorError, from_tree, parse
+from tabinet.selector import Selector, SelectorError, parse
+
+T = TypeVar("T")
 
 
 class Translation(msgspec.Struct, frozen=True):
@@ -36,60 +46,89 @@ class Translation(msgspec.Struct, frozen=True):
 
 
 class _Unmatchable(Exception):
-    """The rule can match nothing, or must not: it is dropped."""
+    """Part of a rule cannot be understood, and was reported."""
 
 
 def translate(ingress: Sequence[written.Rule], egress: Sequence[written.Rule], namespace: str, source: str) -> Translation:
     """The rules as messages. ``namespace`` is that of a NetworkPolicy, else empty; ``source`` names the resource in problems."""
-    translator = _Translator(namespace, source)
-    policy = Policy(translator.rules("ingress", ingress), translator.rules("egress", egress))
-    return Translation(policy, translator.specs, tuple(translator.problems))
+    specs: dict[str, SetSpec] = {}
+    problems: list[Problem] = []
+
+    def translated(direction: str, rules: Sequence[written.Rule]) -> tuple[Rule, ...]:
+        done = []
+        for index, rule in enumerate(rules):
+            translator = _Translator(rule, f"spec.{direction}[{index}]", namespace, source)
+            try:
+                done.append(translator.rule())
+                # Only now: a dropped rule needs no sets.
+                specs.update(translator.specs)
+            except _Unmatchable:
+                pass
+            problems.extend(translator.problems)
+        return tuple(done)
+
+    policy = Policy(translated("ingress", ingress), translated("egress", egress))
+    return Translation(policy, specs, tuple(problems))
 
 
 class _Translator:
-    """Collects sets and problems while the rules of one policy are gone through."""
+    """Collects sets and problems while one rule is gone through."""
 
-    def __init__(self, namespace: str, source: str) -> None:
+    def __init__(self, rule: written.Rule, path: str, namespace: str, source: str) -> None:
+        self.written = rule
+        self.path = path
         self.namespace = namespace
         self.source = source
         self.specs: dict[str, SetSpec] = {}
         self.problems: list[Problem] = []
+        self.denies = False
 
-    def rules(self, direction: str, rules: Sequence[written.Rule]) -> tuple[Rule, ...]:
-        done = []
-        for index, rule in enumerate(rules):
-            specs: dict[str, SetSpec] = {}
-            try:
-                done.append(self.rule(f"spec.{direction}[{index}]", rule, specs))
-            except _Unmatchable:
-                continue
-            # Only now: a dropped rule needs no sets.
-            self.specs |= specs
-        return tuple(done)
-
-    def rule(self, path: str, rule: written.Rule, specs: dict[str, SetSpec]) -> Rule:
-        try:
-            action = Action(rule.action)
-        except ValueError:
-            raise self.drop(f"{path}.action", rule.action, "Allow, Deny, Log or Pass") from None
-        broad = action is Action.DENY
+    def rule(self) -> Rule:
+        rule = self.written
+        action = self.action(rule.action)
+        self.denies = action is Action.DENY
         if rule.http is not None:
-            self.report(f"{path}.http", "an HTTP match", "matches on addresses, protocols and ports; HTTP is not enforced")
-            if not broad:
-                raise _Unmatchable
-        if rule.ip_version not in (None, 4, 6):
-            raise self.drop(f"{path}.ipVersion", rule.ip_version, "4 or 6")
-        protocol = self.protocol(f"{path}.protocol", rule.protocol)
+            self.without("", lambda: self.drop("http", "an HTTP match", "matches on addresses, protocols and ports"))
+        protocol: int | None = None
+        try:
+            protocol = self.protocol("protocol", rule.protocol)
+        except _Unmatchable:
+            if not self.denies:
+                raise
+            # Ports and ICMP types mean nothing without the protocol.
+            rule = _without_protocol(rule)
         return Rule(
             action=action,
-            ip_version=rule.ip_version,
+            ip_version=self.without(None, self.ip_version),
             protocol=protocol,
-            not_protocol=self.not_protocol(f"{path}.notProtocol", rule.not_protocol, broad),
-            icmp=self.icmp(f"{path}.icmp", rule.icmp),
-            not_icmp=self.not_icmp(f"{path}.notICMP", rule.not_icmp, broad),
-            source=self.side(f"{path}.source", rule.source, protocol, broad, specs),
-            destination=self.side(f"{path}.destination", rule.destination, protocol, broad, specs),
+            not_protocol=self.without(None, lambda: self.protocol("notProtocol", rule.not_protocol)),
+            icmp=self.without(None, lambda: self.icmp("icmp", rule.icmp)),
+            not_icmp=self.without(None, lambda: self.icmp("notICMP", rule.not_icmp)),
+            source=self.side("source", rule.source, protocol),
+            destination=self.side("destination", rule.destination, protocol),
         )
+
+    def without(self, default: T, read: Callable[[], T]) -> T:
+        """What is read; where that is impossible, the default for a Deny rule."""
+        try:
+            return read()
+        except _Unmatchable:
+            if self.denies:
+                return default
+            raise
+
+    def action(self, text: str) -> Action:
+        try:
+            return Action(text)
+        except ValueError:
+            self.report("action", text, "Allow, Deny, Log or Pass; it is taken for Deny")
+            return Action.DENY
+
+    def ip_version(self) -> int | None:
+        version = self.written.ip_version
+        if version not in (None, 4, 6):
+            raise self.unmatchable("ipVersion", version, "4 or 6")
+        return version
 
     def protocol(self, path: str, value: int | str | None) -> int | None:
         if value is None:
@@ -97,119 +136,117 @@ class _Translator:
         try:
             return parse_protocol(value)
         except ValueError:
-            raise self.drop(path, value, "a protocol's name or number, 1 to 255") from None
-
-    def not_protocol(self, path: str, value: int | str | None, broad: bool) -> int | None:
-        try:
-            return self.protocol(path, value)
-        except _Unmatchable:
-            if broad:
-                return None
-            raise
+            raise self.unmatchable(path, value, "a protocol's name or number, 1 to 255") from None
 
     def icmp(self, path: str, match: written.IcmpMatch | None) -> Icmp | None:
         if match is None or (match.type is None and match.code is None):
             return None
         if match.type is None:
-            raise self.drop(path, f"code {match.code} without a type", "a type with the code")
+            raise self.unmatchable(path, f"code {match.code} without a type", "a type with the code")
         return Icmp(match.type, match.code)
 
-    def not_icmp(self, path: str, match: written.IcmpMatch | None, broad: bool) -> Icmp | None:
-        try:
-            return self.icmp(path, match)
-        except _Unmatchable:
-            if broad:
-                return None
-            raise
-
-    def side(self, path: str, side: written.EntityRule, protocol: int | None, broad: bool, specs: dict[str, SetSpec]) -> Side:
-        if side == written.EntityRule():
+    def side(self, path: str, side: written.EntityRule, protocol: int | None) -> Side:
+        if side == _ANYTHING:
             return ANY
-        if side.services is not None:
-            raise self.drop(f"{path}.services", side.services.name, "a selector, nets or ports; services are not enforced")
-        try:
-            scope = side_scope(side, self.namespace)
-        except SelectorError as error:
-            raise self.drop(f"{path} selectors", error.text, str(error)) from None
-        selected = None if scope is None else from_tree(scope)
+        services = side.services
+        if services is not None:
+            allowed = "a selector, nets or ports: services are not known here, so "
+            allowed += "this rule denies every address in their place" if self.denies else "this rule matches nothing"
+            self.without("", lambda: self.drop(f"{path}.services", services.name, allowed))
+        selected = self.without(None, lambda: self.selected(f"{path} selectors", side))
         owners = parse("all()") if selected is None else selected
-        ports, port_sets = self.ports(f"{path}.ports", side.ports, protocol, owners, specs, broad=None)
-        not_ports, not_port_sets = self.ports(f"{path}.notPorts", side.not_ports, protocol, owners, specs, broad=broad)
+        ports, port_sets = self.ports(f"{path}.ports", side.ports, protocol, owners, any_of=True)
+        not_ports, not_port_sets = self.ports(f"{path}.notPorts", side.not_ports, protocol, owners, any_of=False)
         return Side(
-            nets=self.nets(f"{path}.nets", side.nets, broad=None),
-            not_nets=self.nets(f"{path}.notNets", side.not_nets, broad=broad),
-            sets=() if selected is None else (_named(SetSpec(SetKind.NETS, selected), specs),),
-            not_sets=self.not_sets(f"{path}.notSelector", side.not_selector, broad, specs),
+            nets=self.nets(f"{path}.nets", side.nets, any_of=True),
+            not_nets=self.nets(f"{path}.notNets", side.not_nets, any_of=False),
+            sets=() if selected is None else (self.named(SetSpec(SetKind.NETS, selected)),),
+            not_sets=self.without((), lambda: self.not_selected(f"{path}.notSelector", side.not_selector)),
             ports=ports,
             port_sets=port_sets,
             not_ports=not_ports,
             not_port_sets=not_port_sets,
         )
 
-    def not_sets(self, path: str, text: str, broad: bool, specs: dict[str, SetSpec]) -> tuple[str, ...]:
+    def selected(self, path: str, side: written.EntityRule) -> Selector | None:
+        try:
+            return side_scope(side, self.namespace)
+        except SelectorError as error:
+            raise self.unmatchable(path, error.text, str(error)) from None
+
+    def not_selected(self, path: str, text: str) -> tuple[str, ...]:
         if not text:
             return ()
         try:
-            return (_named(SetSpec(SetKind.NETS, parse(text)), specs),)
+            return (self.named(SetSpec(SetKind.NETS, parse(text))),)
         except SelectorError as error:
-            self.report(path, text, str(error))
-            if broad:
-                return ()
-            raise _Unmatchable from None
+            raise self.unmatchable(path, text, str(error)) from None
 
-    def nets(self, path: str, texts: tuple[str, ...], broad: bool | None) -> tuple[Prefix, ...]:
-        """The prefixes; ``broad`` is None for those of which any may match, else whether a bad one may be left out."""
+    def nets(self, path: str, texts: tuple[str, ...], any_of: bool) -> tuple[Prefix, ...]:
+        """The prefixes; ``any_of`` says that one of them is enough for a match, else none of them may match."""
         nets: dict[Prefix, None] = {}
+        bad = False
         for index, text in enumerate(texts):
             try:
                 nets[parse_prefix(text)] = None
             except ValueError:
+                bad = True
                 self.report(f"{path}[{index}]", text, "an address or prefix, as in 10.0.0.0/8 or fd00::/64")
-                if broad is False:
-                    raise _Unmatchable from None
-        if texts and not nets and broad is None:
-            raise _Unmatchable
-        return tuple(nets)
+        return () if bad and not self.goes_on(any_of, bool(nets)) else tuple(nets)
 
     def ports(
-        self,
-        path: str,
-        entries: tuple[int | str, ...],
-        protocol: int | None,
-        owners: Selector,
-        specs: dict[str, SetSpec],
-        broad: bool | None,
+        self, path: str, entries: tuple[int | str, ...], protocol: int | None, owners: Selector, any_of: bool
     ) -> tuple[tuple[PortRange, ...], tuple[str, ...]]:
-        """Ranges and set ids; ``broad`` as in ``nets``."""
+        """Ranges and set ids; ``any_of`` as for ``nets``."""
         ranges: dict[PortRange, None] = {}
-        sets: dict[str, None] = {}
+        named: dict[SetSpec, None] = {}
+        bad = False
         for index, entry in enumerate(entries):
             try:
                 found = parse_port(entry)
                 if isinstance(found, NamedPort):
-                    sets[_named(_port_spec(found.name, protocol, owners), specs)] = None
+                    named[_port_spec(found.name, protocol, owners)] = None
                 else:
                     ranges[PortRange(found.first, found.last)] = None
             except ValueError as error:
+                bad = True
                 self.report(f"{path}[{index}]", entry, str(error))
-                if broad is False:
-                    raise _Unmatchable from None
-        if entries and not ranges and not sets and broad is None:
-            raise _Unmatchable
-        return tuple(ranges), tuple(sets)
+        if bad and not self.goes_on(any_of, bool(ranges or named)):
+            return (), ()
+        return tuple(ranges), tuple([self.named(spec) for spec in named])
+
+    def goes_on(self, any_of: bool, some_left: bool) -> bool:
+        """After something bad in a list: True when the rule goes on with what is left of it, False when with nothing of it."""
+        if self.denies:
+            # With part of a list that must not match it denies more than written; with part of one that may, less.
+            return not any_of
+        if any_of and some_left:
+            return True
+        raise _Unmatchable
+
+    def named(self, spec: SetSpec) -> str:
+        set_id = spec.set_id
+        self.specs[set_id] = spec
+        return set_id
 
     def report(self, path: str, value: object, allowed: str) -> None:
-        self.problems.append(Problem(path=path, value=repr(value)[:80], allowed=allowed, source=self.source))
+        self.problems.append(Problem(path=f"{self.path}.{path}", value=repr(value)[:80], allowed=allowed, source=self.source))
 
-    def drop(self, path: str, value: object, allowed: str) -> _Unmatchable:
+    def unmatchable(self, path: str, value: object, allowed: str) -> _Unmatchable:
         self.report(path, value, allowed)
         return _Unmatchable()
 
+    def drop(self, path: str, value: object, allowed: str) -> str:
+        raise self.unmatchable(path, value, allowed)
 
-def _named(spec: SetSpec, specs: dict[str, SetSpec]) -> str:
-    set_id = spec.set_id
-    specs[set_id] = spec
-    return set_id
+
+_ANYTHING = written.EntityRule()
+
+
+def _without_protocol(rule: written.Rule) -> written.Rule:
+    replace = msgspec.structs.replace
+    source, destination = (replace(side, ports=(), not_ports=()) for side in (rule.source, rule.destination))
+    return replace(rule, protocol=None, icmp=None, not_icmp=None, source=source, destination=destination)
 
 
 def _port_spec(name: str, protocol: int | None, owners: Selector) -> SetSpec:

@@ -8,7 +8,7 @@ from tabinet.calc.graph import Graph
 from tabinet.calc.inputs import Delete, InSync, Put
 from tabinet.calc.messages import Update
 from tabinet.calc.naive import recompute
-from tabinet.calc.replica import Replica, State
+from tabinet.calc.replica import RESERVED_SETS, Replica, State
 from tabinet.lib.ip import Prefix, parse_prefix
 from tabinet.model.keys import Key, ResourceKey
 from tabinet.model.resources import (
@@ -118,8 +118,12 @@ class Fabric:
         return told
 
     def members(self) -> list[frozenset[object]]:
-        """The members of all sets, smallest first."""
-        return sorted((members for _, members in self.state.sets.values()), key=len)
+        """The members of all sets that rules ask for, smallest first."""
+        return sorted((members for name, (_, members) in self.state.sets.items() if name not in RESERVED_SETS), key=len)
+
+    def sets(self) -> list[str]:
+        """The ids of the sets that rules ask for."""
+        return [name for name in self.state.sets if name not in RESERVED_SETS]
 
     def problems(self) -> list[str]:
         return [str(problem) for problem in self.graph.problems()]

@@ -193,13 +193,13 @@ def test_pools_and_confirmed_blocks_reach_the_intent() -> None:
     for key in blocks:
         graph.on_input(Put(key, Affinity(state=AffinityState.CONFIRMED), 2))
     graph.on_input(Put(AffinityKey("h2", parse_prefix("10.0.1.0/26")), Affinity(state=AffinityState.CONFIRMED), 2))
-    (update,) = graph.flush()
+    (update,) = [update for update in graph.flush() if isinstance(update, BgpUpdate)]
     assert isinstance(update, BgpUpdate)
     assert update.intent is not None
     assert update.intent.blocks == (blocks[1].block, blocks[0].block)
     graph.on_input(Put(blocks[0], Affinity(state=AffinityState.PENDING_DELETION), 3))
     graph.on_input(Delete(blocks[1]))
-    (update,) = graph.flush()
+    (update,) = [update for update in graph.flush() if isinstance(update, BgpUpdate)]
     assert isinstance(update, BgpUpdate)
     assert update.intent is not None
     assert update.intent.blocks == ()
@@ -221,4 +221,4 @@ def test_change_of_a_node_that_routing_does_not_see_is_not_told() -> None:
     seen = node(1)
     elsewhere = Node(metadata=seen.metadata, spec=NodeSpec(bgp=seen.spec.bgp, addresses=(NodeAddress(address="192.0.2.7"),)))
     graph.on_input(Put(ResourceKey("Node", "h1"), elsewhere, 2))
-    assert graph.flush() == []
+    assert not any(isinstance(update, BgpUpdate) for update in graph.flush())

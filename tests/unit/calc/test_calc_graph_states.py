@@ -183,7 +183,7 @@ def test_namespace_selector_reaches_other_namespaces_by_inherited_labels() -> No
     fabric.put(policy("blue", selector="app == 'web'", ingress=(allow(namespace_selector="team == 'blue'"),)))
     assert fabric.members() == [nets("10.0.0.70")]
     (delta,) = fabric.put(profile("kns.friends", labels={"pcns.team": "green"}))
-    assert delta == SetDelta(next(iter(fabric.state.sets)), frozenset(), nets("10.0.0.70"))
+    assert delta == SetDelta(fabric.sets()[0], frozenset(), nets("10.0.0.70"))
 
 
 def test_all_and_global_in_a_namespace_selector() -> None:
@@ -349,8 +349,8 @@ def test_set_ids_are_a_function_of_meaning() -> None:
     one, two = Fabric(), Fabric()
     one.put(WEB, REMOTE_DB, FROM_DB)
     two.put(WEB, policy("x", ingress=(allow(selector="( app=='db' )"), allow(selector='app in {"db"}'))))
-    assert list(one.state.sets) == list(two.state.sets)
-    assert all(len(set_id) <= 24 and set_id.replace("-", "").isalnum() for set_id in one.state.sets)
+    assert one.sets() == two.sets()
+    assert all(len(set_id) <= 24 and set_id.replace("-", "").isalnum() for set_id in one.sets())
 
 
 def test_new_revision_of_an_endpoint_is_told() -> None:

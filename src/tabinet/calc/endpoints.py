@@ -1,0 +1,160 @@
+"""Single endpoints and network sets: the labels that they carry by themselves, what they become as messages, what is wrong with them.
+
+An endpoint can be programmed when somebody can tell its packets: a workload endpoint by an interface and at least one address that can be
+read, a host endpoint by an interface or an address. Pure; O(size of the resource).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from tabinet.calc.messages import Endpoint, HostEndpoint, Nat, TierPolicies
+from tabinet.calc.qos import build_qos, qos_problems
+from tabinet.calc.scopes import NAMESPACE, ORCHESTRATOR, SERVICE_ACCOUNT
+from tabinet.errors import Problem
+from tabinet.lib.ip import Prefix, parse_address, parse_prefix
+from tabinet.model.keys import ResourceKey
+from tabinet.model.resources import HostEndpointSpec, IpNat, WorkloadEndpoint, WorkloadEndpointSpec
+
+EVERY_INTERFACE = "*"
+"""``spec.interfaceName`` of a host endpoint for all interfaces of its host."""
+
+EndpointSpec = WorkloadEndpointSpec | HostEndpointSpec
+
+
+def endpoint_labels(key: ResourceKey, resource: WorkloadEndpoint) -> dict[str, str]:
+    """A workload endpoint's own labels: those of the resource, and what it is by itself, which nobody can override."""
+    labels = dict(resource.metadata.labels)
+    labels[NAMESPACE] = key.namespace
+    spec = resource.spec
+    if spec.orchestrator:
+        labels[ORCHESTRATOR] = spec.orchestrator
+    if spec.service_account_name:
+        labels[SERVICE_ACCOUNT] = spec.service_account_name
+    return labels
+
+
+def network_set_labels(key: ResourceKey, labels: dict[str, str]) -> dict[str, str]:
+    """A network set's own labels; a namespaced one carries its namespace."""
+    return labels | {NAMESPACE: key.namespace} if key.namespace else labels
+
+
+def network_set_profiles(key: ResourceKey) -> tuple[str, ...]:
+    """The profiles whose labels a network set inherits: that of its namespace."""
+    return (f"kns.{key.namespace}",) if key.namespace else ()
+
+
+def programmable(spec: EndpointSpec) -> bool:
+    """True when the endpoint can be programmed, if no other one has its interface."""
+    if isinstance(spec, HostEndpointSpec):
+        return bool(spec.interface_name) or any(True for _ in readable_addresses(spec.expected_ips))
+    return bool(spec.interface_name) and any(True for _ in readable(spec.ip_networks))
+
+
+def build_endpoint(spec: WorkloadEndpointSpec, parts: Mapping[str, tuple[TierPolicies, ...]], nats: Iterable[Nat]) -> Endpoint:
+    """The message's record of a programmable workload endpoint; ``nats`` are those of its floating addresses that are its own."""
+    return Endpoint(
+        host=spec.node,
+        interface=spec.interface_name,
+        mac=spec.mac.lower().replace("-", ":"),
+        nets=tuple(sorted(set(readable(spec.ip_networks)))),
+        spoof_nets=tuple(sorted(set(readable(spec.allow_spoofed_source_prefixes)))),
+        ingress=parts["ingress"],
+        egress=parts["egress"],
+        profiles=tuple(dict.fromkeys(spec.profiles)),
+        nats=tuple(sorted(nats)),
+        qos=build_qos(spec.qos_controls),
+    )
+
+
+def build_host_endpoint(spec: HostEndpointSpec, parts: Mapping[str, tuple[TierPolicies, ...]]) -> HostEndpoint:
+    """The message's record of a programmable host endpoint."""
+    return HostEndpoint(
+        host=spec.node,
+        interface=spec.interface_name,
+        addresses=tuple(sorted(set(readable_addresses(spec.expected_ips)))),
+        profiles=tuple(dict.fromkeys(spec.profiles)),
+        **parts,
+    )
+
+
+def readable(texts: Iterable[str]) -> Iterator[Prefix]:
+    """Those of the texts that are prefixes."""
+    for text in texts:
+        try:
+            yield parse_prefix(text)
+        except ValueError:
+            continue
+
+
+def readable_addresses(texts: Iterable[str]) -> Iterator[Prefix]:
+    """Those of the texts that are addresses, with or without a length, as host prefixes."""
+    for text in texts:
+        try:
+            yield parse_address(text.partition("/")[0])
+        except ValueError:
+            continue
+
+
+def readable_nats(spec: WorkloadEndpointSpec) -> dict[Prefix, Nat]:
+    """By external address: the floating addresses that make sense. Of several for one external address the smallest."""
+    if not spec.ip_nats:
+        return {}
+    nets = set(readable(spec.ip_networks))
+    found: dict[Prefix, Nat] = {}
+    for nat in sorted(nat for nat in (_read_nat(written, nets) for written in spec.ip_nats) if nat is not None):
+        found.setdefault(nat.external, nat)
+    return found
+
+
+def _read_nat(nat: IpNat, nets: set[Prefix]) -> Nat | None:
+    try:
+        external, internal = parse_prefix(nat.external_ip), parse_prefix(nat.internal_ip)
+    except ValueError:
+        return None
+    fits = external.is_host and internal.is_host and internal in nets and external.family == internal.family
+    return Nat(external, internal) if fits else None
+
+
+# --- what is wrong --------------------------------------------------------------------------------------------------
+
+
+def endpoint_problems(source: str, spec: EndpointSpec) -> Iterator[Problem]:
+    """What is wrong with an endpoint by itself."""
+    if isinstance(spec, HostEndpointSpec):
+        yield from _host_problems(source, spec)
+    else:
+        yield from _workload_problems(source, spec)
+
+
+def _host_problems(source: str, spec: HostEndpointSpec) -> Iterator[Problem]:
+    if not programmable(spec):
+        allowed = "the name of an interface, * for all, or expectedIPs; without, this endpoint is not programmed"
+        yield Problem(path="spec.interfaceName", value="''", allowed=allowed, source=source)
+    for index, text in enumerate(spec.expected_ips):
+        try:
+            parse_address(text.partition("/")[0])
+        except ValueError:
+            yield Problem(path=f"spec.expectedIPs[{index}]", value=repr(text)[:80], allowed="an address", source=source)
+
+
+def _workload_problems(source: str, spec: WorkloadEndpointSpec) -> Iterator[Problem]:
+    if spec.ip_networks and not spec.interface_name:
+        yield Problem(path="spec.interfaceName", value="''", allowed="the name of the host's interface to it", source=source)
+    for name, texts in (("ipNetworks", spec.ip_networks), ("allowSpoofedSourcePrefixes", spec.allow_spoofed_source_prefixes)):
+        for index, text in enumerate(texts):
+            try:
+                parse_prefix(text)
+            except ValueError:
+                yield Problem(path=f"spec.{name}[{index}]", value=repr(text)[:80], allowed="an address or prefix", source=source)
+    nets, externals = set(readable(spec.ip_networks)), readable_nats(spec)
+    for index, written in enumerate(spec.ip_nats):
+        nat = _read_nat(written, nets)
+        value = f"{written.external_ip} to {written.internal_ip}"[:80]
+        if nat is None:
+            allowed = "an address outside for one of ipNetworks, of the same family; it is left out"
+            yield Problem(path=f"spec.ipNATs[{index}]", value=value, allowed=allowed, source=source)
+        elif externals[nat.external] != nat:
+            allowed = f"each external address once; {externals[nat.external].internal} has this one"
+            yield Problem(path=f"spec.ipNATs[{index}]", value=value, allowed=allowed, source=source)
+    yield from qos_problems(spec.qos_controls, source)
