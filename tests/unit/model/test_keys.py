@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import msgspec
 import pytest
+import yaml
 
 from tabinet.lib.ip import parse_prefix
 from tabinet.model.endpoint_names import WorkloadEndpointName, endpoint_name_of, parse_endpoint_name
@@ -19,15 +23,14 @@ from tabinet.model.keys import (
     path_of,
 )
 from tabinet.model.kinds import KINDS, find_kind, nearest_kind
+from tabinet.model.names import judge_name, name_words
 from tabinet.model.resources import WorkloadEndpointSpec
 
+DATA = Path(__file__).parent / "data" / "keys"
 V3 = "/calico/resources/v3/projectcalico.org"
+RESOURCES: list[tuple[str, str, str, str]] = yaml.safe_load((DATA / "resources.yaml").read_text())
 PATHS: list[tuple[str, Key]] = [
-    (f"{V3}/ippools/pool-1", ResourceKey("IPPool", "pool-1")),
-    (f"{V3}/networkpolicies/ns/default.p", ResourceKey("NetworkPolicy", "default.p", "ns")),
-    (f"{V3}/globalnetworkpolicies/p", ResourceKey("GlobalNetworkPolicy", "p")),
-    (f"{V3}/workloadendpoints/ns/hostA-k8s-a--b-eth0", ResourceKey("WorkloadEndpoint", "hostA-k8s-a--b-eth0", "ns")),
-    (f"{V3}/felixconfigurations/node.h", ResourceKey("FelixConfiguration", "node.h")),
+    *((f"{V3}/{path}", ResourceKey(kind, name, namespace)) for kind, namespace, name, path in RESOURCES),
     ("/calico/ipam/v2/assignment/ipv4/block/10.0.0.0-26", BlockKey(parse_prefix("10.0.0.0/26"))),
     ("/calico/ipam/v2/assignment/ipv6/block/fd00::-122", BlockKey(parse_prefix("fd00::/122"))),
     ("/calico/ipam/v2/host/h-1/ipv4/block/10.0.0.64-26", AffinityKey("h-1", parse_prefix("10.0.0.64/26"))),
@@ -35,8 +38,11 @@ PATHS: list[tuple[str, Key]] = [
     ("/calico/ipam/v2/virtual/load-balancer/ipv4/block/10.0.0.64-26", VirtualAffinityKey("load-balancer", parse_prefix("10.0.0.64/26"))),
     ("/calico/ipam/v2/handle/k8s-pod-network.abc", HandleKey("k8s-pod-network.abc")),
     ("/calico/ipam/v2/config", ResourceKey("IPAMConfiguration", "default")),
-    (f"{V3}/livemigrations/openstack/hostB-openstack-1-2", ResourceKey("LiveMigration", "hostB-openstack-1-2", "openstack")),
 ]
+
+
+def test_the_table_has_every_kind_that_is_stored_there() -> None:
+    assert {kind for kind, *_ in RESOURCES} == {kind.name for kind in KINDS if not kind.view} - {"IPAMConfiguration"}
 
 
 @pytest.mark.parametrize(("path", "key"), PATHS)
@@ -118,19 +124,35 @@ def test_keys_are_written_for_people() -> None:
     assert [str(ResourceKey("IPPool", "a")), str(ResourceKey("NetworkSet", "a", "ns"))] == ["IPPool/a", "NetworkSet/ns/a"]
 
 
-SPECS = [
-    (WorkloadEndpointSpec(orchestrator="k8s", node="n-1", pod="web-0", endpoint="eth0"), "n--1-k8s-web--0-eth0"),
-    (WorkloadEndpointSpec(orchestrator="cni", node="n", container_id="c1", endpoint="eth0", pod="x"), "n-cni-c1-eth0"),
-    (WorkloadEndpointSpec(orchestrator="libnetwork", node="n", workload="x", endpoint="e"), "n-libnetwork-libnetwork-e"),
-    (WorkloadEndpointSpec(orchestrator="openstack", node="h.x", workload="1-2", endpoint="3--4"), "h.x-openstack-1--2-3----4"),
-]
+ENDPOINTS: list[dict[str, str]] = yaml.safe_load((DATA / "endpoint_names.yaml").read_text())
 
 
-@pytest.mark.parametrize(("spec", "name"), SPECS)
-def test_endpoint_names(spec: WorkloadEndpointSpec, name: str) -> None:
-    built = endpoint_name_of(spec)
-    assert str(built) == name
-    assert parse_endpoint_name(name) == built
+@pytest.mark.parametrize("case", ENDPOINTS, ids=lambda case: case["name"])
+def test_endpoint_names(case: dict[str, str]) -> None:
+    built = endpoint_name_of(msgspec.convert({name: value for name, value in case.items() if name != "name"}, WorkloadEndpointSpec))
+    assert str(built) == case["name"]
+    assert parse_endpoint_name(case["name"]) == built
+    assert judge_name("WorkloadEndpoint", case["name"]) == ""
+
+
+NAMES: dict[str, dict[str, list[str]]] = yaml.safe_load((DATA / "names.yaml").read_text())
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, cases in NAMES.items() for name in cases["legal"]])
+def test_legal_names(kind: str, name: str) -> None:
+    assert judge_name(kind, name) == ""
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, cases in NAMES.items() for name in cases["illegal"]])
+def test_illegal_names(kind: str, name: str) -> None:
+    assert judge_name(kind, name) == f"allowed: {name_words(kind)}"
+
+
+@pytest.mark.parametrize(("kind", "longest"), [("NetworkSet", 253), ("Tier", 63), ("WorkloadEndpoint", 253)])
+def test_the_longest_names(kind: str, longest: int) -> None:
+    start = "n-k8s-p-" if kind == "WorkloadEndpoint" else ""
+    assert judge_name(kind, start + "a" * (longest - len(start))) == ""
+    assert judge_name(kind, start + "a" * (longest + 1 - len(start)))
 
 
 @pytest.mark.parametrize(
