@@ -91,6 +91,7 @@ class Agent:
     _complete: bool = False
     """The first snapshot was seen whole."""
     _dirty: asyncio.Event = field(default_factory=asyncio.Event)
+    _kernel_asked: bool = True
     _policies: set[ResourceKey] = field(default_factory=set)
     """Those that apply to a local endpoint."""
     _problems: list[str] | None = None
@@ -123,6 +124,11 @@ class Agent:
     def _on_kernel_news(self) -> None:
         """The descriptor stays readable until the kernel thread has read it: that there is news is heard once."""
         asyncio.get_running_loop().remove_reader(self.dataplane.event_fd())
+        self._ask_kernel()
+
+    def _ask_kernel(self) -> None:
+        """The kernel is to be looked at again, whether or not the calculation has something new."""
+        self._kernel_asked = True
         self._dirty.set()
 
     async def on_sync_event(self, event: SyncStatus | WatchBatch) -> None:
@@ -158,6 +164,12 @@ class Agent:
                 updates = self.graph.flush()
                 self._complete = self._complete or self.in_sync
                 self._route(updates)
+            if not updates and not self._kernel_asked and self.programmed:
+                # A change that is of no concern here: most are, in a large fabric.
+                self.revision = revision
+                self._publish_soon()
+                continue
+            self._kernel_asked = False
             report = await self.kernel.call(self.dataplane.apply, updates, self._complete)
             self._listen()
             self._take_report(report, revision, perf_counter() - begin, bool(updates))
@@ -174,7 +186,7 @@ class Agent:
         while True:
             await asyncio.sleep(VERIFY_EVERY_S)
             if await self.kernel.call(self.dataplane.verify, monotonic()):
-                self._dirty.set()
+                self._ask_kernel()
             notify("WATCHDOG=1")
 
     def _route(self, updates: list[Update]) -> None:
@@ -257,7 +269,7 @@ class Agent:
         self.metrics.apply_errors.inc()
         if error != self.kernel_error:  # once, not with every attempt
             self.log.error("apply failed", error=error, retry_s=round(delay_s, 2))
-        asyncio.get_running_loop().call_later(delay_s, self._dirty.set)
+        asyncio.get_running_loop().call_later(delay_s, self._ask_kernel)
 
     def _publish_soon(self) -> None:
         if not self._publishing:

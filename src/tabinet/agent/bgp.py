@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from tabinet.agent.kernelthread import KernelThread, call_aside
 from tabinet.agent.log import Logger
-from tabinet.bgp.driver import BgpDriver
+from tabinet.bgp.driver import ApplyResult, BgpDriver
 from tabinet.bgp.records import HostFacts, SessionState, SessionStatus
 from tabinet.calc.messages import BgpIntent
 from tabinet.errors import BirdError
@@ -59,6 +59,8 @@ class BgpWatcher:
             if self._known and (self._changed.is_set() or self.error):
                 self._changed.clear()
                 await self._configure()
+            elif self._known:
+                self._take(await call_aside(self.driver.refresh))
             if self._known:
                 await self._watch()
             if (self.sessions, self.error) != before:
@@ -66,7 +68,11 @@ class BgpWatcher:
 
     async def _configure(self) -> None:
         facts = await self.kernel.call(self.read_facts)
-        result = await call_aside(self.driver.apply, self._intent, facts)
+        self._take(await call_aside(self.driver.apply, self._intent, facts))
+
+    def _take(self, result: ApplyResult | None) -> None:
+        if result is None:
+            return
         if result.error and result.error != self.error:
             self.log.error("bird refused", error=result.error)
         if result.changed:
@@ -96,4 +102,12 @@ def to_report(session: SessionStatus) -> SessionReport:
         since=session.since,
         imported=sum(channel.imported for channel in session.channels),
         exported=sum(channel.exported for channel in session.channels),
+        address=session.address,
+        peer_as=session.peer_as or 0,
+        origin=session.origin.value if session.origin else "",
+        bgp_state=session.state.value,
+        last_error=session.last_error,
+        bfd=session.bfd,
+        filtered=sum(channel.filtered for channel in session.channels),
+        preferred=sum(channel.preferred for channel in session.channels),
     )
