@@ -69,6 +69,13 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter("bird", "enabled", "switch", True, "Configure and watch BIRD on this host."),
     Parameter("bird", "config", "text", "/etc/bird/tabinet.conf", "The configuration file that the agent writes for BIRD."),
     Parameter("bird", "socket", "text", "/run/bird/bird.ctl", "BIRD's control socket."),
+    Parameter(
+        "bird",
+        "secrets_dir",
+        "text",
+        "/etc/tabinet/secrets",
+        "Passwords of BGP sessions: the file ``<name>/<key>`` below it, as a peer's ``secretKeyRef`` says. Empty: nowhere.",
+    ),
     Parameter("bird", "bfd_interval_ms", "milliseconds", 100, "BFD: interval between packets."),
     Parameter("bird", "bfd_multiplier", "integer", 3, "BFD: so many packets missing mean that the path is dead."),
     Parameter(

@@ -27,8 +27,7 @@ from tabinet.agent.metrics import Metrics
 from tabinet.agent.notify import notify
 from tabinet.agent.parameters import Parameters, store_config
 from tabinet.agent.reporter import Reporter
-from tabinet.bgp.control import BirdControl
-from tabinet.bgp.driver import BgpDriver, check_with
+from tabinet.bgp.driver import open_driver
 from tabinet.bgp.records import BgpOptions
 from tabinet.calc.graph import Graph
 from tabinet.dataplane.links.driver import LinkDriver
@@ -54,6 +53,7 @@ from tabinet.store.syncer import Syncer
 
 KINDS = (
     "BGPConfiguration",
+    "BGPFilter",
     "BGPPeer",
     "ClusterInformation",
     "FelixConfiguration",
@@ -278,8 +278,10 @@ def _bgp(parameters: Parameters, dataplane: Dataplane, kernel: KernelThread, log
     options = BgpOptions(
         bfd_interval_ms=parameters.integer("bird", "bfd_interval_ms"), bfd_multiplier=parameters.integer("bird", "bfd_multiplier")
     )
-    control = BirdControl(Path(parameters.text("bird", "socket")))
-    driver = BgpDriver(Path(parameters.text("bird", "config")), control, options, check_with())
+    secrets = parameters.text("bird", "secrets_dir")
+    driver = open_driver(
+        Path(parameters.text("bird", "config")), Path(parameters.text("bird", "socket")), options, Path(secrets) if secrets else None
+    )
     return BgpWatcher(driver, dataplane.facts, kernel, log)
 
 

@@ -19,7 +19,7 @@ import msgspec
 
 from tabinet.bgp.control import BirdControl
 from tabinet.bgp.names import protocol_name
-from tabinet.bgp.prepare import prepare
+from tabinet.bgp.prepare import origin_of, prepare
 from tabinet.bgp.reasons import reason_with_drops
 from tabinet.bgp.records import BgpOptions, HostFacts, SessionState, SessionStatus
 from tabinet.bgp.refusals import Refusal, read_refusal
@@ -152,7 +152,9 @@ class BgpDriver:
         drops = self._trend.observe(self._clock(), self._surroundings.counters())
         peers = {protocol_name(peer): peer for peer in prepared.intent.peers}
         explained = [
-            msgspec.structs.replace(session, reason=reason_with_drops(session, peers[session.name], drops))
+            msgspec.structs.replace(
+                session, reason=reason_with_drops(session, peers[session.name], drops), origin=origin_of(peers[session.name])
+            )
             if session.name in peers
             else session
             for session in found
@@ -165,6 +167,7 @@ class BgpDriver:
                 peer_as=skipped.peer.as_number or None,
                 state=SessionState.DOWN,
                 reason=skipped.reason,
+                origin=origin_of(skipped.peer),
             )
             for skipped in prepared.skipped
         ]

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import msgspec
 
 from tabinet.bgp.names import password_problem
-from tabinet.bgp.records import HostFacts
+from tabinet.bgp.records import HostFacts, Origin
 from tabinet.calc.intents import BgpIntent, PeerIntent
 from tabinet.lib.ip import Prefix, parse_prefix
 
@@ -65,6 +65,15 @@ def prepare(intent: BgpIntent, facts: HostFacts, refused: Mapping[str, str] | No
             passwords[peer.name] = password
     wanted = {peer.interface for peer in intent.peers if peer.interface in links}
     return Prepared(msgspec.structs.replace(intent, peers=tuple(peers)), passwords, tuple(sorted(wanted)), tuple(skipped))
+
+
+def origin_of(peer: PeerIntent) -> Origin:
+    """Why the host has the session."""
+    if peer.mesh:
+        return Origin.MESH
+    if peer.workload is not None:
+        return Origin.WORKLOAD
+    return Origin.NODE if peer.for_node else Origin.GLOBAL
 
 
 def _password(peer: PeerIntent, facts: HostFacts) -> tuple[str, str]:

@@ -124,6 +124,17 @@ class SessionState(enum.Enum):
     PASSIVE = "Passive"
 
 
+class Origin(enum.Enum):
+    """Why a host has a session."""
+
+    MESH = "mesh"
+    NODE = "node"
+    """From a BGPPeer that names the host."""
+    GLOBAL = "global"
+    """From a BGPPeer for several hosts."""
+    WORKLOAD = "workload"
+
+
 class SessionStatus(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """One BGP session as BIRD sees it."""
 
@@ -144,3 +155,5 @@ class SessionStatus(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     channels: tuple[Channel, ...] = ()
     reason: str = ""
     """Why it is not established, in words; empty when it is."""
+    origin: Origin | None = None
+    """``None``: BIRD has it for another reason than ours."""

@@ -46,6 +46,10 @@ class BirdStatus(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     router_id: str = ""
     last_reconfiguration_s: float | None = None
     """Unix time; BIRD has read its file at that time. ``None`` when BIRD prints times in another format than ours."""
+    started: str = ""
+    """When BIRD was started, as it prints it."""
+    configured: str = ""
+    """When it read its file last, as it prints it."""
     message: str = ""
     """What it is doing, as in ``Daemon is up and running``."""
 
@@ -87,17 +91,24 @@ def error_in(reply: Sequence[ReplyLine]) -> str:
 
 def parse_status(reply: Sequence[ReplyLine]) -> BirdStatus:
     """The answer to ``show status``."""
-    version = router_id = ""
-    configured: float | None = None
+    version = router_id = started = configured = ""
     for line in reply:
         if line.code == CODE_STATUS_VERSION:
             version = line.text.removeprefix("BIRD ")
         elif line.text.startswith("Router ID is "):
             router_id = line.text.removeprefix("Router ID is ")
         elif line.text.startswith("Last reconfiguration on "):
-            configured = parse_time(line.text.removeprefix("Last reconfiguration on "))
-    message = reply[-1].text if reply else ""
-    return BirdStatus(version=version, router_id=router_id, last_reconfiguration_s=configured, message=message)
+            configured = line.text.removeprefix("Last reconfiguration on ")
+        elif line.text.startswith("Last reboot on "):
+            started = line.text.removeprefix("Last reboot on ")
+    return BirdStatus(
+        version=version,
+        router_id=router_id,
+        last_reconfiguration_s=parse_time(configured),
+        started=started,
+        configured=configured,
+        message=reply[-1].text if reply else "",
+    )
 
 
 def parse_time(text: str) -> float | None:
@@ -120,7 +131,8 @@ def parse_sessions(protocols: Sequence[ReplyLine], bfd: Sequence[ReplyLine]) -> 
     for line in bfd:
         match = _BFD.match(line.text)
         if line.code == CODE_BFD and match:
-            states[match[1]] = match[3]
+            # Link-local addresses can be the same on several interfaces.
+            states[match[1]] = states[f"{match[1]}%{match[2]}"] = match[3]
     return tuple(sorted(_each_session(protocols, states), key=lambda session: session.name))
 
 
@@ -146,7 +158,8 @@ def _session(head: re.Match[str], details: list[str], bfd: dict[str, str]) -> Se
         key, colon, value = text.partition(":")
         if colon:
             values.setdefault(key, value.strip())
-    address = values.get("Neighbor address", "").partition("%")[0]
+    neighbour = values.get("Neighbor address", "")
+    address = neighbour.partition("%")[0]
     state = _state(values.get("BGP state", ""))
     as_number = values.get("Neighbor AS", "")
     error = values.get("Last error", "")
@@ -158,7 +171,7 @@ def _session(head: re.Match[str], details: list[str], bfd: dict[str, str]) -> Se
         state=state,
         since=head[4],
         last_error=error,
-        bfd=bfd.get(address, ""),
+        bfd=bfd.get(neighbour) or bfd.get(address, ""),
         channels=tuple(_channels(details)),
     )
     return msgspec.structs.replace(session, reason=reason_of(session))

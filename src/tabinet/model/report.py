@@ -20,8 +20,27 @@ class SessionReport(msgspec.Struct, frozen=True, gc=False):
     reason: str = ""
     """Why it is down, in words."""
     since: str = ""
+    """Since when it is in its state, in the host's local time."""
     imported: int = 0
+    """Routes taken from the peer, all families."""
     exported: int = 0
+    """Routes told to the peer, all families."""
+    address: str = ""
+    """Of the peer; empty where it is not known."""
+    peer_as: int = 0
+    """AS number of the peer; 0 where it is not known."""
+    origin: str = ""
+    """``mesh``, ``node`` (a BGPPeer that names the host), ``global`` (any other), or ``workload``."""
+    bgp_state: str = ""
+    """State of RFC 4271: Idle, Connect, Active, OpenSent, OpenConfirm, Established; Down when it cannot be run."""
+    last_error: str = ""
+    """What BIRD saw last; it stays after the session has come back."""
+    bfd: str = ""
+    """State of BFD with the peer: Up, Down, Init, AdminDown; empty without."""
+    filtered: int = 0
+    """Routes of the peer that were refused."""
+    preferred: int = 0
+    """Routes of the peer that are the best."""
 
 
 class EndpointTrouble(msgspec.Struct, frozen=True, gc=False):
@@ -52,6 +71,16 @@ class HostReport(msgspec.Struct, frozen=True, gc=False):
     """Broken resources that this host met; at most 20."""
     kernel: str = ""
     """Empty: all well. Else why the kernel does not hold what it should."""
+    bird_version: str = ""
+    router_id: str = ""
+    bird_started: str = ""
+    """When BIRD was started, in the host's local time."""
+    bird_configured: str = ""
+    """When BIRD last read its configuration, in the host's local time."""
+    as_number: int = 0
+    """Of the host; 0: it takes no part in BGP."""
+    drain: str = ""
+    """How far the host is drained: empty, ``true`` (graceful shutdown) or ``withdrawn``."""
 
 
 def report_path(host: str) -> str:
