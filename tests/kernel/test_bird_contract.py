@@ -18,6 +18,7 @@ from tabinet.bgp.fake import FakeBird
 from tabinet.bgp.records import BgpOptions, HostFacts, InterfaceAddress, LinkPeer, SessionState
 from tabinet.bgp.render import render_config
 from tabinet.bgp.restart import bird_command, planned_restart
+from tabinet.bgp.routes import RouteStatus
 from tabinet.bgp.surroundings import NoSurroundings
 from tabinet.bgp.tcpcounters import Drop
 from tabinet.calc.intents import BgpIntent, PeerIntent, PoolIntent, SecretRef
@@ -120,6 +121,10 @@ def test_status_and_sessions_are_those_of_the_file(daemon: Daemon) -> None:
         assert session.state is not SessionState.ESTABLISHED
         assert session.reason
     assert "master4" in {count.table for count in daemon.control.route_count()}
+    (block,) = daemon.control.routes(10)
+    assert block == RouteStatus(destination=parse_prefix("10.65.0.0/26"), protocol="tb_blocks4", best=True, kind="blackhole")
+    assert status.started
+    assert status.configured
 
 
 def test_refused_commands_and_files_are_errors(daemon: Daemon, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from tabinet.bgp.replies import (
     parse_sessions,
     parse_status,
 )
+from tabinet.bgp.routes import RouteStatus, parse_routes
 from tabinet.errors import BirdError
 
 READ_BYTES = 1 << 16
@@ -94,6 +95,10 @@ class BirdControl:
     def route_count(self) -> tuple[TableCount, ...]:
         """How many routes each of BIRD's tables has."""
         return parse_route_count(self.ask("show route count"))
+
+    def routes(self, limit: int) -> tuple[RouteStatus, ...]:
+        """The first ``limit`` routes of BIRD's main tables, of each prefix the best first. BIRD tells all of them, whatever the limit."""
+        return parse_routes(self.ask("show route"), limit)
 
     def graceful_restart(self) -> None:
         """BIRD ends without telling its peers, which keep its routes (RFC 4724), and leaves the kernel's as they are."""

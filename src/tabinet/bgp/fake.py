@@ -121,6 +121,8 @@ class FakeBird:
                 return self._show_protocols()
             case ["show", "bfd", "sessions"]:
                 return self._show_bfd()
+            case ["show", "route"]:
+                return self._show_routes()
             case ["show", "route", "count"]:
                 total = sum(session.imported for session in self.sessions.values())
                 return f"1007-{total} of {total} routes for {total} networks in table master4\n0014 Total: {total} of {total} routes\n"
@@ -145,9 +147,10 @@ class FakeBird:
 
     def _show_status(self) -> str:
         router_id = re.search(r"router id (\S+);", self._text)
+        configured = self._configured.isoformat(sep=" ", timespec="milliseconds")
         return (
             f"1000-BIRD 2.0.12\n1011-Router ID is {router_id[1] if router_id else '0.0.0.0'}\n Hostname is fake\n"
-            f" Last reconfiguration on {self._configured.isoformat(sep=' ', timespec='milliseconds')}\n0013 Daemon is up and running\n"
+            f" Last reboot on {configured}\n Last reconfiguration on {configured}\n0013 Daemon is up and running\n"
         )
 
     def _each(self) -> list[tuple[str, str, FakeSession]]:
@@ -171,6 +174,13 @@ class FakeBird:
                 out.append(f"     Routes:         {session.imported} imported, {session.exported} exported, {session.imported} preferred")
             out.append(" ")
         return "\n".join(out) + "\n0000 \n"
+
+    def _show_routes(self) -> str:
+        """Own blocks only."""
+        since = self._configured.isoformat(sep=" ", timespec="milliseconds")
+        blocks = re.findall(r"  route (\S+) blackhole;", self._text)
+        lines = [f" {block:<20} blackhole [tb_blocks{6 if ':' in block else 4} {since}] * (200)\n" for block in blocks]
+        return "1007-Table master4:\n" + "".join(lines) + "0000 \n"
 
     def _show_bfd(self) -> str:
         if "protocol bfd" not in self._text:
