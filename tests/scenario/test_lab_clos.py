@@ -6,16 +6,23 @@ import asyncio
 import os
 import random
 import secrets
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from churn import churning
+from etcd_process import EtcdProcess
 from lab_world import assert_well, example_policies, running_lab
 
+from tabinet.lab.check import check
 from tabinet.lab.lab import Lab
 from tabinet.lab.launches import components
 from tabinet.lab.measure import cost_of, flows_between
+from tabinet.lab.workloads import read_targets
 from tabinet.store.client import ResourceClient
+from tabinet.store.open import StoreConfig, open_store
 
 pytestmark = [pytest.mark.lab, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
@@ -87,3 +94,33 @@ async def test_whatever_is_killed_at_any_moment_comes_back(lab: Lab) -> None:
         print(f"killed {together}; {churn.changes} changes, {len(churn.failures)} that failed")
         await assert_well(lab)
     assert changes > 20
+
+
+def tabinet(*words: str, stdin: str = "") -> str:
+    """What the command says."""
+    command = [sys.executable, "-m", "tabinet.cli.main", *words]
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+async def test_a_store_that_was_moved_means_the_same(lab: Lab, tmp_path: Path) -> None:
+    tabinet("--lab", lab.name, "datastore", "migrate", "lock")
+    try:
+        exported = tabinet("--lab", lab.name, "datastore", "migrate", "export")
+    finally:
+        tabinet("--lab", lab.name, "datastore", "migrate", "unlock")
+    etcd = EtcdProcess(tmp_path / "etcd")
+    etcd.start()
+    try:
+        config = tmp_path / "moved.toml"
+        config.write_text(f'[store]\nendpoints = ["{etcd.endpoint}"]\n')
+        tabinet("--config", str(config), "datastore", "migrate", "import", "-f", "-", stdin=exported)
+        moved = await open_store(StoreConfig(endpoints=(etcd.endpoint,)))
+        try:
+            hosts = [host.name for host in lab.plan.hosts]
+            report = await check(moved, hosts, await read_targets(moved, lab.plan), lab.plan.topology.check)
+        finally:
+            await moved.close()
+    finally:
+        etcd.kill()
+    assert report.probes >= 500
+    assert report.details == ()
