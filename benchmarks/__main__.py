@@ -11,6 +11,7 @@ NAMES = {
     "program": "from a change of policy to the kernel, on top of a large table, against nft -f (needs root)",
     "footprint": "what an agent needs: memory, time to be ready, CPU, with 100,000 endpoints in etcd (needs root)",
     "ipam": "addresses on a real etcd: one host, twenty at once, half of them killed",
+    "model": "decoding, validating, selecting, and whole commands (needs etcd)",
     "fabric": "a lab: attaching a workload, enforcing a policy, what failures cost (needs root)",
 }
 
