@@ -87,9 +87,14 @@ MESH = intent(
     "10.7.0.1",
     "fd00:7::1",
     (
-        peer("Mesh_h2_v4", "10.7.0.2", 64512, node_ip=True, bfd=False, restart=60),
-        peer("Mesh_h2_v6", "fd00:7::2", 64512, node_ip=True, bfd=False),
-        peer("Mesh_far_v4", "10.8.0.2", 64512, node_ip=True, bfd=False),
+        *(
+            msgspec.structs.replace(each, mesh=True, ours=True)
+            for each in (
+                peer("Mesh_h2_v4", "10.7.0.2", 64512, node_ip=True, restart=60),
+                peer("Mesh_h2_v6", "fd00:7::2", 64512, node_ip=True),
+                peer("Mesh_far_v4", "10.8.0.2", 64512, node_ip=True),
+            )
+        ),
     ),
     "Debug",
 )

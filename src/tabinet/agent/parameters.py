@@ -77,6 +77,13 @@ PARAMETERS: tuple[Parameter, ...] = (
         "Passwords of BGP sessions: the file ``<name>/<key>`` below it, as a peer's ``secretKeyRef`` says. Empty: nowhere.",
     ),
     Parameter("bird", "bfd_interval_ms", "milliseconds", 100, "BFD: interval between packets."),
+    Parameter(
+        "bird",
+        "mesh_bfd_interval_ms",
+        "milliseconds",
+        250,
+        "BFD: the same with other hosts of the cluster, of which there can be many. Where ``bfd_interval_ms`` is longer, that counts.",
+    ),
     Parameter("bird", "bfd_multiplier", "integer", 3, "BFD: so many packets missing mean that the path is dead."),
     Parameter(
         "felix",

@@ -276,7 +276,9 @@ def _bgp(parameters: Parameters, dataplane: Dataplane, kernel: KernelThread, log
     if not parameters.switch("bird", "enabled"):
         return None
     options = BgpOptions(
-        bfd_interval_ms=parameters.integer("bird", "bfd_interval_ms"), bfd_multiplier=parameters.integer("bird", "bfd_multiplier")
+        bfd_interval_ms=parameters.integer("bird", "bfd_interval_ms"),
+        bfd_multiplier=parameters.integer("bird", "bfd_multiplier"),
+        mesh_bfd_interval_ms=parameters.integer("bird", "mesh_bfd_interval_ms"),
     )
     secrets = parameters.text("bird", "secrets_dir")
     driver = open_driver(

@@ -75,6 +75,8 @@ class BgpOptions(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Wanted between BFD packets in both directions (RFC 5880); raise it where many hosts share few cores."""
     bfd_multiplier: int = 3
     """A peer that is silent for this many intervals is dead."""
+    mesh_bfd_interval_ms: int = 250
+    """The same for other hosts of the cluster, of which there can be many; where ``bfd_interval_ms`` is longer, that counts."""
     external_keepalive_time_s: int = 3
     """For peers of another AS that do not say otherwise; the hold time is three times that (RFC 4271 section 10)."""
     internal_keepalive_time_s: int = 10

@@ -7,6 +7,9 @@ In: the ``PeerIntent`` with the peer's address, the host's intent, facts and opt
 - An unnumbered peer is direct on its interface by its link-local address, and the session carries both families, IPv4 with IPv6 next hops
   (RFC 8950).
 - A workload is spoken to from the gateway address that every workload has (IPv4), or the host's own (IPv6), unless one is configured.
+- Routes of another host of the cluster become the last resort as soon as BFD or the connection fails (long-lived graceful restart,
+  RFC 9494), so that a restart of a host's BIRD loses nothing, and neither does the death of a host whose addresses others have as well.
+  Peers of other makes know less: their routes go with BFD, and stay while BIRD restarts only where BFD is left alone (as FRR does).
 - TTL security (RFC 5082) asks for 255 minus the hops in between; a connected peer is one hop away.
 """
 
@@ -108,7 +111,7 @@ def render_session(peer: PeerIntent, intent: BgpIntent, route: Route, password: 
         yield f'  password "{password}";'
     yield f"  hold time {3 * keepalive}; keepalive time {keepalive};"
     yield "  connect delay time 1; connect retry time 2; error wait time 1, 5;"
-    yield f"  graceful restart on; graceful restart time {peer.max_restart_time_s or options.restart_time_s};"
+    yield from _render_restart(peer, options)
     if peer.allowed_own_as:
         yield f"  allow local as {peer.allowed_own_as};"
     if peer.client:
@@ -120,12 +123,25 @@ def render_session(peer: PeerIntent, intent: BgpIntent, route: Route, password: 
     yield "}"
 
 
+def _render_restart(peer: PeerIntent, options: BgpOptions) -> Iterator[str]:
+    """What becomes of routes while the session is away."""
+    restart_s = peer.max_restart_time_s or options.restart_time_s
+    if peer.ours:
+        # Both ends keep the other's routes as the last resort from the first moment on (RFC 9494).
+        yield f"  graceful restart on; graceful restart time 0; long lived graceful restart on; long lived stale time {restart_s};"
+    else:
+        yield f"  graceful restart on; graceful restart time {restart_s};"
+
+
 def _render_bfd(peer: PeerIntent, options: BgpOptions) -> Iterator[str]:
-    if not (peer.bfd_interval_ms or peer.bfd_multiplier):
+    graceful = " graceful;" if peer.ours else ""
+    slower_ms = max(options.bfd_interval_ms, options.mesh_bfd_interval_ms) if peer.ours else options.bfd_interval_ms
+    interval_ms = peer.bfd_interval_ms or slower_ms
+    multiplier = peer.bfd_multiplier or options.bfd_multiplier
+    if not graceful and (interval_ms, multiplier) == (options.bfd_interval_ms, options.bfd_multiplier):
         yield "  bfd on;"
-        return
-    interval_ms = peer.bfd_interval_ms or options.bfd_interval_ms
-    yield f"  bfd {{ interval {interval_ms} ms; multiplier {peer.bfd_multiplier or options.bfd_multiplier}; }};"
+    else:
+        yield f"  bfd {{{graceful} interval {interval_ms} ms; multiplier {multiplier}; }};"
 
 
 def _render_channel(

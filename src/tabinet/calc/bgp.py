@@ -108,7 +108,7 @@ class _Planner:
             return
         path = "spec.nodeMeshMaxRestartTime"
         restart_s = self.cluster.seconds(source, path, default.node_mesh_max_restart_time, 0)
-        base = msgspec.structs.replace(_BASE, mesh=True, bfd=False, max_restart_time_s=restart_s, password=password)
+        base = msgspec.structs.replace(_BASE, mesh=True, max_restart_time_s=restart_s, password=password)
         for name in sorted(self.facts.nodes):
             if not self.cluster.cluster_id(name):
                 self.add_node("mesh", name, base, 0)
@@ -282,7 +282,7 @@ class _Planner:
         number = as_number or self.cluster.as_number(other)
         for family in shared:
             name = f"{prefix}_{other}_ipv{family}"
-            session = msgspec.structs.replace(base, name=name, address=addresses[family], port=port, as_number=number)
+            session = msgspec.structs.replace(base, name=name, address=addresses[family], port=port, as_number=number, ours=True)
             self.add(session, self.cluster.cluster_id(other))
 
     def add_workloads(self, name: str, spec: BGPPeerSpec, base: PeerIntent) -> None:

@@ -154,6 +154,8 @@ class PeerIntent(Intent, frozen=True):
     """Between signs of life; a third of the time after which the peer is given up. 0: as the host likes."""
     for_node: bool = False
     """From a BGPPeer that names this node."""
+    ours: bool = False
+    """The peer is another node of the cluster."""
     interface: str = ""
     """Unnumbered: the peer is the one router at the other end of this link, and the session carries both families (RFC 8950)."""
     local_as: int = 0

@@ -119,7 +119,7 @@ def test_the_mesh_has_one_password_and_restart_time_from_the_default_configurati
     default = r.BGPConfigurationSpec(node_mesh_password=SECRET, node_mesh_max_restart_time="30s")
     own = r.BGPConfigurationSpec(node_mesh_max_restart_time="99s")
     found = only_peer(facts(configurations={"default": default, "node.h1": own}))
-    assert (found.mesh, found.bfd, found.password, found.max_restart_time_s) == (True, False, SecretRef("bgp", "rack"), 30)
+    assert (found.mesh, found.bfd, found.password, found.max_restart_time_s) == (True, True, SecretRef("bgp", "rack"), 30)
     broken = r.BGPConfigurationSpec(node_mesh_password=r.BgpPassword())
     assert wrong(facts(configurations={"default": broken})) == [("BGPConfiguration/default", "spec.nodeMeshPassword")]
     assert peers_left(facts(configurations={"default": broken})) == []
