@@ -15,7 +15,11 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
+from tabinet.calc.messages import PortRange
 from tabinet.errors import InputError, Problem
+from tabinet.lib.ip import parse_address, parse_prefix
+from tabinet.model.protocols import parse_protocol, protocol_name
+from tabinet.rules.options import FAILSAFE_INBOUND, FAILSAFE_OUTBOUND, ProtoPort
 from tabinet.store.open import StoreConfig, StoreKind
 
 Value = str | int | float | bool | tuple[str, ...]
@@ -27,7 +31,7 @@ class Parameter(msgspec.Struct, frozen=True, gc=False):
     section: str
     name: str
     kind: str
-    """text, integer, seconds, milliseconds, switch, list, or ``one of: A, B``."""
+    """text, integer, seconds, milliseconds, switch, list, ports, port range, address, or ``one of: A, B``."""
     default: Value
     meaning: str
     felix: str = ""
@@ -38,6 +42,11 @@ class Parameter(msgspec.Struct, frozen=True, gc=False):
     def variable(self) -> str:
         """Name in the environment."""
         return f"TABINET_{self.section}_{self.name}".upper()
+
+
+def _failsafe_texts(ports: tuple[ProtoPort, ...]) -> tuple[str, ...]:
+    """As ``parse_failsafe`` reads them."""
+    return tuple(f"{protocol_name(port.protocol).lower()}:{port.port}" for port in ports)
 
 
 PARAMETERS: tuple[Parameter, ...] = (
@@ -115,6 +124,60 @@ PARAMETERS: tuple[Parameter, ...] = (
     ),
     Parameter("felix", "reporting_ttl_s", "seconds", 90.0, "How long the host's status outlives a dead agent.", "reportingTTL", live=True),
     Parameter("felix", "ipv6_support", "switch", True, "Program IPv6 as well.", "ipv6Support"),
+    Parameter(
+        "felix",
+        "workload_source_spoofing",
+        "one of: Disabled, Any",
+        "Any",
+        "Whether ``allowSpoofedSourcePrefixes`` of endpoints are heeded.",
+        "workloadSourceSpoofing",
+    ),
+    Parameter(
+        "felix",
+        "deny_action",
+        "one of: Drop, Reject",
+        "Drop",
+        "What happens to a packet that policy denies: dropped, or refused with a reset or an ICMP error.",
+        "nftablesFilterDenyAction",
+    ),
+    Parameter(
+        "felix",
+        "failsafe_inbound_host_ports",
+        "ports",
+        _failsafe_texts(FAILSAFE_INBOUND),
+        "Ports of the host that no host endpoint closes: ``tcp:22``, or ``tcp:10.0.0.0/8:22`` for these peers only; or ``none``.",
+        "failsafeInboundHostPorts",
+    ),
+    Parameter(
+        "felix",
+        "failsafe_outbound_host_ports",
+        "ports",
+        _failsafe_texts(FAILSAFE_OUTBOUND),
+        "Ports elsewhere that no policy of a host endpoint keeps the host from.",
+        "failsafeOutboundHostPorts",
+    ),
+    Parameter(
+        "felix", "nat_port_range", "port range", "", "Source ports of natOutgoing, as in ``32768:65535``; empty: any.", "natPortRange"
+    ),
+    Parameter(
+        "felix",
+        "nat_outgoing_address",
+        "address",
+        "",
+        "Source address of natOutgoing; empty: that of the outgoing interface.",
+        "natOutgoingAddress",
+    ),
+    Parameter(
+        "felix",
+        "nat_outgoing_exclusions",
+        "one of: IPPoolsOnly, IPPoolsAndHostIPs",
+        "IPPoolsOnly",
+        "Which destinations natOutgoing leaves alone.",
+        "natOutgoingExclusions",
+    ),
+    Parameter(
+        "felix", "floating_ips", "one of: Enabled, Disabled", "Enabled", "Whether ``ipNATs`` of endpoints are programmed.", "floatingIPs"
+    ),
 )
 
 _BY_SECTION: dict[str, dict[str, Parameter]] = {}
@@ -345,6 +408,62 @@ def _switch(value: object) -> bool:
     raise ValueError("must be true or false")
 
 
+def parse_failsafe(text: str) -> ProtoPort:
+    """The port that ``protocol:port`` or ``protocol:net:port`` names, as Felix writes them.
+
+    Raises:
+        ValueError: it names none.
+    """
+    protocol, _, rest = text.strip().partition(":")
+    net, _, port = rest.rpartition(":")
+    number = parse_protocol(protocol)
+    if not port.isdigit() or not 0 < int(port) <= 65535:
+        raise ValueError(f"{text!r} is no port such as tcp:22 or udp:10.0.0.0/8:53")
+    return ProtoPort(number, int(port), parse_prefix(net.strip("[]")) if net else None)
+
+
+def _ports(value: object) -> tuple[str, ...]:
+    """Texts as ``parse_failsafe`` reads them; FelixConfiguration writes records, Felix's environment ``none`` for no port at all."""
+    if value == "none" or value == [] or value == ["none"]:
+        return ()
+    items = value if isinstance(value, list | tuple) else _list(value)
+    texts = []
+    for item in items:
+        if isinstance(item, dict):
+            net = f"{item['net']}:" if item.get("net") else ""
+            item = f"{item.get('protocol', 'tcp')}:{net}{item.get('port', '')}"
+        parse_failsafe(str(item))
+        texts.append(str(item).strip())
+    return tuple(texts)
+
+
+def parse_port_range(text: str) -> PortRange | None:
+    """The range that ``first:last``, or a single number, names; None for an empty text.
+
+    Raises:
+        ValueError: it names none.
+    """
+    if not text:
+        return None
+    first, _, last = text.partition(":")
+    last = last or first
+    if not (first.isdigit() and last.isdigit() and 0 < int(first) <= int(last) <= 65535):
+        raise ValueError("must be a port, or first:last, from 1 to 65535")
+    return PortRange(int(first), int(last))
+
+
+def _address(value: object) -> str:
+    if value not in ("", "Auto"):
+        parse_address(str(value))
+    return "" if value == "Auto" else str(value)
+
+
+def _port_range(value: object) -> str:
+    text = str(value)
+    parse_port_range(text)
+    return text
+
+
 def _list(value: object) -> tuple[str, ...]:
     items = value.split(",") if isinstance(value, str) else value
     if isinstance(items, list | tuple):
@@ -361,6 +480,9 @@ _CONVERTERS: dict[str, Callable[[object], Value]] = {
     "seconds": _seconds,
     "switch": _switch,
     "list": _list,
+    "ports": _ports,
+    "port range": _port_range,
+    "address": _address,
 }
 
 

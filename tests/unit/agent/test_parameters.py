@@ -7,7 +7,11 @@ from pathlib import Path
 import pytest
 
 from tabinet.agent.parameters import PARAMETERS, felix_problems, parse_parameters, render_parameters_page, restart_needed
+from tabinet.agent.wiring import table_options
+from tabinet.calc.messages import PortRange
 from tabinet.errors import InputError
+from tabinet.lib.ip import parse_prefix
+from tabinet.rules.options import ProtoPort, TableOptions
 
 
 def test_defaults_when_nothing_is_given() -> None:
@@ -42,6 +46,9 @@ def test_own_variable_beats_calicos() -> None:
         ("[bird]\nenabled = 'perhaps'", {}, "bird.enabled", "true or false"),
         ("", {"TABINET_FELIX_REPORTING_TTL_S": "soon"}, "TABINET_FELIX_REPORTING_TTL_S", "duration such as 30s"),
         ("[felix]\ninterface_prefix = []", {}, "felix.interface_prefix", "not empty"),
+        ("[felix]\nfailsafe_inbound_host_ports = ['tcp']", {}, "felix.failsafe_inbound_host_ports", "no port such as tcp:22"),
+        ("[felix]\nnat_port_range = '9:1'", {}, "felix.nat_port_range", "first:last"),
+        ("[felix]\nnat_outgoing_address = 'here'", {}, "felix.nat_outgoing_address", "not an IP address"),
         ("[felix", {}, "", "at end of document"),
     ],
 )
@@ -76,3 +83,28 @@ def test_docs_page_is_what_the_table_says() -> None:
     page = Path(__file__).parents[3] / "docs" / "parameters.md"
     assert page.read_text() == render_parameters_page(), "run: python -m tabinet.agent.parameters > docs/parameters.md"
     assert all(p.variable in render_parameters_page() for p in PARAMETERS)
+
+
+def test_failsafe_ports_are_read_as_felix_writes_them_in_resources_and_in_the_environment() -> None:
+    spec: dict[str, object] = {
+        "failsafeInboundHostPorts": [{"protocol": "TCP", "port": 22, "net": "10.0.0.0/8"}, {"protocol": "udp", "port": 68}]
+    }
+    options = table_options(parse_parameters("", {"FELIX_FAILSAFEOUTBOUNDHOSTPORTS": "none"}, spec))
+    assert options.failsafe_inbound == (ProtoPort(6, 22, parse_prefix("10.0.0.0/8")), ProtoPort(17, 68))
+    assert options.failsafe_outbound == ()
+
+
+def test_defaults_of_the_table_are_those_of_the_rules() -> None:
+    assert table_options(parse_parameters("", {})) == TableOptions()
+
+
+def test_translation_is_set_by_felix_configuration() -> None:
+    spec: dict[str, object] = {
+        "natPortRange": "32768:65535",
+        "natOutgoingAddress": "192.0.2.1",
+        "natOutgoingExclusions": "IPPoolsAndHostIPs",
+    }
+    options = table_options(parse_parameters("", {}, spec))
+    assert options.nat_ports == PortRange(32768, 65535)
+    assert options.nat_addresses == (parse_prefix("192.0.2.1"),)
+    assert options.nat_spares_hosts
