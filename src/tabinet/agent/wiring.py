@@ -25,8 +25,9 @@ from tabinet.agent.kernelthread import KernelThread
 from tabinet.agent.log import Logger, open_log
 from tabinet.agent.metrics import Metrics
 from tabinet.agent.notify import notify
-from tabinet.agent.parameters import Parameters, parse_failsafe, parse_port_range, store_config
+from tabinet.agent.parameters import Parameters, store_config
 from tabinet.agent.reporter import Reporter
+from tabinet.agent.values import parse_failsafe, parse_port_range
 from tabinet.bgp.driver import open_driver
 from tabinet.bgp.records import BgpOptions
 from tabinet.calc.graph import Graph
