@@ -1,4 +1,4 @@
-"""Kinds of parameters: what their values are in the configuration file, in the environment and in FelixConfiguration, and how they are read.
+"""Kinds of parameters: what their values look like in the file, in the environment and in FelixConfiguration, and how they are read.
 
 ``convert`` takes what any of the three gives and returns the value, or says what is allowed. Pure.
 """
