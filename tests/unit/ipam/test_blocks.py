@@ -171,3 +171,54 @@ def test_a_huge_block_is_refused() -> None:
 def test_a_sound_block_is_accepted_as_it_is() -> None:
     document, _ = take(fresh(), 3)
     assert blocks.parse_block("/key", msgspec.json.encode(document), BLOCK) == document
+
+
+def test_an_address_that_was_released_rests_and_belongs_to_nobody() -> None:
+    document, _ = take(fresh(), 3)
+    document, lost = blocks.release(document, BLOCK, [BLOCK.host(1)], rest_since="2026-01-02T03:10:00Z")
+    assert lost == {"w": 1}
+    assert document["unallocated"] == [3]
+    assert document["attributes"][-1] == {"handle_id": None, "secondary": None, "releasedAt": "2026-01-02T03:10:00Z"}
+    assert blocks.count(document) == blocks.Counts(assigned=2, resting=1, free=1)
+    assert blocks.owners(document, BLOCK) == {BLOCK.host(0): "w", BLOCK.host(2): "w"}
+    assert blocks.resting(document, BLOCK) == {BLOCK.host(1): "2026-01-02T03:10:00Z"}
+    assert blocks.release(document, BLOCK, [BLOCK.host(1)]) == (document, {})
+    assert take(document, 2)[1] == ["10.0.0.3"]
+    with pytest.raises(AddressError, match="released at 2026-01-02T03:10:00Z and rests"):
+        blocks.assign_address(document, BLOCK, BLOCK.host(1), "v", {}, "host:h", strict=True)
+    assert blocks.parse_block("k", msgspec.json.encode(document), BLOCK) == document
+
+
+def test_what_has_rested_long_enough_is_free_in_the_order_of_its_release() -> None:
+    document, _ = take(fresh(), 4)
+    document, _ = blocks.release(document, BLOCK, [BLOCK.host(2)], rest_since="1970-01-01T00:00:10Z")
+    document, _ = blocks.release(document, BLOCK, [BLOCK.host(0)], rest_since="1970-01-01T00:00:20Z")
+    document, _ = blocks.release(document, BLOCK, [BLOCK.host(1)], rest_since="1970-01-01T00:00:30Z")
+    assert blocks.wake(document, 69.9, 60) is document
+    assert blocks.wake(document, 80.0, 60)["unallocated"] == [2, 0]
+    woken = blocks.wake(document, 90.0, 60)
+    assert woken["unallocated"] == [2, 0, 1]
+    assert woken["attributes"] == [{"handle_id": "w", "secondary": {"node": "h"}}]
+    assert woken["sequenceNumber"] > document["sequenceNumber"]
+    assert set(woken["sequenceNumberForAllocation"]) == {"3"}
+    assert blocks.wake(document, 30.0, 0)["unallocated"] == [2, 0, 1]
+
+
+def test_lists_that_go_writes_as_null_are_empty() -> None:
+    written = fresh() | {"attributes": None}
+    assert blocks.parse_block("k", msgspec.json.encode(written), BLOCK) == fresh()
+    full, _ = take(fresh(), 4)
+    assert blocks.parse_block("k", msgspec.json.encode(full | {"unallocated": None}), BLOCK) == full
+
+
+def test_a_block_that_belongs_to_nobody_any_more_keeps_its_addresses() -> None:
+    document, _ = take(fresh(), 1)
+    unclaimed = blocks.unclaim(document)
+    assert blocks.owner_of(unclaimed) == ""
+    assert "affinity_claim_time" not in unclaimed
+    assert blocks.owners(unclaimed, BLOCK) == {BLOCK.host(0): "w"}
+
+
+@pytest.mark.parametrize(("text", "age_s"), [("1970-01-01T00:01:00Z", 40.0), ("1970-01-01T00:01:00", 40.0), ("soon", 100.0), (None, 100.0)])
+def test_the_age_of_a_claim(text: str | None, age_s: float) -> None:
+    assert blocks.claim_age_s(fresh() | {"affinity_claim_time": text}, 100.0) == age_s

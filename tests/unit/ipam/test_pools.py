@@ -8,8 +8,9 @@ import msgspec
 import pytest
 
 from tabinet.errors import DataError
-from tabinet.ipam.pools import Pool, candidate_blocks, containing_block, containing_pool, parse_pool, select_pools
-from tabinet.lib.ip import parse_address, parse_prefix
+from tabinet.ipam import blocks
+from tabinet.ipam.pools import Pool, candidate_blocks, containing_block, containing_pool, in_use, parse_pool, select_pools
+from tabinet.lib.ip import Prefix, parse_address, parse_prefix
 from tabinet.model.keys import ResourceKey, path_of
 
 
@@ -107,3 +108,37 @@ def test_where_an_address_belongs() -> None:
     assert containing_pool([wide, narrow], parse_address("10.1.0.17")) is narrow
     assert containing_block(narrow, parse_address("10.1.0.17")) == parse_prefix("10.1.0.16/28")
     assert containing_pool([wide, narrow], parse_address("11.0.0.1")) is None
+
+
+def test_a_pool_serves_its_uses_only() -> None:
+    pools = [
+        pool("a", "10.0.0.0/16", allowedUses=["LoadBalancer"]),
+        pool("b", "10.1.0.0/16"),
+        pool("c", "10.2.0.0/16", allowedUses=["Tunnel"]),
+    ]
+    for use, names in (("Workload", ["b"]), ("Tunnel", ["b", "c"]), ("LoadBalancer", ["a"])):
+        assert [one.name for one in select_pools(pools, 4, [], {}, {}, use)[0]] == names
+        assert [one.name for one in select_pools(pools, 4, [one.cidr for one in pools], {}, {}, use)[0]] == names
+
+
+def test_who_uses_a_pool() -> None:
+    one, other, empty, foreign = (parse_prefix(text) for text in ("10.0.0.0/30", "10.0.0.4/30", "10.0.0.8/30", "10.9.0.0/30"))
+    documents: dict[Prefix, blocks.Document | None] = {}
+    for block, host, count in ((one, "x", 2), (other, "y", 3), (empty, "z", 0), (foreign, "x", 1)):
+        fresh = blocks.new_block(block, f"host:{host}", 1, "2026-01-02T03:04:05Z")
+        documents[block] = blocks.assign(fresh, block, count, "w", {}, "", strict=False)[0]
+    use = in_use(pool("a", "10.0.0.0/24"), documents)
+    assert (use.assigned, use.hosts, use.empty, use.is_used) == (5, ("x", "y"), (empty,), True)
+    assert str(use) == "5 addresses are assigned (10.0.0.0, 10.0.0.1, 10.0.0.4, ...) from blocks of x, y"
+    assert not in_use(pool("b", "10.1.0.0/24"), documents).is_used
+    broken = in_use(pool("a", "10.0.0.0/24"), {empty: None})
+    assert broken.is_used
+    assert str(broken) == "block 10.0.0.8/30 cannot be understood"
+
+
+def test_addresses_that_only_rest_do_not_use_a_pool() -> None:
+    block = parse_prefix("10.0.0.0/30")
+    document, _ = blocks.assign(blocks.new_block(block, "host:x", 1, "2026-01-02T03:04:05Z"), block, 1, "w", {}, "", strict=False)
+    document, _ = blocks.release(document, block, [block.host(0)], rest_since="2026-01-02T03:04:05Z")
+    use = in_use(pool("a", "10.0.0.0/24"), {block: document})
+    assert (use.is_used, use.empty) == (False, (block,))
