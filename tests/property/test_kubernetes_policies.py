@@ -15,6 +15,7 @@ from kube_naive import Cluster, Flow
 
 from tabinet.calc.graph import Graph
 from tabinet.calc.inputs import InSync, Put
+from tabinet.errors import InputError
 from tabinet.lib.ip import parse_address
 from tabinet.model.codec import decode_stored, encode_document
 from tabinet.model.defaults import with_defaults
@@ -373,3 +374,57 @@ def test_a_host_always_reaches_its_own_pods() -> None:
     probe = Packet("", local["10.0.0.1"], parse_address("172.16.0.1"), parse_address("10.0.0.1"), 6, 40_000, 80)
     assert evaluate(builder.table, probe, "output").accepted
     assert not evaluate(builder.table, packet_of(Flow("192.0.2.9", "10.0.0.1", "TCP", 80), local)).accepted
+
+
+# --- bad input ------------------------------------------------------------------------------------------------------
+
+PORT_1 = {"tcp": {"destinationPort": {"number": 1}}}
+EXAMPLES = [
+    policy(podSelector={"matchExpressions": [{"key": "a", "operator": "In", "values": ["x"]}]}, ingress=[{"from": [{"podSelector": {}}]}]),
+    policy(egress=[{"to": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}}], "ports": [{"port": 80, "endPort": 90}]}]),
+    cluster_policy("Admin", 1, egress=[{"action": "Deny", "to": [{"networks": ["::/0"]}], "protocols": [PORT_1]}]),
+    cluster_policy("Baseline", 1, ingress=[{**DENY, "name": "x", "protocols": [{"destinationNamedPort": "http"}]}]),
+    *small().namespaces.values(),
+    *small().pods,
+]
+scraps = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=5),
+    st.sampled_from(("'\"", "\ud800", "10.0.0.1/8", "In", "x" * 300)),
+    st.just([]),
+    st.just({}),
+    st.just([[None]]),
+    st.just({"a": {"b": "'"}}),
+)
+
+
+def broken(value: Any, scrap: Any, random: Any) -> Any:
+    """The value with something in it replaced by the scrap, renamed or gone."""
+    if isinstance(value, dict) and value and random.random() < 0.9:
+        name = random.choice(sorted(value))
+        rest = {key: member for key, member in value.items() if key != name}
+        where = random.random()
+        if where < 0.1:
+            return rest
+        return {**rest, f"{name}s": value[name]} if where < 0.2 else {**rest, name: broken(value[name], scrap, random)}
+    if isinstance(value, list) and value and random.random() < 0.9:
+        return [*value[:-1], broken(value[-1], scrap, random)]
+    return scrap
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.sampled_from(EXAMPLES), scraps, st.randoms(use_true_random=False))
+def test_whatever_is_written_is_converted_or_refused_in_words(example: dict[str, Any], scrap: Any, random: Any) -> None:
+    identity = {"apiVersion": example["apiVersion"], "kind": example["kind"]}
+    foreign = Document(data={**broken(example, scrap, random), **identity}, source="test", index=1, line=1)
+    try:
+        ours = convert_foreign(foreign)
+    except InputError as error:
+        assert error.problems
+        assert all(problem.allowed for problem in error.problems)
+    else:
+        assert ours is not None
+        assert validate_all(ours) == []
