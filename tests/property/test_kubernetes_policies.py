@@ -418,8 +418,9 @@ def broken(value: Any, scrap: Any, random: Any) -> Any:
 @settings(max_examples=400, deadline=None)
 @given(st.sampled_from(EXAMPLES), scraps, st.randoms(use_true_random=False))
 def test_whatever_is_written_is_converted_or_refused_in_words(example: dict[str, Any], scrap: Any, random: Any) -> None:
-    identity = {"apiVersion": example["apiVersion"], "kind": example["kind"]}
-    foreign = Document(data={**broken(example, scrap, random), **identity}, source="test", index=1, line=1)
+    member = random.choice(("metadata", "spec", "status"))
+    data = {**example, member: broken(example.get(member), scrap, random)}
+    foreign = Document(data=data, source="test", index=1, line=1)
     try:
         ours = convert_foreign(foreign)
     except InputError as error:
