@@ -137,9 +137,16 @@ class Lab:
             await self._stop(state, self._components(node, component), kill_it=kill_it)
 
     async def start(self, node: str, component: str) -> None:
-        """The component runs and is ready; nothing happens where it runs already."""
+        """The component runs and is ready; nothing happens where it runs already.
+
+        When FRR's zebra starts, the router's other daemons start anew with it, as under watchfrr: what they told the zebra before is lost.
+        """
         async with self._changing() as state:
-            await self._start(state, self._components(node, component))
+            wanted = self._components(node, component)
+            if component == "zebra" and not any(_running(state, each) for each in wanted):
+                wanted = self._components(node, ROUTER)
+                await self._stop(state, wanted, kill_it=True)
+            await self._start(self.state(), wanted)
 
     async def restart(self, node: str, component: str, *, kill_it: bool = False) -> None:
         """The component was ended, in a planned manner or by SIGKILL, and runs and is ready again.
