@@ -19,7 +19,6 @@ import msgspec
 from tabinet.errors import InputError, Problem
 from tabinet.lib.ip import parse_address
 from tabinet.model.documents import Document
-from tabinet.model.endpoint_names import WorkloadEndpointName
 from tabinet.model.kubernetes import records as k
 from tabinet.model.kubernetes.constraints import NAME_LABEL
 from tabinet.model.kubernetes.kinds import (
@@ -27,8 +26,10 @@ from tabinet.model.kubernetes.kinds import (
     DEFAULT_NAMESPACE,
     NAMESPACE_PROFILE_PREFIX,
     ORCHESTRATOR,
+    POD_ENDPOINT,
     ForeignKind,
     converted_name,
+    endpoint_name,
     foreign_kind,
 )
 from tabinet.model.kubernetes.policies import admin_network_policy, cluster_network_policy, network_policy
@@ -37,7 +38,6 @@ from tabinet.model.names import MAX_LABEL
 from tabinet.model.resources import API_VERSION, Resource
 
 _NAME = "projectcalico.org/name"
-_ENDPOINT = "eth0"
 
 
 def convert_foreign(document: Document) -> list[Document] | None:
@@ -125,7 +125,7 @@ def _endpoint(pod: k.Pod, namespace: str) -> dict[str, Any]:
         "orchestrator": ORCHESTRATOR,
         "node": node,
         "pod": name,
-        "endpoint": _ENDPOINT,
+        "endpoint": POD_ENDPOINT,
         "interfaceName": _interface(namespace, name),
         "ipNetworks": [str(parse_address(text)) for text in [each.ip for each in pod.status.pod_ips] or [pod.status.pod_ip]],
     }
@@ -138,8 +138,7 @@ def _endpoint(pod: k.Pod, namespace: str) -> dict[str, Any]:
     ports = [port for container in (*pod.spec.containers, *pod.spec.init_containers) for port in _ports(container)]
     if ports:
         spec["ports"] = ports
-    full_name = str(WorkloadEndpointName(node, ORCHESTRATOR, name, _ENDPOINT))
-    metadata = {"name": full_name, "namespace": namespace, "labels": labels}
+    metadata = {"name": endpoint_name(node, name), "namespace": namespace, "labels": labels}
     return {"apiVersion": API_VERSION, "kind": "WorkloadEndpoint", "metadata": metadata, "spec": spec}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from tabinet.model.endpoint_names import WorkloadEndpointName
 from tabinet.model.kubernetes import records
 from tabinet.model.resources import Resource
 
@@ -23,6 +24,8 @@ ACCOUNT_PROFILE_PREFIX = "ksa."
 
 ORCHESTRATOR = "k8s"
 """The orchestrator of endpoints that are pods."""
+POD_ENDPOINT = "eth0"
+"""The interface within a pod."""
 DEFAULT_NAMESPACE = "default"
 
 
@@ -75,3 +78,12 @@ def converted_name(kind: str, name: str, namespace: str, tier: str) -> str:
             return f"{NAMESPACE_PROFILE_PREFIX}{name}"
         case _:
             return f"{ACCOUNT_PROFILE_PREFIX}{namespace}.{name}"
+
+
+def endpoint_name(node: str, pod: str) -> str:
+    """The name of the endpoint that a pod becomes.
+
+    Raises:
+        ValueError: no endpoint can have such a name.
+    """
+    return str(WorkloadEndpointName(node, ORCHESTRATOR, pod, POD_ENDPOINT))

@@ -16,7 +16,7 @@ import msgspec
 
 from tabinet.errors import Problem
 from tabinet.model.kubernetes.constraints import FOREIGN_CONSTRAINTS
-from tabinet.model.kubernetes.kinds import DEFAULT_NAMESPACE, ForeignKind, converted_name
+from tabinet.model.kubernetes.kinds import DEFAULT_NAMESPACE, ForeignKind, converted_name, endpoint_name
 from tabinet.model.kubernetes.records import ClusterNetworkPolicy, Pod
 from tabinet.model.names import MAX_NAME, annotation_findings, judge_name, judge_namespace, label_findings
 from tabinet.model.resources import Resource
@@ -102,9 +102,14 @@ def _name_problems(kind: ForeignKind, metadata: Any) -> list[Problem]:
 
 def _result_problems(kind: ForeignKind, record: Resource) -> list[Problem]:
     """What stands against the name that the document gets."""
-    if isinstance(record, Pod):
-        return []
     name = record.metadata.name
+    if isinstance(record, Pod):
+        becomes = endpoint_name(record.spec.node_name, name)
+        if not judge_name("WorkloadEndpoint", becomes):
+            return []
+        return [
+            _problem("metadata.name", name, f"its endpoint must have a legal name of at most {MAX_NAME} characters, not {show(becomes)}")
+        ]
     tier = CLUSTER_TIERS[record.spec.tier] if isinstance(record, ClusterNetworkPolicy) else ""
     becomes = converted_name(kind.name, name, record.metadata.namespace or DEFAULT_NAMESPACE, tier)
     if len(becomes) <= MAX_NAME:
