@@ -6,12 +6,13 @@ agent in between, so that a fabric stands within seconds. Everything is removed 
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import secrets
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ WORKLOADS = "tb"
 
 def run(*argv: str, timeout_s: float = 20.0) -> str:
     done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout_s, check=False)
-    assert done.returncode == 0, f"{' '.join(argv)}: {done.stderr}"
+    assert done.returncode == 0, f"{' '.join(argv)}: {done.stdout}{done.stderr}"
     return done.stdout
 
 
@@ -63,6 +64,8 @@ class World:
     hosts: dict[str, Host] = field(default_factory=dict)
     namespaces: list[str] = field(default_factory=list)
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    indices: Iterator[int] = field(default_factory=lambda: itertools.count(10))
+    """Of interfaces: two ends of a cable with equal ones are one interface to the kernel."""
 
     def ns(self, node: str) -> str:
         return f"{self.prefix}-{node}"
@@ -90,8 +93,8 @@ class World:
 
     def link(self, a: str, b: str, addresses_a: Iterable[str] = (), addresses_b: Iterable[str] = ()) -> None:
         """A cable; each end is named after the node at the other."""
-        index = 10 + 2 * len(self.namespaces) + sum(len(host.name) for host in self.hosts.values())
-        run(*f"ip link add {b} index {index} netns {self.ns(a)} type veth peer name {a} index {index + 1} netns {self.ns(b)}".split())
+        near, far = next(self.indices), next(self.indices)
+        run(*f"ip link add {b} index {near} netns {self.ns(a)} type veth peer name {a} index {far} netns {self.ns(b)}".split())
         for node, interface, addresses in ((a, b, addresses_a), (b, a, addresses_b)):
             for address in addresses:
                 self.ip(node, f"addr add {address} dev {interface}" + (" nodad" if ":" in address else ""))
@@ -103,9 +106,9 @@ class World:
         self.namespaces.append(self.ns(name))
         self.ip(name, "link add br0 type bridge stp_state 0 mcast_snooping 0")
         self.ip(name, "link set br0 up")
-        for number, (member, addresses) in enumerate(members.items()):
-            ends = f"ip link add {member} index {100 + number} netns {self.ns(name)} type veth"
-            run(*f"{ends} peer name {name} index {200 + number} netns {self.ns(member)}".split())
+        for member, addresses in members.items():
+            ends = f"ip link add {member} index {next(self.indices)} netns {self.ns(name)} type veth"
+            run(*f"{ends} peer name {name} index {next(self.indices)} netns {self.ns(member)}".split())
             self.ip(name, f"link set {member} master br0 up")
             for address in addresses:
                 self.ip(member, f"addr add {address} dev {name}" + (" nodad" if ":" in address else ""))
@@ -166,8 +169,8 @@ class World:
     def frr_routes(self, node: str, family: int = 4) -> dict[str, list[dict[str, Any]]]:
         """FRR's BGP table: the paths to each prefix, with all their attributes."""
         word = "ipv4" if family == 4 else "ipv6"
-        table = self.vtysh(node, f"show bgp {word} unicast detail json")["routes"]
-        return {prefix: paths if isinstance(paths, list) else paths["paths"] for prefix, paths in table.items()}
+        prefixes = self.vtysh(node, f"show bgp {word} unicast json").get("routes", {})
+        return {prefix: self.vtysh(node, f"show bgp {word} unicast {prefix} json").get("paths", []) for prefix in prefixes}
 
     def configure(self) -> None:
         """Every host does what the resources say now."""

@@ -101,19 +101,20 @@ def _session(session: SessionStatus) -> BgpSessionStatus:
 
 
 def _routes(view: BirdView) -> NodeRoutes:
-    origins = {session.name: session.origin for session in view.sessions}
+    sessions = {session.name: session for session in view.sessions if session.origin is not None}
 
     def of(family: int) -> tuple[NodeRoute, ...]:
         chosen = [route for route in view.routes if route.destination.family == family][:MOST_ROUTES]
-        return tuple(_route(route, origins.get(route.protocol)) for route in chosen)
+        return tuple(_route(route, sessions.get(route.protocol)) for route in chosen)
 
     return NodeRoutes(routes_v4=of(IPV4), routes_v6=of(IPV6))
 
 
-def _route(route: RouteStatus, origin: Origin | None) -> NodeRoute:
+def _route(route: RouteStatus, session: SessionStatus | None) -> NodeRoute:
     gateway, interface = route.hops[0] if route.hops else ("", "")
-    if origin is not None:
-        learned = RouteOrigin(source_type="NodeMesh" if origin is Origin.MESH else "BGPPeer", peer_ip=route.learned_from)
+    if session is not None:
+        kind = "NodeMesh" if session.origin is Origin.MESH else "BGPPeer"
+        learned = RouteOrigin(source_type=kind, peer_ip=session.address)
     else:
         kind = next((word for prefix, word in _SOURCES if route.protocol.startswith(prefix)), "Kernel")
         learned = RouteOrigin(source_type=kind)

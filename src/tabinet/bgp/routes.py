@@ -26,7 +26,7 @@ class RouteStatus(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     protocol: str
     """BIRD's protocol that it is from."""
     learned_from: str = ""
-    """Address of the peer that told it; empty for others."""
+    """Address of the peer that told it, where that is not the gateway."""
     best: bool = False
     """The one that counts for its prefix."""
     kind: str = "unicast"

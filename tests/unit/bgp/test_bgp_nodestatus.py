@@ -109,6 +109,7 @@ def test_routes_in_a_node_status_say_where_they_are_from() -> None:
         ("FIB", "fd00:65::/122", "N/A", "blackhole", "Static"),
         ("FIB", "fd00:66::/122", "fe80::99", "up0", "BGPPeer"),
     ]
+    assert routes.routes_v4[2].learned_from == r.RouteOrigin(source_type="NodeMesh", peer_ip="10.7.0.2")
 
 
 def test_a_bird_that_is_away_is_not_ready() -> None:
