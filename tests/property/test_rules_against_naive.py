@@ -33,6 +33,7 @@ POLICIES = [
 ]
 PROFILES = ["p", "q r"]
 NET_SETS = ["s-one", "s-two"]
+POOL_SETS = [m.ALL_POOLS, m.NAT_POOLS, m.ALL_HOSTS]
 PORT_SETS = ["p-one"]
 PORTS = [22, 80, 81, 443]
 
@@ -111,9 +112,11 @@ endpoints = st.builds(
     m.Endpoint,
     host=st.just("h"),
     interface=st.sampled_from(INTERFACES),
-    mac=st.just(""),
+    mac=st.sampled_from(["", "02:00:00:00:00:01", "02:00:00:00:00:02"]),
     nets=st.lists(st.sampled_from(ADDRESSES), min_size=1, max_size=3, unique=True).map(lambda nets: tuple(sorted(nets))),
     spoof_nets=few(st.sampled_from(NETS), 1),
+    nats=few(st.builds(m.Nat, st.sampled_from(HOST_ADDRESSES), st.sampled_from(ADDRESSES))),
+    qos=st.sampled_from([m.NO_QOS, m.NO_QOS, m.Qos(dscp=10), m.Qos(m.Limits(packets_per_s=9), m.Limits(connections=3))]),
     ingress=st.lists(tiers, max_size=2).map(tuple),
     egress=st.lists(tiers, max_size=2).map(tuple),
     profiles=st.lists(st.sampled_from(PROFILES), max_size=2, unique=True).map(tuple),
@@ -143,7 +146,8 @@ updates = st.one_of(
     port_updates,
     st.builds(lambda i, a, r: m.SetDelta(i, a, r - a), st.sampled_from(NET_SETS), members, members),
     st.builds(lambda i, a, r: m.SetDelta(i, a, r - a), st.sampled_from(PORT_SETS), port_members, port_members),
-    st.builds(m.SetRemove, st.sampled_from(NET_SETS + PORT_SETS)),
+    st.builds(m.SetRemove, st.sampled_from(NET_SETS + PORT_SETS + POOL_SETS)),
+    st.builds(m.SetUpdate, st.sampled_from(POOL_SETS), st.just(m.SetKind.NETS), members),
     st.builds(m.PolicyUpdate, st.sampled_from(POLICIES), policies),
     st.builds(m.PolicyUpdate, st.sampled_from(POLICIES), policies),
     st.builds(m.PolicyRemove, st.sampled_from(POLICIES)),
@@ -210,7 +214,10 @@ def check_packets(builder: TableBuilder, world: World, some: list[tuple[str, Pac
         assert got.accepted == passes(world, hook, packet), (hook, packet, got)
 
 
-def empty(options: TableOptions | None = None) -> tuple[TableBuilder, World]:
+OPTIONS = TableOptions(nat_spares_hosts=True, nat_ports=m.PortRange(1000, 1999))
+
+
+def empty(options: TableOptions = OPTIONS) -> tuple[TableBuilder, World]:
     builder = TableBuilder(options)
     builder.on_interfaces(HOST_INTERFACES)
     return builder, World(interfaces=HOST_INTERFACES, options=builder.options)

@@ -12,13 +12,15 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from tabinet.calc.messages import Endpoint
+from tabinet.calc.messages import Endpoint, Nat
 from tabinet.lib.ip import IPV4, IPV6, Prefix
 from tabinet.model.keys import ResourceKey
 from tabinet.rules import layout
 from tabinet.rules.classes import Classes, Stage
 from tabinet.rules.edit import TableEdit
 from tabinet.rules.ir import Element, Hardware, Interface, Source, SourceRange
+from tabinet.rules.limits import NOTHING, Queueing, change, entrance, queueing
+from tabinet.rules.nat import Floating
 from tabinet.rules.options import TableOptions
 from tabinet.rules.policy import merge_ranges
 from tabinet.rules.roles import Role
@@ -37,6 +39,8 @@ class Binding(msgspec.Struct, frozen=True):
     own: frozenset[tuple[str, Element]]
     """(set name, element)."""
     local: frozenset[Prefix]
+    nats: tuple[Nat, ...]
+    queueing: Queueing
 
 
 @dataclass(slots=True)
@@ -52,8 +56,19 @@ class Bindings:
     """A change since it was last reset may have taken a permission away."""
     _claims: dict[str, set[ResourceKey]] = field(default_factory=dict)
     _bound: dict[str, Binding] = field(default_factory=dict)
+    floating: Floating = field(init=False)
+    _limited: int = 0
+    """How many interfaces have limits."""
     _local: dict[Prefix, int] = field(default_factory=dict)
     _dirty: dict[str, None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.floating = Floating(self.options)
+
+    @property
+    def has_limits(self) -> bool:
+        """True when an interface has limits. As of the last ``settle``."""
+        return self._limited > 0
 
     def put(self, key: ResourceKey, endpoint: Endpoint | None) -> None:
         """The endpoint is this; None: it is gone."""
@@ -86,8 +101,12 @@ class Bindings:
             if before is not None and self._loses(before, after):
                 self.revokes = True
             if after is not None:
-                edit.set_mapping(layout.INGRESS, interface, self.classes.acquire(after.ingress))
-                edit.set_mapping(layout.EGRESS, interface, self.classes.acquire(after.egress))
+                gates = after.queueing
+                for map_name, stage, gate in (
+                    (layout.INGRESS, after.ingress, gates.ingress_gate),
+                    (layout.EGRESS, after.egress, gates.egress_gate),
+                ):
+                    edit.set_mapping(map_name, interface, entrance(gate, self.classes.acquire(stage), edit))
                 self._bound[interface] = after
             else:
                 edit.remove_mapping(layout.INGRESS, interface)
@@ -96,6 +115,8 @@ class Bindings:
             if before is not None:
                 released += (before.ingress, before.egress)
             self._change_elements(edit, before, after)
+            self._change_services(interface, edit, before, after)
+        self.floating.settle(edit)
         for stage in released:
             self.classes.release(stage)
 
@@ -120,6 +141,8 @@ class Bindings:
             egress=Stage(Role.FROM_WORKLOAD, endpoint.egress, endpoint.profiles),
             own=frozenset(own),
             local=frozenset(net for net in endpoint.nets if net.is_host),
+            nats=tuple(nat for nat in endpoint.nats if nat.external.family == nat.internal.family),
+            queueing=queueing(endpoint.interface, endpoint.qos),
         )
 
     def _hardware(self, endpoint: Endpoint) -> Iterator[tuple[str, Element]]:
@@ -149,6 +172,16 @@ class Bindings:
         new_local = after.local if after is not None else frozenset()
         self._count_local(edit, new_local - old_local, 1)
         self._count_local(edit, old_local - new_local, -1)
+
+    def _change_services(self, interface: str, edit: TableEdit, before: Binding | None, after: Binding | None) -> None:
+        old, new = before.queueing if before is not None else NOTHING, after.queueing if after is not None else NOTHING
+        if old != new:
+            change(interface, old, new, edit)
+            self._limited += bool(new.chains) - bool(old.chains)
+        if before is not None:
+            self.floating.change(before.key, before.nats, ())
+        if after is not None:
+            self.floating.change(after.key, (), after.nats)
 
     def _count_local(self, edit: TableEdit, addresses: Iterable[Prefix], step: int) -> None:
         for address in addresses:

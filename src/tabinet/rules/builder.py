@@ -32,10 +32,10 @@ from tabinet.model.keys import ResourceKey
 from tabinet.rules.bindings import Bindings
 from tabinet.rules.classes import PROFILE, Classes
 from tabinet.rules.edit import TableEdit
-from tabinet.rules.hostlayout import HostUse
 from tabinet.rules.hosts import HostBindings
 from tabinet.rules.ir import Table, TableDelta
-from tabinet.rules.layout import empty_table, fixed_chains
+from tabinet.rules.layout import NO_USES, Uses, empty_table, fixed_chains
+from tabinet.rules.nat import nat_use
 from tabinet.rules.options import TableOptions
 from tabinet.rules.setstate import SetStates
 
@@ -51,7 +51,7 @@ class TableBuilder:
         self._classes = Classes(self.options, self._sets.shape)
         self._bindings = Bindings(self.options, self._classes)
         self._hosts = HostBindings(self.options, self._classes)
-        self._uses: HostUse | None = None
+        self._uses = NO_USES
         self._fixed = dict(self.table.chains)
         """The fixed part, as it is in the table."""
         self._policies: dict[ResourceKey, Policy | None] = {}
@@ -116,7 +116,8 @@ class TableBuilder:
 
     def _settle_fixed(self, edit: TableEdit) -> None:
         """The fixed part has what the endpoints need of it. O(1) while that does not change."""
-        uses = self._hosts.use
+        nat = nat_use(self.options, self._bindings.floating.in_use, self._sets.shape, self._sets.occupied)
+        uses = Uses(self._hosts.use, nat, self._bindings.has_limits)
         if uses == self._uses:
             return
         self._uses = uses

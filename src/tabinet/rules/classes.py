@@ -292,8 +292,8 @@ class Classes:
             rules.append(ir.Rule(ir.Goto(role.form.deny), counter=True, comment=comment))
         elif role.asks_profiles:
             rules.append(ir.Rule(ir.Goto(role.form.deny), counter=True, comment="no profile allows it"))
-        elif role.decides:
-            rules.append(ir.Rule(ir.Goto(role.form.allow)))
+        else:
+            rules.append(ir.Rule(ir.Goto(role.form.undecided or role.form.allow)))
         return rules
 
     def _chain_of(self, stage: Stage, key: ResourceKey) -> str:

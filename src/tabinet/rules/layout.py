@@ -16,6 +16,8 @@ are left alone, except those that claim the address of a local workload while co
 
 from __future__ import annotations
 
+import msgspec
+
 from tabinet.lib.ip import IPV4, IPV6, parse_prefix
 from tabinet.rules.hostlayout import COVERED, JUDGE, RAW_IN, HostUse, accepted_untracked, covered, host_chains
 from tabinet.rules.ir import (
@@ -54,6 +56,8 @@ from tabinet.rules.ir import (
     Verdict,
     Via,
 )
+from tabinet.rules.limits import QOS_EGRESS, QOS_INGRESS, qos_chains
+from tabinet.rules.nat import FLOATING, FLOATING_SOURCE, NatUse, nat_chains
 from tabinet.rules.options import TCP, UDP, DenyAction, HostAction, ProtoPort, TableOptions
 from tabinet.rules.roles import ACCEPTED, AFTER_EGRESS, DENY, HOST_MAPS
 
@@ -86,7 +90,7 @@ _MLD_AND_ND = (130, 143)  # RFC 2710, RFC 3810 and RFC 4861
 
 def fixed_sets() -> dict[str, SetDef]:
     """Sets and maps that every table has."""
-    sets = {name: SetDef(SetType.CHAINS) for name in (EGRESS, INGRESS, COVERED, *HOST_MAPS.values())}
+    sets = {name: SetDef(SetType.CHAINS) for name in (EGRESS, INGRESS, COVERED, *HOST_MAPS.values(), QOS_EGRESS, QOS_INGRESS)}
     sets[VALID] = SetDef(SetType.GENERATION)
     sets[HARDWARE] = SetDef(SetType.HARDWARE)
     sets[ANY_HARDWARE] = SetDef(SetType.INTERFACES)
@@ -94,11 +98,26 @@ def fixed_sets() -> dict[str, SetDef]:
         sets[OWN[family]] = SetDef(SetType.SOURCES, family)
         sets[SPOOF[family]] = SetDef(SetType.SOURCE_NETS, family)
         sets[LOCAL[family]] = SetDef(SetType.ADDRESSES, family)
+        sets[FLOATING[family]] = SetDef(SetType.ADDRESS_CHAINS, family)
+        sets[FLOATING_SOURCE[family]] = SetDef(SetType.ADDRESS_CHAINS, family)
     return sets
 
 
-def fixed_chains(options: TableOptions, hosts: HostUse | None = None) -> dict[str, Chain]:
-    """Chains that every table has; ``hosts``: what the host endpoints need, None without any."""
+class Uses(msgspec.Struct, frozen=True):
+    """What the endpoints need of the fixed part."""
+
+    hosts: HostUse | None = None
+    """None without host endpoints."""
+    nat: NatUse = NatUse()
+    qos: bool = False
+
+
+NO_USES = Uses()
+
+
+def fixed_chains(options: TableOptions, uses: Uses = NO_USES) -> dict[str, Chain]:
+    """Chains that every table has, and those that are needed."""
+    hosts = uses.hosts
     prefixes = options.interface_prefixes
     if not prefixes or not all(prefixes):
         raise ValueError("interface prefixes must not be empty")
@@ -138,7 +157,11 @@ def fixed_chains(options: TableOptions, hosts: HostUse | None = None) -> dict[st
         ACCEPTED: Chain((Rule(AcceptFlow()),)),
         DENY: Chain(_deny(options.deny)),
     }
-    return chains if hosts is None else chains | host_chains(options, hosts, LOCAL)
+    if hosts is not None:
+        chains |= host_chains(options, hosts, LOCAL)
+    if uses.qos:
+        chains |= qos_chains()
+    return chains | nat_chains(options, uses.nat)
 
 
 def empty_table(options: TableOptions) -> Table:

@@ -40,6 +40,8 @@ class _Live:
 
     kind: SetKind
     nets: dict[int, set[Prefix]] = field(default_factory=lambda: {IPV4: set(), IPV6: set()})
+    hosts: int = 0
+    """How many members are no nets."""
 
 
 @dataclass(slots=True)
@@ -79,6 +81,11 @@ class SetStates:
         if live is None:
             return None
         return SetShape(live.kind, frozenset(family for family in FAMILIES if live.nets[family]))
+
+    def occupied(self, set_id: str) -> bool:
+        """True when the set is announced and has members."""
+        live = self.live.get(set_id)
+        return live is not None and (live.hosts > 0 or any(live.nets.values()))
 
     def settle(self, edit: TableEdit) -> dict[str, Move]:
         """All that was queued is in the table; says how each set moved."""
@@ -120,6 +127,7 @@ class SetStates:
                 place = _place(set_id, live.kind, member)
                 if place is not None:
                     changed = edit.remove_element(place, member) if gone else edit.add_element(place, member)
+                    live.hosts += (-1 if gone else 1) if changed else 0
                 elif isinstance(member, Prefix) and live.kind is SetKind.NETS:
                     nets = live.nets[member.family]
                     changed = (member in nets) is gone

@@ -1,0 +1,211 @@
+"""Address translation: floating addresses, natOutgoing and the metadata address as chains and maps.
+
+``nat_in`` and ``nat_local`` (before routing) turn a floating address into the endpoint's own. ``nat_out`` (after routing) gives what leaves
+the fabric a source that the outside can answer: an endpoint's floating address, or for pools with natOutgoing the host's. An endpoint
+that speaks to its own floating address meets itself, so that its source becomes the floating address, too.
+
+Outside the fabric is what is in no IP pool; without the announced set of all pools, nothing is. Only a flow's first packet comes
+here, so that a change translates new flows only (nat hooks of Linux). Policy judges the translated destination and the untranslated source.
+
+Each pair of addresses is a map element, a chain and a rule; the rest is O(1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from tabinet.calc.messages import ALL_HOSTS, ALL_POOLS, NAT_POOLS, Nat
+from tabinet.lib.ip import IPV4, IPV6, Prefix, parse_address
+from tabinet.model.keys import ResourceKey
+from tabinet.rules import names
+from tabinet.rules.edit import TableEdit
+from tabinet.rules.ir import (
+    Accept,
+    Address,
+    AddressIn,
+    Basis,
+    Chain,
+    DispatchAddress,
+    Goto,
+    HeaderAddress,
+    HookPoint,
+    InterfacePrefix,
+    Jump,
+    Match,
+    Port,
+    Protocol,
+    Rule,
+    Side,
+    TranslateDestination,
+    TranslateSource,
+    Via,
+)
+from tabinet.rules.options import TCP, UDP, TableOptions
+from tabinet.rules.policy import SetShape
+
+FLOATING = {IPV4: "floating4", IPV6: "floating6"}
+"""Maps from a floating address to the chain that translates it."""
+FLOATING_SOURCE = {IPV4: "floating_source4", IPV6: "floating_source6"}
+"""Maps from an endpoint's address to the chain that gives its packets a floating source."""
+INSIDE = {IPV4: "inside4", IPV6: "inside6"}
+"""Chains that accept what stays in the fabric, and return for the rest."""
+OUTGOING = {IPV4: "outgoing4", IPV6: "outgoing6"}
+METADATA = parse_address("169.254.169.254")
+_HTTP = 80
+FAMILIES = (IPV4, IPV6)
+
+
+class NatUse(msgspec.Struct, frozen=True):
+    """What translation needs of the fixed part."""
+
+    floating: bool = False
+    nat_pools: SetShape | None = None
+    all_pools: SetShape | None = None
+    all_hosts: SetShape | None = None
+
+    @property
+    def outgoing(self) -> bool:
+        """natOutgoing is possible."""
+        return self.nat_pools is not None and self.all_pools is not None
+
+
+def nat_use(options: TableOptions, floating: bool, shape_of: Callable[[str], SetShape | None], occupied: Callable[[str], bool]) -> NatUse:
+    """What is needed now. ``occupied``: the set has members."""
+    pools = shape_of(NAT_POOLS) if occupied(NAT_POOLS) else None
+    if not floating and pools is None:
+        return NatUse()
+    return NatUse(floating, pools, shape_of(ALL_POOLS), shape_of(ALL_HOSTS) if options.nat_spares_hosts else None)
+
+
+def nat_chains(options: TableOptions, use: NatUse) -> dict[str, Chain]:
+    """The chains; none without need."""
+    chains: dict[str, Chain] = {}
+    before: list[Rule] = []
+    if use.floating:
+        before += [Rule(DispatchAddress(FLOATING[family], family, Side.DESTINATION)) for family in FAMILIES]
+        chains["nat_local"] = Chain(tuple(before), HookPoint.OUTPUT_NAT, Basis.HEADER)
+    if options.metadata is not None:
+        web = (HeaderAddress(Side.DESTINATION, METADATA), Protocol(TCP), Port(Side.DESTINATION, _HTTP, _HTTP))
+        target = TranslateDestination(options.metadata.address, options.metadata.port)
+        before += [Rule(target, (InterfacePrefix(Via.IN, prefix), *web), comment="metadata") for prefix in options.interface_prefixes]
+    if before:
+        chains["nat_in"] = Chain(tuple(before), HookPoint.PREROUTING_NAT, Basis.HEADER)
+    if use.floating or use.outgoing:
+        chains |= _outgoing_chains(options, use)
+    return chains
+
+
+def _outgoing_chains(options: TableOptions, use: NatUse) -> dict[str, Chain]:
+    after: list[Rule] = []
+    if use.floating:
+        after += [Rule(DispatchAddress(FLOATING_SOURCE[family], family, Side.SOURCE)) for family in FAMILIES]
+    after += [Rule(Accept(), (InterfacePrefix(Via.OUT, prefix),)) for prefix in options.interface_prefixes]
+    chains: dict[str, Chain] = {}
+    for family in FAMILIES:
+        inside: list[tuple[Match, ...]] = []
+        for set_id, shape in ((ALL_POOLS, use.all_pools), (ALL_HOSTS, use.all_hosts)):
+            inside += _members(set_id, shape, family, Side.DESTINATION)
+        if use.all_pools is None:
+            inside = [()]
+        chains[INSIDE[family]] = Chain(tuple(Rule(Accept(), matches) for matches in inside))
+        if use.outgoing:
+            after += [Rule(Goto(OUTGOING[family]), matches) for matches in _members(NAT_POOLS, use.nat_pools, family, Side.SOURCE)]
+            chains[OUTGOING[family]] = Chain((Rule(Jump(INSIDE[family])), *_source_rules(options, family)))
+    chains["nat_out"] = Chain(tuple(after), HookPoint.POSTROUTING_NAT)
+    return chains
+
+
+def _source_rules(options: TableOptions, family: int) -> tuple[Rule, ...]:
+    address = next((item for item in options.nat_addresses if item.family == family), None)
+    rules = []
+    if options.nat_ports is not None:
+        ports = TranslateSource(address, options.nat_ports.first, options.nat_ports.last)
+        rules += [Rule(ports, (Protocol(protocol),), comment="natOutgoing") for protocol in (TCP, UDP)]
+    return (*rules, Rule(TranslateSource(address), comment="natOutgoing"))
+
+
+def _members(set_id: str, shape: SetShape | None, family: int, side: Side) -> list[tuple[Match, ...]]:
+    """The ways in which an address can be a member."""
+    if shape is None:
+        return []
+    kinds = ("a", "n") if family in shape.net_families else ("a",)
+    return [(AddressIn(side, family, names.member_set(set_id, kind, family)),) for kind in kinds]
+
+
+@dataclass(slots=True)
+class Floating:
+    """The floating addresses of all bound endpoints."""
+
+    options: TableOptions
+    _claims: dict[Prefix, dict[ResourceKey, Prefix]] = field(default_factory=dict)
+    """By external address: who claims it, for which internal address."""
+    _sources: dict[Prefix, set[Prefix]] = field(default_factory=dict)
+    """By internal address: its external ones."""
+    _placed: dict[Prefix, Prefix] = field(default_factory=dict)
+    """External to internal, as in the table."""
+    _dirty: dict[Prefix, None] = field(default_factory=dict)
+
+    @property
+    def in_use(self) -> bool:
+        """True when there is a floating address. As of the last ``settle``."""
+        return bool(self._placed)
+
+    def change(self, key: ResourceKey, before: tuple[Nat, ...], after: tuple[Nat, ...]) -> None:
+        """The endpoint has these pairs instead of those."""
+        if not self.options.floating_addresses:
+            return
+        for nat in before:
+            self._claims[nat.external].pop(key, None)
+            self._dirty[nat.external] = None
+        for nat in after:
+            self._claims.setdefault(nat.external, {})[key] = nat.internal
+            self._dirty[nat.external] = None
+
+    def settle(self, edit: TableEdit) -> None:
+        """Maps and chains are those of the pairs; an address that several claim belongs to the smallest key."""
+        dirty, self._dirty = self._dirty, {}
+        touched: dict[Prefix, None] = {}
+        for external in dirty:
+            claims = self._claims[external]
+            before, after = self._placed.get(external), claims[min(claims)] if claims else None
+            if not claims:
+                del self._claims[external]
+            if before == after:
+                continue
+            chain = f"fd{external.family}-{external.value:x}"
+            if before is not None:
+                self._sources[before].discard(external)
+                touched[before] = None
+            if after is None:
+                del self._placed[external]
+                edit.remove_mapping(FLOATING[external.family], external.address)
+                edit.remove_chain(chain)
+                continue
+            self._placed[external] = after
+            self._sources.setdefault(after, set()).add(external)
+            touched[after] = None
+            edit.set_chain(chain, Chain((Rule(TranslateDestination(after), comment=f"floating {external.address}"),), basis=Basis.HEADER))
+            edit.set_mapping(FLOATING[external.family], external.address, chain)
+        for internal in touched:
+            self._settle_source(internal, edit)
+
+    def _settle_source(self, internal: Prefix, edit: TableEdit) -> None:
+        family = internal.family
+        chain = f"fs{family}-{internal.value:x}"
+        externals = self._sources[internal]
+        if not externals:
+            del self._sources[internal]
+            edit.remove_mapping(FLOATING_SOURCE[family], internal.address)
+            edit.remove_chain(chain)
+            return
+        source = TranslateSource(min(externals))
+        itself = Address(Side.DESTINATION, family, internal.value, internal.value)
+        rules = [Rule(source, (itself,), comment="to its own floating address")]
+        rules += [Rule(Accept(), (InterfacePrefix(Via.OUT, prefix),)) for prefix in self.options.interface_prefixes]
+        if self.options.floating_sources:
+            rules += [Rule(Jump(INSIDE[family])), Rule(source, comment="floating source")]
+        edit.set_chain(chain, Chain(tuple(rules)))
+        edit.set_mapping(FLOATING_SOURCE[family], internal.address, chain)
