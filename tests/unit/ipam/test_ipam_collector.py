@@ -281,6 +281,7 @@ async def test_a_leader_whose_lease_has_ended_lets_another_lead(clocked: tuple[M
 
     async def sleep(_: float) -> None:
         await gate.wait()
+        await asyncio.sleep(0)
 
     task = asyncio.create_task(run_collector(store, "slow", interval_s=10, on_round=lambda _: rounds.append(1), sleep=sleep))
     await until(lambda: len(rounds) == 1)
