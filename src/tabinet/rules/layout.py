@@ -84,8 +84,9 @@ _DHCP6_CLIENT, _DHCP6_SERVER = 546, 547  # RFC 8415 section 7.2
 _UNSPECIFIED4 = parse_prefix("0.0.0.0/32")
 _UNSPECIFIED6 = parse_prefix("::/128")
 _LINK_LOCAL6 = parse_prefix("fe80::/10")
-_ND = (133, 136)  # RFC 4861: router and neighbour solicitation and advertisement
-_MLD_AND_ND = (130, 143)  # RFC 2710, RFC 3810 and RFC 4861
+_MLD1_AND_ND = (130, 136)  # RFC 2710, RFC 4861: router and neighbour solicitation and advertisement; redirects are 137
+_MLD2 = (143, 143)  # RFC 3810
+_MLD_AND_ND = (130, 143)
 
 
 def fixed_sets() -> dict[str, SetDef]:
@@ -195,8 +196,10 @@ def _sources(options: TableOptions) -> tuple[Rule, ...]:
         rules += [Rule(Accept(), (SourceIn(family, SPOOF[family]),), comment="allowSpoofedSourcePrefixes") for family in (IPV4, IPV6)]
     link_local = HeaderAddress(Side.SOURCE, _LINK_LOCAL6)
     rules += [
-        Rule(Accept(), (HeaderIcmp6(*_ND), link_local), comment="neighbour discovery"),
-        Rule(Accept(), (HeaderIcmp6(*_ND), HeaderAddress(Side.SOURCE, _UNSPECIFIED6)), comment="duplicate address detection"),
+        Rule(Accept(), (HeaderIcmp6(*_MLD1_AND_ND), link_local), comment="neighbour discovery"),
+        Rule(Accept(), (HeaderIcmp6(*_MLD1_AND_ND), HeaderAddress(Side.SOURCE, _UNSPECIFIED6)), comment="duplicate address detection"),
+        Rule(Accept(), (HeaderIcmp6(*_MLD2), link_local), comment="multicast listeners"),
+        Rule(Accept(), (HeaderIcmp6(*_MLD2), HeaderAddress(Side.SOURCE, _UNSPECIFIED6)), comment="multicast listeners"),
         Rule(Accept(), (HeaderUdp(_DHCP_CLIENT, _DHCP_SERVER), HeaderAddress(Side.SOURCE, _UNSPECIFIED4)), comment="DHCP"),
         Rule(Accept(), (HeaderUdp(_DHCP6_CLIENT, _DHCP6_SERVER), link_local), comment="DHCPv6"),
         Rule(Drop(), counter=True, comment="spoofed source"),
