@@ -13,6 +13,7 @@ from tabinet.dataplane.nft.render import render_table
 from tabinet.lib.ip import parse_address, parse_prefix
 from tabinet.model.keys import ResourceKey
 from tabinet.rules.builder import TableBuilder
+from tabinet.rules.options import DenyAction, Metadata, ProtoPort, TableOptions
 
 GOLDEN = Path(__file__).parent / "nft"
 
@@ -52,7 +53,51 @@ def everything() -> TableBuilder:
     return builder
 
 
-@pytest.mark.parametrize("make", [nothing, everything])
+def gateway() -> TableBuilder:
+    """Host endpoints of every kind of policy, translation and limits."""
+    options = TableOptions(
+        deny=DenyAction.REJECT,
+        metadata=Metadata(parse_address("127.0.0.1"), 8775),
+        host_services=(ProtoPort(17, 53),),
+        failsafe_inbound=(ProtoPort(6, 22, parse_prefix("10.0.0.0/8")), ProtoPort(6, 179)),
+        nat_ports=m.PortRange(32768, 65535),
+        nat_addresses=(parse_address("192.0.2.1"),),
+    )
+    builder = TableBuilder(options)
+    key = ResourceKey("GlobalNetworkPolicy", "edge")
+    web = m.Side(ports=(m.PortRange(80, 80), m.PortRange(443, 443)), nets=(parse_prefix("10.0.0.0/8"), parse_prefix("fd00::/8")))
+    clients = m.Side(sets=("clients",), port_sets=("named",))
+    rules = (
+        m.Rule(m.Action.ALLOW, protocol=6, destination=web),
+        m.Rule(m.Action.PASS, protocol=1, icmp=m.Icmp(8)),
+        m.Rule(m.Action.DENY, source=clients),
+    )
+    tier = (m.TierPolicies("default", m.Action.DENY, (key,)),)
+    all_of_it = m.HostEndpoint("h", "*", (), tier, tier, tier, tier, tier, tier, tier, ("open",))
+    limits = m.Limits(packets_per_s=100, packet_burst=10, connections=50)
+    nats = tuple(
+        m.Nat(parse_address(external), parse_address(own)) for external, own in (("192.0.2.9", "10.0.0.2"), ("2001:db8::9", "fd00::2"))
+    )
+    nets_own = tuple(parse_address(text) for text in ("10.0.0.2", "fd00::2"))
+    body = m.Endpoint("h", "cali1", "02:00:00:00:00:01", nets_own, (), tier, tier, (), nats, m.Qos(limits, limits, 46))
+    pools = frozenset(map(parse_prefix, ("10.0.0.0/16", "fd00::/64")))
+    for update in (
+        m.SetUpdate(m.ALL_POOLS, m.SetKind.NETS, pools),
+        m.SetUpdate(m.NAT_POOLS, m.SetKind.NETS, pools),
+        m.SetUpdate("clients", m.SetKind.NETS, frozenset()),
+        m.SetUpdate("named", m.SetKind.PORTS, frozenset()),
+        m.PolicyUpdate(key, m.Policy(rules, rules)),
+        m.ProfileUpdate("open", m.Policy((m.Rule(m.Action.ALLOW),), (m.Rule(m.Action.ALLOW),))),
+        m.EndpointUpdate(ResourceKey("WorkloadEndpoint", "w", "shop"), 1, body),
+        m.HostEndpointUpdate(ResourceKey("HostEndpoint", "all"), 1, all_of_it),
+        m.HostEndpointUpdate(ResourceKey("HostEndpoint", "eth0"), 1, m.HostEndpoint("h", "eth0", (), profiles=("open",))),
+    ):
+        builder.on_update(update)
+    builder.flush()
+    return builder
+
+
+@pytest.mark.parametrize("make", [nothing, everything, gateway])
 def test_text(make, request: pytest.FixtureRequest):
     text = render_table(make().table, 7)
     path = GOLDEN / f"{make.__name__}.nft"
@@ -63,7 +108,7 @@ def test_text(make, request: pytest.FixtureRequest):
 
 
 @pytest.mark.kernel
-@pytest.mark.parametrize("name", ["nothing", "everything"])
+@pytest.mark.parametrize("name", ["nothing", "everything", "gateway"])
 def test_nft_takes_the_text(name: str):
     if shutil.which("unshare") is None:
         pytest.fail("unshare(1) of util-linux is needed")
