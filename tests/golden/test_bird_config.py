@@ -153,6 +153,7 @@ EVERYTHING = msgspec.structs.replace(
                 workload=(parse_prefix("10.65.0.7"), parse_prefix("203.0.113.0/24"), parse_prefix("fd00:65::7")),
                 filters=("to-rack",),
                 route_limit=16,
+                families=(4, 6),
             ),
             msgspec.structs.replace(peer("vnf6", "fd00:65::7", 65300, bfd=False), workload=(parse_prefix("fd00:65::7"),)),
         ),
@@ -250,3 +251,13 @@ def test_an_frr_router_is_as_the_golden_files_say(pytestconfig: pytest.Config) -
     spec = RouterSpec(**{name: getattr(ROUTER, name) for name in ROUTER.__struct_fields__} | {"software": Software.FRR})
     for file in render_router(spec):
         compare(GOLDEN / f"router-frr-{file.name}", file.text, pytestconfig.getoption("--update-golden"))
+
+
+def test_an_frr_router_with_unnumbered_links_is_as_the_golden_file_says(pytestconfig: pytest.Config) -> None:
+    neighbours = tuple(
+        NeighbourSpec(interface=each.interface, peer_name=each.peer_name, peer_as=each.peer_as, is_host=each.is_host, unnumbered=True)
+        for each in ROUTER.neighbours
+    )
+    spec = msgspec.structs.replace(ROUTER, software=Software.FRR, neighbours=neighbours)
+    (text,) = [file.text for file in render_router(spec) if file.name == "bgpd.conf"]
+    compare(GOLDEN / "router-frr-unnumbered-bgpd.conf", text, pytestconfig.getoption("--update-golden"))

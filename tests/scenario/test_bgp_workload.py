@@ -20,8 +20,11 @@ protocol device {}
 protocol static { ipv4; route 203.0.113.0/28 blackhole; route 198.51.100.0/24 blackhole; route 0.0.0.0/0 via 169.254.1.1; }
 protocol static { ipv6; route 2001:db8:7::/64 blackhole; route 2001:db8:8::/64 blackhole; }
 protocol bgp host4 { local 10.65.1.1 as 65300; neighbor 169.254.1.1 as 64512; multihop; connect delay time 1; connect retry time 1;
-  ipv4 { import all; export where source = RTS_STATIC; next hop self; }; }
-protocol bgp host6 { local fd00:65:1::1 as 65300; neighbor fd00:7::1 as 64512; multihop; connect delay time 1; connect retry time 1;
+  ipv4 { import all; export where source = RTS_STATIC; next hop self; };
+  ipv6 { import all; export where source = RTS_STATIC; next hop self; next hop address fd00:65:1::1; }; }
+"""
+
+SEPARATE = """protocol bgp host6 { local fd00:65:1::1 as 65300; neighbor fd00:169::1 as 64512; multihop; connect retry time 1;
   ipv6 { import all; export where source = RTS_STATIC; next hop self; }; }
 """
 
@@ -62,7 +65,7 @@ def test_a_router_in_a_workload(lan: World) -> None:
     lan.configure()
     took = lan.wait_up()
     one, two = lan.hosts["h1"], lan.hosts["h2"]
-    assert len(one.sessions()) == 4
+    assert len(one.sessions()) == 3
     took += until(lambda: two.hops("203.0.113.0/28") == ["10.7.0.1"] and two.hops("2001:db8:7::/64") == ["fd00:7::1"])
     print(f"a service address of a workload at the other host: {took:.1f} s")
     assert one.hops("203.0.113.0/28") == ["10.65.1.1"]
@@ -70,6 +73,15 @@ def test_a_router_in_a_workload(lan: World) -> None:
         assert one.hops(forbidden) == two.hops(forbidden) == []
     for address in ("203.0.113.1", "2001:db8:7::1"):
         lan.exec("w2", "ping", "-c1", "-W2", address)
+    # With an address of its own for IPv6 there is a session of its own.
+    lan.ip("h1", "addr add fd00:169::1/128 dev lo")
+    lan.resources.configurations["default"] = r.BGPConfigurationSpec(local_workload_peering_ip_v6="fd00:169::1")
+    (home / "bird.conf").write_text(VNF + SEPARATE)
+    lan.exec("w1", "birdc", "-s", str(home / "bird.ctl"), "configure")
+    lan.configure()
+    lan.wait_up()
+    assert len(one.sessions()) == 4
+    until(lambda: two.hops("2001:db8:7::/64") == ["fd00:7::1"])
     # The endpoint goes, and with it what it announced.
     lan.resources.endpoints["h1"].clear()
     lan.configure()

@@ -89,12 +89,13 @@ class LinkListener:
         wanted = set(interfaces)
         for gone in set(self._sockets) - wanted:
             self._close(gone)
+            self.neighbourhood.forget(gone)
         for interface in sorted(wanted):
             self._read(interface)
         asked = [interface for interface in seeking if interface in wanted and self._ask(interface)]
         deadline = time.monotonic() + wait_s
         while (silent := [name for name in asked if self.neighbourhood.peer(name).address is None]) and time.monotonic() < deadline:
-            select.select([self._sockets[name] for name in silent], [], [], max(0.0, deadline - time.monotonic()))
+            select.select([self._sockets[name] for name in silent if name in self._sockets], [], [], max(0.0, deadline - time.monotonic()))
             for interface in silent:
                 self._read(interface)
         return tuple(self.neighbourhood.peer(interface) for interface in sorted(wanted))
@@ -134,14 +135,13 @@ class LinkListener:
         """Whoever is there has been asked to say so."""
         opened = self._open(interface)
         if opened is None:
-            self.neighbourhood.forget(interface)
             return False
         try:
             index = socket.if_nametoindex(interface)
             opened.sendto(struct.pack("!BBHI", ROUTER_SOLICITATION, 0, 0, 0), (ALL_ROUTERS, 0, 0, index))
             opened.sendto(struct.pack("!BBHHH", ECHO_REQUEST, 0, 0, _ECHO_ID, 1), (ALL_NODES, 0, 0, index))
         except OSError:
-            # The interface went away or is down; perhaps it is another one of that name later.
+            # The interface went away or is down; perhaps it is another one of that name later. Who was there probably still is.
             self._close(interface)
             return False
         return True
@@ -163,7 +163,6 @@ class LinkListener:
 
     def _close(self, interface: str) -> None:
         self._sockets.pop(interface).close()
-        self.neighbourhood.forget(interface)
 
 
 _HOP_LIMIT = (socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT)

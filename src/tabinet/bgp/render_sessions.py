@@ -6,7 +6,8 @@ In: the ``PeerIntent`` with the peer's address, the host's intent, facts and opt
   recursively through the kernel's routes. So are next hops that a reflector passes on, as they can be anywhere.
 - An unnumbered peer is direct on its interface by its link-local address, and the session carries both families, IPv4 with IPv6 next hops
   (RFC 8950).
-- A workload is spoken to from the gateway address that every workload has (IPv4), or the host's own (IPv6), unless one is configured.
+- A workload is spoken to from the gateway address that every workload has (IPv4), or the host's own (IPv6), unless one is configured;
+  an IPv4 session can carry IPv6 routes too (RFC 4760).
 - Routes of another host of the cluster become the last resort as soon as BFD or the connection fails (long-lived graceful restart,
   RFC 9494), so that a restart of a host's BIRD loses nothing, and neither does the death of a host whose addresses others have as well.
   Peers of other makes know less: their routes go with BFD, and stay while BIRD restarts only where BFD is left alone (as FRR does).
@@ -85,9 +86,8 @@ def own_address(intent: BgpIntent, family: int) -> Prefix | None:
 
 def families_of(peer: PeerIntent, intent: BgpIntent) -> tuple[int, ...]:
     """The families whose routes the session carries."""
-    if not peer.interface:
-        return (peer.address.family,)
-    return tuple(family for family in (IPV4, IPV6) if own_address(intent, family) is not None)
+    wanted = peer.families or ((IPV4, IPV6) if peer.interface else (peer.address.family,))
+    return tuple(family for family in wanted if family == peer.address.family or own_address(intent, family) is not None)
 
 
 def render_session(peer: PeerIntent, intent: BgpIntent, route: Route, password: str, options: BgpOptions) -> Iterator[str]:
@@ -152,6 +152,9 @@ def _render_channel(
     yield f"    import {coming}; export {going};"
     gateway = "direct" if route.direct and not peer.reflected else "recursive"
     yield f"    next hop {_next_hop(peer, intent, external=external)}; gateway {gateway};"
+    own = own_address(intent, family)
+    if family != peer.address.family and not peer.interface and own is not None:
+        yield f"    next hop address {own.address};"
     if peer.interface and family == IPV4:
         yield "    extended next hop on;"
     if peer.reflected:

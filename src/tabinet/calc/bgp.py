@@ -293,7 +293,13 @@ class _Planner:
             if not number or not evaluate(endpoint_labels(key, endpoint)):
                 continue
             own, allowed = self.announceable(key, endpoint)
+            # Workloads know one address of their host, the IPv4 gateway; what they have of IPv6 goes through that session too, unless an
+            # address for it is configured.
+            apart = IPV4 not in own or bool(self.cluster.configuration(self.host).local_workload_peering_ip_v6)
             for family, address in own.items():
+                if family == IPV6 and not apart:
+                    continue
+                families = (IPV4, IPV6) if family == IPV4 and IPV6 in own and not apart else ()
                 self.add(
                     msgspec.structs.replace(
                         base,
@@ -304,6 +310,7 @@ class _Planner:
                         bfd=False,
                         route_limit=base.route_limit or WORKLOAD_ROUTE_LIMIT,
                         workload=allowed,
+                        families=families,
                     )
                 )
 

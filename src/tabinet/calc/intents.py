@@ -176,6 +176,8 @@ class PeerIntent(Intent, frozen=True):
     """The host reflects routes to this peer (RFC 4456)."""
     workload: tuple[Prefix, ...] | None = None
     """The peer is a workload of this host, which may announce what is within these."""
+    families: tuple[int, ...] = ()
+    """Of the routes in the session; empty: that of ``address``, or both with ``interface``."""
     bfd_interval_ms: int = 0
     """0: the host's."""
     bfd_multiplier: int = 0

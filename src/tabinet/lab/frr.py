@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import PurePath
 
+import msgspec
+
 from tabinet.lab.routerspec import Command, NeighbourSpec, RouterFile, RouterSpec
 from tabinet.lib.ip import IPV4, IPV6, Prefix
 
@@ -100,8 +102,8 @@ def _render_bgpd(spec: RouterSpec) -> Iterator[str]:
     yield " bgp graceful-restart preserve-fw-state"
     yield f" bgp graceful-restart restart-time {spec.restart_time_s}"
     for neighbour in spec.neighbours:
-        for local, peer in _sessions(neighbour):
-            yield from _render_neighbour(spec, neighbour, local, peer)
+        for session in _sessions(neighbour):
+            yield from _render_neighbour(spec, neighbour, session)
     for family, word in ((IPV4, "ipv4"), (IPV6, "ipv6")):
         yield f" address-family {word} unicast"
         yield from (f"  network {prefix}" for prefix in spec.loopbacks if prefix.family == family)
@@ -111,30 +113,41 @@ def _render_bgpd(spec: RouterSpec) -> Iterator[str]:
         yield " exit-address-family"
 
 
-def _sessions(neighbour: NeighbourSpec) -> Iterator[tuple[Prefix, Prefix]]:
-    if neighbour.local4 is not None and neighbour.peer4 is not None:
-        yield neighbour.local4, neighbour.peer4
-    if neighbour.local6 is not None and neighbour.peer6 is not None:
-        yield neighbour.local6, neighbour.peer6
+class _Session(msgspec.Struct, frozen=True, gc=False):
+    """A neighbour as FRR names it, our address in the session (None: FRR finds it), and the families of routes."""
+
+    name: str
+    source: Prefix | None
+    families: tuple[int, ...]
 
 
-def _render_neighbour(spec: RouterSpec, neighbour: NeighbourSpec, local: Prefix, peer: Prefix) -> Iterator[str]:
-    head = f" neighbor {peer.address}"
-    yield f"{head} remote-as {neighbour.peer_as}"
+def _sessions(neighbour: NeighbourSpec) -> Iterator[_Session]:
+    if neighbour.unnumbered:
+        yield _Session(neighbour.interface, None, (IPV4, IPV6))
+        return
+    for family, local, peer in ((IPV4, neighbour.local4, neighbour.peer4), (IPV6, neighbour.local6, neighbour.peer6)):
+        if local is not None and peer is not None:
+            yield _Session(peer.address, local, (family,))
+
+
+def _render_neighbour(spec: RouterSpec, neighbour: NeighbourSpec, session: _Session) -> Iterator[str]:
+    head = f" neighbor {session.name}"
+    yield f"{head} interface remote-as {neighbour.peer_as}" if session.source is None else f"{head} remote-as {neighbour.peer_as}"
     yield f"{head} description {neighbour.peer_name}"
     if spec.bfd_interval_ms:
         yield f"{head} bfd"
         yield f"{head} bfd profile fabric"
     yield f"{head} timers {spec.keepalive_time_s} {spec.hold_time_s}"
     yield f"{head} timers connect 1"
-    yield f"{head} update-source {local.address}"
+    if session.source is not None:
+        yield f"{head} update-source {session.source.address}"
 
 
 def _render_activation(spec: RouterSpec, neighbour: NeighbourSpec, family: int) -> Iterator[str]:
-    for _, peer in _sessions(neighbour):
-        if peer.family != family:
+    for session in _sessions(neighbour):
+        if family not in session.families:
             continue
-        head = f"  neighbor {peer.address}"
+        head = f"  neighbor {session.name}"
         yield f"{head} activate"
         yield f"{head} route-map IN in"
         if neighbour.is_host:

@@ -250,8 +250,7 @@ class Lab:
 
     def _sessions_wanted(self) -> dict[str, int]:
         """How many sessions each host should have."""
-        others = len(self.plan.hosts) - 1 if self.plan.topology.mesh else 0
-        return {host.name: len(host.peers) + others * len(host.addresses) for host in self.plan.hosts}
+        return {host.name: host.sessions for host in self.plan.hosts}
 
 
 async def _leave_gracefully(control: str, record: ProcessRecord) -> bool:

@@ -11,7 +11,7 @@ import re
 from tabinet.errors import InputError
 from tabinet.lab.reader import Reader, nearest, parse_yaml
 from tabinet.lab.topology import LINKS, LOOPBACKS, MANAGEMENT4, MAX_NODES, Bfd, CheckPorts, Host, Port, Router, Segment, Topology, Workload
-from tabinet.lib.ip import IPV4, IPV6, Prefix, parse_prefix
+from tabinet.lib.ip import IPV4, IPV6, Prefix, parse_address, parse_prefix
 
 LAB_NAME = re.compile(r"[a-z][a-z0-9]{0,14}")
 """No hyphen, so that the namespaces of lab ``a`` can never be taken for those of a lab ``a-b``."""
@@ -57,7 +57,9 @@ def _read(reader: Reader, document: object) -> Topology:
     name = reader.text("name", top.get("name"))
     if isinstance(top.get("name"), str | None) and not LAB_NAME.fullmatch(name):
         reader.bad("name", name or None, "must be 1 to 15 lower-case letters and digits, beginning with a letter")
-    defaults = reader.mapping("defaults", top.get("defaults"), ("mesh", "as", "software", "pools", "bfd", "namespace", "profiles"))
+    defaults = reader.mapping(
+        "defaults", top.get("defaults"), ("mesh", "as", "software", "pools", "bfd", "namespace", "profiles", "unnumbered")
+    )
     as_number = _as_number(reader, "defaults.as", defaults.get("as"), default=64512)
     software = reader.choice("defaults.software", defaults.get("software"), SOFTWARE, default="bird")
     pools = tuple(
@@ -73,6 +75,9 @@ def _read(reader: Reader, document: object) -> Topology:
     workloads = _workloads(reader, top.get("workloads"), [host.name for host in hosts], defaults)
     _names_once(reader, {"routers": routers, "hosts": hosts, "segments": segments, "workloads": workloads})
     _all_connected(reader, routers, hosts, links, segments)
+    unnumbered = reader.flag("defaults.unnumbered", defaults.get("unnumbered"), default=False)
+    if unnumbered:
+        _learning_routers(reader, routers)
     return Topology(
         name=name,
         mesh=reader.flag("defaults.mesh", defaults.get("mesh"), default=False),
@@ -86,6 +91,7 @@ def _read(reader: Reader, document: object) -> Topology:
         workloads=workloads,
         resources=_resources(reader, top.get("resources")),
         check=_check(reader, top.get("check")),
+        unnumbered=unnumbered,
     )
 
 
@@ -144,17 +150,37 @@ def _hosts(reader: Reader, value: object, as_number: int) -> tuple[Host, ...]:
     for name, item in reader.entries("hosts", value).items():
         path = f"hosts.{name}"
         _name(reader, path, name)
-        fields = reader.mapping(path, item, ("as", "labels"))
+        fields = reader.mapping(path, item, ("as", "labels", "reflector"))
         found.append(
             Host(
                 name=name,
                 as_number=_as_number(reader, f"{path}.as", fields.get("as"), default=as_number),
                 labels=_labels(reader, f"{path}.labels", fields.get("labels")),
+                reflector=_cluster_id(reader, f"{path}.reflector", fields.get("reflector")),
             )
         )
     if not found:
         reader.bad("hosts", value, "must name at least one host")
     return tuple(found)
+
+
+def _cluster_id(reader: Reader, path: str, value: object) -> str:
+    text = reader.text(path, value)
+    if text:
+        try:
+            if parse_address(text).family == IPV4:
+                return text
+        except ValueError:
+            pass
+        reader.bad(path, value, "must be the id of a cluster, written as an IPv4 address")
+    return ""
+
+
+def _learning_routers(reader: Reader, routers: tuple[Router, ...]) -> None:
+    for router in routers:
+        if router.software != "frr":
+            allowed = "must be frr where links are unnumbered: a lab's BIRD routers have the addresses of their neighbours in their files"
+            reader.bad(f"routers.{router.name}.software", router.software, allowed)
 
 
 def _links(reader: Reader, value: object, nodes: list[str]) -> tuple[tuple[str, str], ...]:

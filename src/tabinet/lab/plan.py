@@ -14,6 +14,7 @@ import uuid
 
 import msgspec
 
+from tabinet.calc.bgp_options import INTERFACES, REMOTE_AS
 from tabinet.lab.routerspec import NeighbourSpec, RouterSpec, Software
 from tabinet.lab.topology import LINKS, LOOPBACKS, MANAGEMENT4, Topology
 from tabinet.lib.ip import IPV4, Prefix
@@ -22,6 +23,8 @@ from tabinet.model.resources import API_VERSION
 MANAGEMENT = "mgmt"
 """Name of the management segment, and of the hosts' interface to it."""
 BRIDGE = "br0"
+REFLECTOR = "reflector"
+"""Label of the hosts that reflect routes."""
 ETCD_PORT = 2379
 _FIRST_HOST = 11
 """Where addresses of members begin on shared segments; those below are for the segment's own use."""
@@ -87,6 +90,12 @@ class HostPlan(msgspec.Struct, frozen=True, gc=False):
     """The host's own addresses in Node.spec.bgp: its loopbacks, or what it has on its first segment."""
     peers: tuple[tuple[str, int, Prefix], ...]
     """Explicit sessions: node, AS number and address of the peer; one for each family."""
+    uplinks: tuple[str, ...] = ()
+    """Interfaces with an unnumbered session each."""
+    reflector: str = ""
+    """Cluster id of a route reflector."""
+    sessions: int = 0
+    """All that it should have, with the mesh and with reflectors."""
 
 
 class Plan(msgspec.Struct, frozen=True, gc=False):
@@ -160,6 +169,8 @@ def _loopbacks(topology: Topology) -> dict[str, tuple[Prefix, ...]]:
 
 def _point_to_point(topology: Topology) -> tuple[Cable, ...]:
     def end(index: int, side: int, node: str, peer: str) -> End:
+        if topology.unnumbered:
+            return End(node, peer)
         addresses = tuple(InterfaceAddress(pool.host(2 * index + side), pool.bits - 1) for pool in LINKS)
         return End(node, peer, addresses)
 
@@ -228,16 +239,7 @@ def _routers(topology: Topology, loopbacks: dict[str, tuple[Prefix, ...]], cable
             router_id=loopbacks[router.name][0].address,
             loopbacks=loopbacks[router.name],
             neighbours=tuple(
-                NeighbourSpec(
-                    interface=meeting.interface,
-                    peer_name=meeting.peer,
-                    peer_as=speakers[meeting.peer],
-                    local4=meeting.local[0].address,
-                    peer4=meeting.remote[0].address,
-                    local6=meeting.local[1].address,
-                    peer6=meeting.remote[1].address,
-                    is_host=meeting.peer in hosts,
-                )
+                _neighbour(meeting, speakers[meeting.peer], is_host=meeting.peer in hosts)
                 for meeting in _meetings(topology, cables, router.name)
             ),
             software=Software(router.software),
@@ -249,6 +251,21 @@ def _routers(topology: Topology, loopbacks: dict[str, tuple[Prefix, ...]], cable
     )
 
 
+def _neighbour(meeting: _Meeting, peer_as: int, *, is_host: bool) -> NeighbourSpec:
+    if not meeting.local:
+        return NeighbourSpec(interface=meeting.interface, peer_name=meeting.peer, peer_as=peer_as, is_host=is_host, unnumbered=True)
+    return NeighbourSpec(
+        interface=meeting.interface,
+        peer_name=meeting.peer,
+        peer_as=peer_as,
+        local4=meeting.local[0].address,
+        peer4=meeting.remote[0].address,
+        local6=meeting.local[1].address,
+        peer6=meeting.remote[1].address,
+        is_host=is_host,
+    )
+
+
 def _as_numbers(topology: Topology) -> dict[str, int]:
     routers = {router.name: router.as_number for router in topology.routers}
     return routers | {host.name: host.as_number for host in topology.hosts}
@@ -257,6 +274,7 @@ def _as_numbers(topology: Topology) -> dict[str, int]:
 def _hosts(topology: Topology, loopbacks: dict[str, tuple[Prefix, ...]], cables: tuple[Cable, ...]) -> tuple[HostPlan, ...]:
     speakers = _as_numbers(topology)
     hosts = {host.name for host in topology.hosts}
+    reflectors = {host.name for host in topology.hosts if host.reflector}
     plans = []
     for host in topology.hosts:
         meetings = _meetings(topology, cables, host.name)
@@ -264,18 +282,34 @@ def _hosts(topology: Topology, loopbacks: dict[str, tuple[Prefix, ...]], cables:
         peers = tuple(
             (meeting.peer, speakers[meeting.peer], remote.address)
             for meeting in meetings
-            if not (topology.mesh and meeting.peer in hosts)  # the mesh has that session already
+            if not ((topology.mesh or reflectors) and meeting.peer in hosts)  # the mesh or a reflector stands for that session
             for remote in meeting.remote
         )
         addresses = own or (meetings[0].local if meetings else ())
-        plans.append(HostPlan(host.name, host.as_number, host.labels, addresses, peers))
+        uplinks = tuple(meeting.interface for meeting in meetings if not meeting.local)
+        others = hosts - {host.name}
+        meshed = others - reflectors if topology.mesh and host.name not in reflectors else set()
+        reflecting = others if host.name in reflectors else reflectors
+        plans.append(
+            HostPlan(
+                name=host.name,
+                as_number=host.as_number,
+                labels=host.labels | ({REFLECTOR: host.reflector} if host.reflector else {}),
+                addresses=addresses,
+                peers=peers,
+                uplinks=uplinks,
+                reflector=host.reflector,
+                sessions=len(peers) + len(uplinks) + (len(meshed) + len(reflecting)) * len(addresses),
+            )
+        )
     return tuple(plans)
 
 
 def _resources(topology: Topology, hosts: tuple[HostPlan, ...]) -> tuple[dict[str, object], ...]:
-    def resource(kind: str, name: str, spec: dict[str, object], labels: dict[str, str] | None = None) -> dict[str, object]:
-        metadata: dict[str, object] = {"name": name, "labels": labels} if labels else {"name": name}
-        return {"apiVersion": API_VERSION, "kind": kind, "metadata": metadata, "spec": spec}
+    def resource(kind: str, name: str, spec: dict[str, object], **metadata: dict[str, str]) -> dict[str, object]:
+        """``metadata``: labels and annotations."""
+        given = {key: value for key, value in metadata.items() if value}
+        return {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name, **given}, "spec": spec}
 
     guid = uuid.uuid5(_CLUSTER, topology.name).hex
     documents = [
@@ -298,9 +332,17 @@ def _resources(topology: Topology, hosts: tuple[HostPlan, ...]) -> tuple[dict[st
     for host in hosts:
         bgp: dict[str, object] = {f"ipv{item.address.family}Address": str(item) for item in host.addresses}
         bgp["asNumber"] = host.as_number
-        documents.append(resource("Node", host.name, {"bgp": bgp}, host.labels))
+        if host.reflector:
+            bgp["routeReflectorClusterID"] = host.reflector
+        documents.append(resource("Node", host.name, {"bgp": bgp}, labels=host.labels))
+    if any(host.reflector for host in hosts):
+        documents.append(resource("BGPPeer", "reflectors", {"nodeSelector": "all()", "peerSelector": f"has({REFLECTOR})"}))
     for host in hosts:
         for peer, as_number, address in host.peers:
             spec = {"node": host.name, "peerIP": address.address, "asNumber": as_number, "sourceAddress": "None"}
             documents.append(resource("BGPPeer", f"{host.name}-{peer}-ipv{address.family}", spec))
+        if host.uplinks:
+            annotations = {INTERFACES: ", ".join(host.uplinks), REMOTE_AS: "external"}
+            spec = {"node": host.name, "peerIP": "fe80::", "asNumber": topology.as_number}
+            documents.append(resource("BGPPeer", f"{host.name}-uplinks", spec, annotations=annotations))
     return tuple(documents)

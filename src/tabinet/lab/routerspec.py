@@ -20,7 +20,10 @@ class Software(enum.Enum):
 
 
 class NeighbourSpec(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """One link of a router and the BGP speaker at its far end. A family whose two addresses are ``None`` gets no session."""
+    """One link of a router and the BGP speaker at its far end. A family whose two addresses are ``None`` gets no session.
+
+    On an unnumbered link there is one session for both families, with whoever is at the far end (RFC 8950); only FRR can do that.
+    """
 
     interface: str
     """The router's own interface."""
@@ -36,6 +39,7 @@ class NeighbourSpec(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     peer6: Prefix | None = None
     is_host: bool = False
     """The far end is a host: only ``host_prefixes`` are accepted from it."""
+    unnumbered: bool = False
 
 
 class RouterSpec(msgspec.Struct, frozen=True, gc=False, kw_only=True):

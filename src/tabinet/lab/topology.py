@@ -38,6 +38,8 @@ class Host(Record, frozen=True, kw_only=True):
     name: str
     as_number: int
     labels: dict[str, str]
+    reflector: str = ""
+    """Cluster id (RFC 4456) of a route reflector: all hosts have sessions with it. Empty: it is none."""
 
 
 class Segment(Record, frozen=True, kw_only=True):
@@ -100,3 +102,5 @@ class Topology(Record, frozen=True, kw_only=True):
     resources: tuple[str | dict[str, object], ...]
     """Documents, and names of files relative to the topology file."""
     check: CheckPorts
+    unnumbered: bool = False
+    """Links have no addresses but the link-local ones (RFC 8950)."""

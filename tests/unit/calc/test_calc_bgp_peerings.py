@@ -354,12 +354,15 @@ def test_workloads_of_the_host_are_peers_within_what_they_may_send_from() -> Non
         VNF: endpoint("h1", "vnf", "10.65.0.7/32", "fd00:65::7/128", spoofed=("203.0.113.0/24",)),
         ResourceKey("WorkloadEndpoint", "h1-k8s-web-eth0", "net"): endpoint("h1", "web", "10.65.0.8/32"),
     }
-    found = intent(facts(peers={"vnf": PEERING}, endpoints={"h1": local, "h2": {}})).peers
+    one = only_peer(facts(peers={"vnf": PEERING}, endpoints={"h1": local, "h2": {}}))
+    assert (one.name, one.address, one.families) == ("peer_vnf_net_h1-k8s-vnf-eth0_ipv4", parse_address("10.65.0.7"), (4, 6))
+    default = r.BGPConfigurationSpec(node_to_node_mesh_enabled=False, local_workload_peering_ip_v6="fd00::1")
+    found = intent(facts(peers={"vnf": PEERING}, endpoints={"h1": local}, configurations={"default": default})).peers
     assert [each.name for each in found] == ["peer_vnf_net_h1-k8s-vnf-eth0_ipv4", "peer_vnf_net_h1-k8s-vnf-eth0_ipv6"]
     assert [each.address for each in found] == [parse_address("10.65.0.7"), parse_address("fd00:65::7")]
     for each in found:
         assert each.workload == (parse_prefix("10.65.0.7/32"), parse_prefix("203.0.113.0/24"), parse_prefix("fd00:65::7/128"))
-        assert (each.as_number, each.route_limit, each.bfd, each.reflected) == (65300, 16, False, False)
+        assert (each.as_number, each.route_limit, each.bfd, each.reflected, each.families) == (65300, 16, False, False, ())
 
 
 def test_the_graph_follows_workloads_and_filters() -> None:

@@ -41,7 +41,7 @@ def of_kind(plan: Plan, kind: str) -> dict[str, dict[str, object]]:
     return found
 
 
-@pytest.mark.parametrize("name", ["clos", "flat"])
+@pytest.mark.parametrize("name", ["clos", "flat", "reflectors", "unnumbered"])
 def test_the_same_topology_gives_the_same_plan_and_valid_resources(name: str) -> None:
     text = (EXAMPLES / f"{name}.yaml").read_text()
     plan = make_plan(parse_topology(text))
@@ -49,7 +49,7 @@ def test_the_same_topology_gives_the_same_plan_and_valid_resources(name: str) ->
     assert validate_all([Document(data=data, source="plan", index=i, line=1) for i, data in enumerate(plan.resources, 1)]) == []
 
 
-@pytest.mark.parametrize("name", ["clos", "flat"])
+@pytest.mark.parametrize("name", ["clos", "flat", "reflectors", "unnumbered"])
 def test_no_address_and_no_interface_is_given_out_twice(name: str) -> None:
     plan = make_plan(parse_topology((EXAMPLES / f"{name}.yaml").read_text()))
     ends = [end for cable in plan.cables for end in (cable.a, cable.b)]
@@ -195,3 +195,31 @@ def test_kinds_of_nodes(clos: Plan) -> None:
     kinds = [node.kind for node in clos.nodes]
     assert (kinds.count(NodeKind.ROUTER), kinds.count(NodeKind.HOST), kinds.count(NodeKind.SEGMENT)) == (6, 4, 1)
     assert kinds.count(NodeKind.WORKLOAD) == len(clos.topology.workloads)
+
+
+def test_every_host_peers_with_the_reflectors_and_with_nobody_else() -> None:
+    plan = make_plan(parse_topology((EXAMPLES / "reflectors.yaml").read_text()))
+    assert of_kind(plan, "BGPPeer") == {"reflectors": {"nodeSelector": "all()", "peerSelector": "has(reflector)"}}
+    nodes = of_kind(plan, "Node")
+    assert {name: spec["bgp"].get("routeReflectorClusterID") for name, spec in nodes.items() if name.startswith("rr")} == {
+        "rr1": "224.0.0.1",
+        "rr2": "224.0.0.1",
+    }
+    # Both families: a reflector with the five others, the others with two reflectors.
+    assert {host.name: host.sessions for host in plan.hosts} == {"rr1": 10, "rr2": 10} | {f"node{n}": 4 for n in (1, 2, 3, 4)}
+    assert all(("reflector" in host.labels) == bool(host.reflector) for host in plan.hosts)
+
+
+def test_unnumbered_links_have_no_addresses_and_hosts_name_only_their_interfaces() -> None:
+    plan = make_plan(parse_topology((EXAMPLES / "unnumbered.yaml").read_text()))
+    fabric = [end for cable in plan.cables for end in (cable.a, cable.b) if MANAGEMENT not in (cable.a.node, cable.b.node)]
+    assert fabric
+    assert all(end.addresses == () for end in fabric)
+    assert all(neighbour.unnumbered for router in plan.routers for neighbour in router.neighbours)
+    assert {host.name: (host.uplinks, host.sessions, host.peers) for host in plan.hosts} == {
+        "host11": (("tor11", "tor12"), 2, ()),
+        "host12": (("tor11", "tor12"), 2, ()),
+        "host21": (("tor21",), 1, ()),
+    }
+    (document,) = [each for each in plan.resources if each["metadata"]["name"] == "host11-uplinks"]
+    assert document["metadata"]["annotations"] == {"tabinet.io/interfaces": "tor11, tor12", "tabinet.io/remote-as": "external"}

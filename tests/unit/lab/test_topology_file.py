@@ -56,7 +56,7 @@ def test_everything_is_read() -> None:
     assert (topology.check.tcp, topology.check.udp, topology.mesh) == ((80, 81), (53,), False)
 
 
-@pytest.mark.parametrize("name", ["clos", "flat"])
+@pytest.mark.parametrize("name", ["clos", "flat", "reflectors", "unnumbered"])
 def test_the_examples_are_good_and_large_enough(name: str) -> None:
     topology = parse_topology((EXAMPLES / f"{name}.yaml").read_text())
     count = len(topology.workloads)
@@ -154,3 +154,12 @@ def test_mistakes_in_segments(old: str, new: str, path: str, text: str) -> None:
 @pytest.mark.parametrize("text", ["", "[]", "just words", "{", "a: b: c", "name: x\x00"])
 def test_what_is_no_topology_at_all_is_an_error_and_no_crash(text: str) -> None:
     assert problems(text)
+
+
+def test_reflectors_and_unnumbered_links() -> None:
+    text = with_line("h1: {labels: {rack: a}}", "h1: {reflector: 224.0.0.7}")
+    assert [host.reflector for host in parse_topology(text).hosts] == ["224.0.0.7", ""]
+    assert "IPv4 address" in problems(text.replace("224.0.0.7", "seven"))["hosts.h1.reflector"]
+    unnumbered = with_line("defaults: {as: 64600,", "defaults: {as: 64600, unnumbered: true,")
+    assert "must be frr" in problems(unnumbered)["routers.spine.software"]
+    assert parse_topology(unnumbered.replace("spine: {as: 65000,", "spine: {as: 65000, software: frr,")).unnumbered
