@@ -9,10 +9,9 @@ from typing import Any
 
 import msgspec
 
-from tabinet.errors import Conflict, InputError, Problem
+from tabinet.errors import Conflict, DataError, InputError, Problem
 from tabinet.ipam.settings import CONFIG_KEY, parse_config
 from tabinet.ipam.view import Config
-from tabinet.model.codec import decode_document
 from tabinet.store.api import Compare, Datastore, KeyValue, PutOp
 
 ATTEMPTS = 20
@@ -52,7 +51,7 @@ async def configure(store: Datastore, changes: Changes) -> tuple[Config, Config]
         before = parse_config(item)
         document = apply_changes(item, changes)
         value = msgspec.json.encode(document)
-        if item is not None and msgspec.json.decode(item.value) == document:
+        if item is not None and _decode(item) == document:
             return before, before
         result = await store.txn([Compare(CONFIG_KEY, item.revision if item else 0)], [PutOp(CONFIG_KEY, value)])
         if result.succeeded:
@@ -68,7 +67,7 @@ def apply_changes(item: KeyValue | None, changes: Changes) -> dict[str, Any]:
         InputError: it would make no sense.
         DataError: what is stored is no document.
     """
-    stored = decode_document(item.value, CONFIG_KEY) if item is not None else {}
+    stored = _decode(item) if item is not None else {}
     # Calico reads what is absent as false.
     document: dict[str, Any] = {"strict_affinity": False, "auto_allocate_blocks": True} | stored
     named = {
@@ -89,3 +88,11 @@ def apply_changes(item: KeyValue | None, changes: Changes) -> dict[str, Any]:
     if problems:
         raise InputError(problems)
     return document
+
+
+def _decode(item: KeyValue) -> dict[str, Any]:
+    """What is stored, as it is stored: the resource that people see has other names."""
+    try:
+        return msgspec.json.decode(item.value, type=dict[str, Any])
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise DataError(item.key, [Problem(path="", value=str(error), allowed="a JSON object")]) from error

@@ -83,7 +83,8 @@ class PoolUse(msgspec.Struct, frozen=True, gc=False):
         shown = ", ".join(address.address for address in self.sample)
         more = ", ..." if self.assigned > len(self.sample) else ""
         hosts = ", ".join(self.hosts[:SAMPLE]) + (", ..." if len(self.hosts) > SAMPLE else "")
-        parts = [f"{self.assigned} addresses are assigned ({shown}{more}) from blocks of {hosts}"] if self.assigned else []
+        count = "1 address is" if self.assigned == 1 else f"{self.assigned} addresses are"
+        parts = [f"{count} assigned ({shown}{more}) from blocks of {hosts}"] if self.assigned else []
         parts += [f"block {block} cannot be understood" for block in self.unreadable]
         return "; ".join(parts) or "no address is assigned"
 

@@ -50,8 +50,7 @@ async def delete_pool(store: Datastore, name: str, *, force: bool = False) -> tu
     given_up = await _give_up(store, blocks, use.empty)
     if use.is_used:
         raise Conflict(
-            f"IPPool/{name} is disabled now, and {len(given_up)} empty blocks were given up; {use}: "
-            "delete it again when these addresses are released"
+            f"IPPool/{name} is disabled now, and {len(given_up)} empty blocks were given up; {use}: delete it again when all is released"
         )
     result = await store.txn([Compare(path, disabled.revision)], [DeleteOp(path)])
     if not result.succeeded:
