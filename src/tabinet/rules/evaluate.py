@@ -115,7 +115,7 @@ class _Run:
                 self.trace.append(f"{chain}: {rule.comment}")
                 self.reason = rule.comment
             match rule.verdict:
-                case ir.Accept() | ir.AcceptFlow():
+                case ir.Accept():
                     return True
                 case ir.AcceptUntracked():
                     self.untracked = True
@@ -178,7 +178,7 @@ class _Run:
                 return not self._interface(via)
             case ir.Untracked():
                 return self.untracked
-            case ir.RateOver() | ir.ConnectionsOver():
+            case ir.RelatedIn() | ir.RateOver() | ir.ConnectionsOver():
                 return False
             case ir.Family(family=family):
                 return packet.family == family

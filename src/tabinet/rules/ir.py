@@ -198,6 +198,12 @@ class Untracked(Ir, frozen=True):
     """The packet was accepted by ``AcceptUntracked`` before."""
 
 
+class RelatedIn(Ir, frozen=True):
+    """The packet is an error about a flow (state RELATED) that was accepted in the current generation."""
+
+    set_name: str
+
+
 class RateOver(Ir, frozen=True):
     """More packets than these came here. Counted for each rule by itself."""
 
@@ -259,6 +265,7 @@ Match = (
     | HardwareIn
     | InterfaceIn
     | Untracked
+    | RelatedIn
     | RateOver
     | ConnectionsOver
     | HeaderAddress
@@ -314,14 +321,13 @@ class DispatchAddress(Ir, frozen=True):
 
 
 class CheckGeneration(Ir, frozen=True):
-    """A flow that was accepted in the current generation goes on (related packets of it in ``related``); others: the next rule."""
+    """A flow that was accepted in the current generation goes on; others, and errors about flows: the next rule."""
 
     map_name: str
-    related: str
 
 
-class AcceptFlow(Ir, frozen=True):
-    """Accept, and remember in the flow that it was accepted in the current generation."""
+class MarkFlow(Ir, frozen=True):
+    """Remembers in the flow that it was accepted in the current generation, and goes on with the next rule."""
 
 
 class AcceptUntracked(Ir, frozen=True):
@@ -364,7 +370,7 @@ Verdict = (
     | Dispatch
     | DispatchAddress
     | CheckGeneration
-    | AcceptFlow
+    | MarkFlow
     | AcceptUntracked
     | TranslateDestination
     | TranslateSource
@@ -462,6 +468,8 @@ class SetType(enum.Enum):
     """Map: address, as text, to chain name."""
     GENERATION = "generation"
     """Map of (state, generation) to verdict; its elements belong to the datapath."""
+    RELATED_GENERATION = "related-generation"
+    """Set of (state, generation); its elements belong to the datapath, too."""
 
 
 class SetDef(Ir, frozen=True):

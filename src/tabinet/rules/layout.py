@@ -22,7 +22,6 @@ from tabinet.lib.ip import IPV4, IPV6, parse_prefix
 from tabinet.rules.hostlayout import COVERED, JUDGE, RAW_IN, HostUse, accepted_untracked, covered, host_chains
 from tabinet.rules.ir import (
     Accept,
-    AcceptFlow,
     Address,
     Chain,
     CheckGeneration,
@@ -38,11 +37,14 @@ from tabinet.rules.ir import (
     HookPoint,
     InterfaceIn,
     InterfacePrefix,
+    Jump,
+    MarkFlow,
     NoInterface,
     OriginalDirection,
     Port,
     Protocol,
     Reject,
+    RelatedIn,
     ReplyDirection,
     Rule,
     SetDef,
@@ -65,6 +67,8 @@ EGRESS = "egress"
 """Map: interface of a workload to the first chain of its egress policy."""
 INGRESS = "ingress"
 VALID = "valid"
+VALID_RELATED = "valid_related"
+MARK_FLOW = "mark_flow"
 OWN = {IPV4: "own4", IPV6: "own6"}
 """Sets of (interface, address): what a workload may send from."""
 SPOOF = {IPV4: "spoof4", IPV6: "spoof6"}
@@ -93,6 +97,7 @@ def fixed_sets() -> dict[str, SetDef]:
     """Sets and maps that every table has."""
     sets = {name: SetDef(SetType.CHAINS) for name in (EGRESS, INGRESS, COVERED, *HOST_MAPS.values(), QOS_EGRESS, QOS_INGRESS)}
     sets[VALID] = SetDef(SetType.GENERATION)
+    sets[VALID_RELATED] = SetDef(SetType.RELATED_GENERATION)
     sets[HARDWARE] = SetDef(SetType.HARDWARE)
     sets[ANY_HARDWARE] = SetDef(SetType.INTERFACES)
     for family in (IPV4, IPV6):
@@ -122,7 +127,11 @@ def fixed_chains(options: TableOptions, uses: Uses = NO_USES) -> dict[str, Chain
     prefixes = options.interface_prefixes
     if not prefixes or not all(prefixes):
         raise ValueError("interface prefixes must not be empty")
-    check = Rule(CheckGeneration(VALID, RELATED), comment="accepted in this generation")
+    # Two rules, because a map with a chain in it makes the kernel look at all chains whenever its elements change.
+    check = (
+        Rule(CheckGeneration(VALID), comment="accepted in this generation"),
+        Rule(Goto(RELATED), (RelatedIn(VALID_RELATED),)),
+    )
     discovery = Rule(Accept(), (HeaderIcmp6(*_MLD_AND_ND),), comment="neighbour discovery and MLD")
     untracked = accepted_untracked(hosts)
     judged_in, judged_out = _ours(Via.IN, prefixes, Goto(JUDGE)), _ours(Via.OUT, prefixes, Goto(JUDGE))
@@ -136,9 +145,9 @@ def fixed_chains(options: TableOptions, uses: Uses = NO_USES) -> dict[str, Chain
         "antispoof": Chain(_antispoof(options), HookPoint.PREROUTING_RAW),
         "sources": Chain(_sources(options)),
         "fabric": Chain((*(_fabric() if options.protect_local_sources else ()), *_raw(hosts))),
-        "forward": Chain((check, *forward), HookPoint.FORWARD),
-        "input": Chain((check, discovery, *into), HookPoint.INPUT),
-        "output": Chain((check, errors, discovery, *out), HookPoint.OUTPUT),
+        "forward": Chain((*check, *forward), HookPoint.FORWARD),
+        "input": Chain((*check, discovery, *into), HookPoint.INPUT),
+        "output": Chain((*check, errors, discovery, *out), HookPoint.OUTPUT),
         "with_host": Chain((*_host_services(options), Rule(Goto(JUDGE)))),
         JUDGE: Chain(
             (
@@ -155,7 +164,9 @@ def fixed_chains(options: TableOptions, uses: Uses = NO_USES) -> dict[str, Chain
         "in_original": Chain(_half(INGRESS, Via.OUT, prefixes, host="to_host", other=elsewhere[0])),
         "in_reply": Chain(_half(INGRESS, Via.IN, prefixes, host="to_host", other=elsewhere[1])),
         "to_host": Chain((_to_host(options.endpoint_to_host),)),
-        ACCEPTED: Chain((Rule(AcceptFlow()),)),
+        ACCEPTED: Chain((Rule(Jump(MARK_FLOW)), Rule(Accept()))),
+        # By itself and without a verdict, so that a new generation costs the kernel nothing but this rule.
+        MARK_FLOW: Chain((Rule(MarkFlow()),)),
         DENY: Chain(_deny(options.deny)),
     }
     if hosts is not None:
@@ -171,7 +182,7 @@ def empty_table(options: TableOptions) -> Table:
     for name, definition in table.sets.items():
         if definition.type in (SetType.CHAINS, SetType.ADDRESS_CHAINS):
             table.maps[name] = {}
-        elif definition.type is not SetType.GENERATION:
+        elif definition.type not in (SetType.GENERATION, SetType.RELATED_GENERATION):
             table.elements[name] = set()
     return table
 

@@ -22,6 +22,7 @@ import msgspec
 from tabinet.dataplane.nft import encode
 from tabinet.dataplane.nft.counters import TableCounters, summarize
 from tabinet.dataplane.nft.plan import (
+    GENERATIONS,
     MAPS_TO_CHAINS,
     Changes,
     NewSet,
@@ -38,8 +39,8 @@ from tabinet.kernel.nftables import AddTable, DeleteTable, Element, Nftables, Nf
 from tabinet.rules import layout
 from tabinet.rules.ir import SetType, Table, TableDelta
 from tabinet.rules.marks import LAST_GENERATION, mark_generation, next_generation
-from tabinet.rules.roles import ACCEPTED
 
+_GENERATIONS = {layout.VALID: SetType.GENERATION, layout.VALID_RELATED: SetType.RELATED_GENERATION}
 PRELOAD_ELEMENTS = 100_000
 """New sets with more elements than this are filled in transactions of their own, before anything looks them up."""
 
@@ -106,7 +107,7 @@ class NftDriver:
             self._synced = True
             return ApplyResult(0, self._generation, False, False, True)
         # What the kernel held may have permitted more, so whatever it accepted is judged again.
-        old = tuple(self._nftables.read_elements(layout.VALID)) if layout.VALID in known else ()
+        old = {name: tuple(self._nftables.read_elements(name)) for name in _GENERATIONS if name in known}
         wrapped = self._renew(table, changes, old)
         first: list[NftOp] = [AddTable()]
         if reset:
@@ -137,7 +138,7 @@ class NftDriver:
             changes = self._changes(self._table, delta)
             wrapped = False
             if revokes:
-                wrapped = self._renew(self._table, changes, encode.generation_elements(generation, layout.RELATED))
+                wrapped = self._renew(self._table, changes, _generation_elements(generation))
             operations = self._commit(changes, [], may_preload=True)
         except KernelError:
             self._generation = generation
@@ -161,21 +162,25 @@ class NftDriver:
 
     def _adopt_generation(self, info: TableInfo | None) -> int:
         """The generation that the kernel's table is in; 0 when it has none."""
-        if info is None or layout.VALID not in info.sets:
+        if info is None or not all(name in info.sets for name in _GENERATIONS):
             return 0
-        found = {mark_generation(int.from_bytes(item.key[4:8], sys.byteorder)) for item in self._nftables.read_elements(layout.VALID)}
-        return found.pop() if len(found) == 1 else 0
+        present = {name: self._nftables.read_elements(name) for name in _GENERATIONS}
+        found = {mark_generation(int.from_bytes(item.key[4:8], sys.byteorder)) for item in present[layout.VALID]}
+        generation = found.pop() if len(found) == 1 else 0
+        if not generation or any(set(present[name]) != set(wanted) for name, wanted in _generation_elements(generation).items()):
+            return 0
+        return generation
 
-    def _renew(self, table: Table, changes: Changes, old: tuple[Element, ...]) -> bool:
+    def _renew(self, table: Table, changes: Changes, old: dict[str, tuple[Element, ...]]) -> bool:
         """The changes begin a new generation; True when the counter wrapped."""
         self._generation, wrapped = next_generation(self._generation)
-        changes.chains_written[ACCEPTED] = self._encoded(table, ACCEPTED)
-        new = encode.generation_elements(self._generation, layout.RELATED)
-        if layout.VALID in changes.sets_added:
-            changes.sets_added[layout.VALID].elements = new
-        else:
-            changes.maps_removed[layout.VALID] = old
-            changes.maps_added[layout.VALID] = new
+        changes.chains_written[layout.MARK_FLOW] = self._encoded(table, layout.MARK_FLOW)
+        for name, new in _generation_elements(self._generation).items():
+            if name in changes.sets_added:
+                changes.sets_added[name].elements = new
+            else:
+                changes.elements_removed[name] = old.get(name, ())
+                changes.elements_added[name] = new
         return wrapped
 
     # --- a delta ---
@@ -264,7 +269,7 @@ class NftDriver:
     def _compare_elements(self, table: Table, known: dict[str, str], changes: Changes) -> None:
         for name, physical in known.items():
             definition = table.sets[name]
-            if definition.type is SetType.GENERATION:
+            if definition.type in GENERATIONS:
                 continue
             length = encode.encode_set(definition, 0).key_length
             # Keys of 2 bytes are read with the padding of their netlink attribute behind them.
@@ -320,6 +325,11 @@ def _repairable(table: Table, info: TableInfo) -> bool:
         if definition is not None and spec != encode.encode_set(definition, capacity(definition, step)):
             return False
     return all(info.chains.get(name, base_hook(chain.hook)) == base_hook(chain.hook) for name, chain in table.chains.items())
+
+
+def _generation_elements(generation: int) -> dict[str, tuple[Element, ...]]:
+    elements = encode.generation_elements(generation)
+    return {name: elements[kind] for name, kind in _GENERATIONS.items()}
 
 
 def _place(element: Element) -> tuple[bytes, bytes, bool]:

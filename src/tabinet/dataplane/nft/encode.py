@@ -98,26 +98,30 @@ def encode_rule(rule: ir.Rule, generation: int, name_of: NameOf, basis: Basis = 
             parts += [*_header_address(family, side), x.verdict_map(name_of(name), x.reg(0))]
             sets.append(name_of(name))
         case ir.CheckGeneration(map_name=name):
-            parts += [x.ct(x.Ct.STATE, x.reg(0)), x.ct(x.Ct.MARK, x.reg(1))]
-            parts += [x.bitwise(x.reg(1), x.reg(1), x.host32(GENERATION_MASK), x.host32(0)), x.verdict_map(name_of(name), x.reg(0))]
+            parts += [*_state_and_generation(), x.verdict_map(name_of(name), x.reg(0))]
             sets.append(name_of(name))
-        case ir.AcceptFlow():
-            # An immediate, not a map element: a packet that still runs the old rules must mark the old generation.
-            keep, put = x.host32(~GENERATION_MASK), x.host32(generation_mark(generation))
-            parts += [x.ct(x.Ct.MARK, x.reg(0)), x.bitwise(x.reg(0), x.reg(0), keep, put), x.ct_set(x.Ct.MARK, x.reg(0))]
-            parts.append(x.verdict(x.Verdict.ACCEPT))
         case _:
-            parts += _statement(rule.verdict)
+            parts += _statement(rule.verdict, generation)
     expressions = x.rule(*parts)
     return Encoded(expressions, _userdata(rule.comment, expressions), targets, tuple(sets))
 
 
-def _statement(verdict: ir.Verdict) -> list[bytes]:
+def _state_and_generation() -> list[bytes]:
+    """Loads the key of the sets of generations."""
+    second = x.reg(1)
+    return [x.ct(x.Ct.STATE, x.reg(0)), x.ct(x.Ct.MARK, second), x.bitwise(second, second, x.host32(GENERATION_MASK), x.host32(0))]
+
+
+def _statement(verdict: ir.Verdict, generation: int) -> list[bytes]:
     """Verdicts that do something to the packet or its flow."""
     first = x.reg(0)
     match verdict:
         case ir.Next():
             return []
+        case ir.MarkFlow():
+            # An immediate, not a map element: a packet that still runs the old rules must mark the old generation.
+            keep, put = x.host32(~GENERATION_MASK), x.host32(generation_mark(generation))
+            return [x.ct(x.Ct.MARK, first), x.bitwise(first, first, keep, put), x.ct_set(x.Ct.MARK, first)]
         case ir.Reject(reset=reset):
             return [x.reject_tcp_reset() if reset else x.reject_icmp_admin_prohibited()]
         case ir.AcceptUntracked():
@@ -170,17 +174,19 @@ def sets_of(chain: ir.Chain) -> Iterator[str]:
             yield rule.verdict.map_name
 
 
-def generation_elements(generation: int, related: str) -> tuple[Element, ...]:
-    """What the GENERATION map holds: (state, generation) to verdict.
+def generation_elements(generation: int) -> dict[SetType, tuple[Element, ...]]:
+    """What the sets of (state, generation) hold.
 
     New belongs to it, or every packet of a flow that is never answered would be judged.
     """
     mark = x.host32(generation_mark(generation))
-    return (
-        Element(x.host32(x.CtState.ESTABLISHED) + mark, verdict=x.Verdict.ACCEPT),
-        Element(x.host32(x.CtState.NEW) + mark, verdict=x.Verdict.ACCEPT),
-        Element(x.host32(x.CtState.RELATED) + mark, verdict=x.Verdict.GOTO, chain=related),
-    )
+    return {
+        SetType.GENERATION: (
+            Element(x.host32(x.CtState.ESTABLISHED) + mark, verdict=x.Verdict.ACCEPT),
+            Element(x.host32(x.CtState.NEW) + mark, verdict=x.Verdict.ACCEPT),
+        ),
+        SetType.RELATED_GENERATION: (Element(x.host32(x.CtState.RELATED) + mark),),
+    }
 
 
 def encode_set(definition: SetDef, size: int) -> SetSpec:
@@ -206,8 +212,9 @@ def encode_set(definition: SetDef, size: int) -> SetSpec:
             return x.set_spec(x.Datatype.IFNAME, size=size, verdict_map=True)
         case SetType.ADDRESS_CHAINS:
             return x.set_spec(_ADDRESS_TYPE[definition.family], size=size, verdict_map=True)
-        case SetType.GENERATION:
-            return x.set_spec(x.Datatype.CT_STATE, x.Datatype.MARK, size=size, verdict_map=True)
+        case SetType.GENERATION | SetType.RELATED_GENERATION:
+            is_map = definition.type is SetType.GENERATION
+            return x.set_spec(x.Datatype.CT_STATE, x.Datatype.MARK, size=size, verdict_map=is_map)
 
 
 def encode_elements(definition: SetDef, elements: Iterable[ir.Element]) -> tuple[Element, ...]:
@@ -269,6 +276,8 @@ def _userdata(comment: str, expressions: bytes) -> bytes:
 def _set_of(match: ir.Match) -> str:
     match match:
         case ir.AddressIn() | ir.PortIn() | ir.AddressPortIn() | ir.SourceIn() | ir.HeaderAddressIn() | ir.HardwareIn() | ir.InterfaceIn():
+            return match.set_name
+        case ir.RelatedIn():
             return match.set_name
         case _:
             return ""
@@ -378,6 +387,8 @@ def _state_match(match: ir.Match, name_of: NameOf) -> list[bytes]:
             return [x.ct(x.Ct.DIRECTION, first), x.compare(first, x.Compare.EQ, bytes((x.CtDirection.REPLY,)))]
         case ir.OriginalDirection():
             return [x.ct(x.Ct.DIRECTION, first), x.compare(first, x.Compare.EQ, bytes((x.CtDirection.ORIGINAL,)))]
+        case ir.RelatedIn(set_name=name):
+            return [*_state_and_generation(), x.lookup(name_of(name), first)]
         case ir.RateOver(per_second=rate, burst=burst):
             return [x.limit(rate, 1, burst, over=True)]
         case ir.ConnectionsOver(count=count):

@@ -31,6 +31,7 @@ from tabinet.rules.ir import HookPoint, SetDef, SetType
 SMALLEST = 1024
 HEADROOM = 4
 GENERATION_SIZE = 16
+GENERATIONS = (SetType.GENERATION, SetType.RELATED_GENERATION)
 MAPS_TO_CHAINS = (SetType.CHAINS, SetType.ADDRESS_CHAINS)
 _UNBOUNDED = (SetType.NETS, SetType.PORTS, SetType.SOURCE_NETS)
 
@@ -47,7 +48,7 @@ def capacity(definition: SetDef, step: int) -> int:
     """How many elements a set of this step takes; 0 for no bound."""
     if definition.type in _UNBOUNDED:
         return 0
-    if definition.type is SetType.GENERATION:
+    if definition.type in GENERATIONS:
         return GENERATION_SIZE << 2 * step
     return SMALLEST << 2 * step
 

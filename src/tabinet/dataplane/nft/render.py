@@ -75,15 +75,15 @@ def _verdict(verdict: ir.Verdict, generation: int) -> str:
             return f"{_header_address(side, family)} vmap @{name}"
         case ir.CheckGeneration(map_name=name):
             return f"ct state . ct mark & {GENERATION_MASK:#010x} vmap @{name}"
-        case ir.AcceptFlow():
-            keep = ~GENERATION_MASK & 0xFFFFFFFF
-            return f"ct mark set ct mark & {keep:#010x} | {generation_mark(generation):#010x} accept"
         case _:
-            return _statement(verdict)
+            return _statement(verdict, generation)
 
 
-def _statement(verdict: ir.Verdict) -> str:
+def _statement(verdict: ir.Verdict, generation: int) -> str:
     match verdict:
+        case ir.MarkFlow():
+            keep = ~GENERATION_MASK & 0xFFFFFFFF
+            return f"ct mark set ct mark & {keep:#010x} | {generation_mark(generation):#010x}"
         case ir.Next():
             return ""
         case ir.Reject(reset=reset):
@@ -187,6 +187,8 @@ def _state_match(match: ir.Match) -> str:
             return "ct direction reply"
         case ir.OriginalDirection():
             return "ct direction original"
+        case ir.RelatedIn(set_name=name):
+            return f"ct state . ct mark & {GENERATION_MASK:#010x} @{name}"
         case ir.RateOver(per_second=rate, burst=burst):
             return f"limit rate over {rate}/second burst {burst} packets"
         case ir.ConnectionsOver(count=count):
@@ -228,7 +230,7 @@ def _render_set(table: Table, name: str, definition: SetDef, generation: int) ->
     yield f"\t\ttype {key}{' : verdict' if is_map else ''}"
     if definition.type in (SetType.NETS, SetType.PORTS, SetType.SOURCE_NETS):
         yield "\t\tflags interval"
-    if is_map:
+    if is_map or definition.type is SetType.RELATED_GENERATION:
         elements = _map_elements(table, name, definition, generation)
     else:
         elements = [_element(definition, element) for element in sorted(table.elements[name], key=_element_order)]
@@ -251,7 +253,7 @@ def _key_type(definition: SetDef) -> str:
             return "ifname . ether_addr"
         case SetType.CHAINS | SetType.INTERFACES:
             return "ifname"
-        case SetType.GENERATION:
+        case SetType.GENERATION | SetType.RELATED_GENERATION:
             return "ct_state . mark"
 
 
@@ -261,13 +263,9 @@ def _map_elements(table: Table, name: str, definition: SetDef, generation: int) 
     if definition.type is SetType.CHAINS:
         return [f'"{interface}" : goto {chain}' for interface, chain in sorted(table.maps[name].items())]
     mark = f"{generation_mark(generation):#010x}"
-    related = next(
-        rule.verdict.related
-        for chain in table.chains.values()
-        for rule in chain.rules
-        if isinstance(rule.verdict, ir.CheckGeneration) and rule.verdict.map_name == name
-    )
-    return [f"established . {mark} : accept", f"new . {mark} : accept", f"related . {mark} : goto {related}"]
+    if definition.type is SetType.RELATED_GENERATION:
+        return [f"related . {mark}"]
+    return [f"established . {mark} : accept", f"new . {mark} : accept"]
 
 
 def _element_order(element: ir.Element) -> tuple[object, ...]:
