@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import msgspec
 
+from tabinet.lib.ip import Prefix
 from tabinet.model.keys import ResourceKey, path_of
-from tabinet.store.api import Compare, KeyValue, Op, Page, PutOp, TxnResult, WatchBatch
+from tabinet.store.api import Compare, DeleteOp, KeyValue, Op, Page, PutOp, TxnResult, WatchBatch
 from tabinet.store.memory import MemoryStore
 
 
@@ -76,3 +77,18 @@ class YieldingStore:
 async def put_pool(store: MemoryStore, name: str, cidr: str, **spec: object) -> None:
     document = {"kind": "IPPool", "apiVersion": "projectcalico.org/v3", "metadata": {"name": name}, "spec": {"cidr": cidr, **spec}}
     await store.txn([], [PutOp(path_of(ResourceKey("IPPool", name)), msgspec.json.encode(document))])
+
+
+async def put_node(store: MemoryStore, name: str, *, there: bool = True) -> None:
+    """The Node exists, or does not."""
+    path = path_of(ResourceKey("Node", name))
+    value = msgspec.json.encode({"kind": "Node", "metadata": {"name": name}, "spec": {}})
+    await store.txn([], [PutOp(path, value) if there else DeleteOp(path)])
+
+
+async def put_endpoint(store: MemoryStore, name: str, addresses: Sequence[Prefix] | None) -> None:
+    """The endpoint has these addresses; None: it does not exist."""
+    path = path_of(ResourceKey("WorkloadEndpoint", name, "shop"))
+    spec = {"node": "h1", "orchestrator": "cni", "ipNetworks": [str(address) for address in addresses or ()]}
+    value = msgspec.json.encode({"kind": "WorkloadEndpoint", "metadata": {"name": name, "namespace": "shop"}, "spec": spec})
+    await store.txn([], [DeleteOp(path) if addresses is None else PutOp(path, value)])

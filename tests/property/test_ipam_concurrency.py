@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 
-from ipam_stores import Killed, YieldingStore, put_pool
+import pytest
+from ipam_stores import Killed, YieldingStore, put_endpoint, put_node, put_pool
 
-from tabinet.errors import AddressError
+from tabinet.errors import AddressError, Conflict
 from tabinet.ipam.client import IpamClient
+from tabinet.ipam.collector import collect
 from tabinet.ipam.plan import AssignRequest
-from tabinet.lib.ip import Prefix
+from tabinet.ipam.removal import delete_pool
+from tabinet.ipam.split import split_pool
+from tabinet.lib.ip import Prefix, parse_prefix
 from tabinet.store.memory import MemoryStore
 
 
@@ -170,3 +175,97 @@ async def test_an_assignment_at_any_point_of_a_release_of_the_same_handle() -> N
         await other.assign(AssignRequest(host="h2", handle="shared", count4=2))
         await release
         assert await IpamClient(inner).check() == (), f"after {offset} turns"
+
+
+OPERATIONS: dict[str, Callable[[YieldingStore], Awaitable[object]]] = {
+    "release of a host": lambda store: IpamClient(store).release_host("other"),
+    "deletion of a pool": lambda store: delete_pool(store, "empty"),
+    "draining of a pool": lambda store: delete_pool(store, "four", force=True),
+    "split of a pool": lambda store: split_pool(store, "four", 2),
+    "garbage collection": lambda store: collect(store, grace_s=0),
+}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+async def test_a_death_at_any_point_leaves_everything_fitting_together(operation: str) -> None:
+    kill_at = 0
+    ended = False
+    while not ended:
+        kill_at += 1
+        inner = await _prepared()
+        await put_pool(inner, "empty", "10.1.0.0/27", blockSize=29)
+        await put_node(inner, "h")
+        client = IpamClient(inner)
+        for host in ("h", "other"):
+            pool = (parse_prefix("10.1.0.0/27"),)
+            await client.assign(AssignRequest(host=host, handle=f"gone.{host}", count4=3, pools4=pool))
+            await client.release_handle(f"gone.{host}")
+        store = YieldingStore(inner, kill_at=kill_at)
+        with contextlib.suppress(Killed):
+            with contextlib.suppress(Conflict):
+                await OPERATIONS[operation](store)
+            ended = True
+        assert await IpamClient(inner).check() == (), f"killed at {kill_at}"
+    assert kill_at > 4
+
+
+async def test_garbage_collection_at_any_time_takes_nothing_from_those_who_attach() -> None:
+    inner = MemoryStore()
+    await put_pool(inner, "four", "10.0.0.0/25", blockSize=29)
+    for host in ("h0", "h1", "h2"):
+        await put_node(inner, host)
+    busy = True
+
+    async def attach(number: int) -> None:
+        """Assigned, in use, not in use, released; every second one dies before it releases."""
+        client = IpamClient(YieldingStore(inner))
+        for turn in range(10):
+            handle = f"{number}.{turn}"
+            request = AssignRequest(host=f"h{number}", handle=handle, count4=2, attributes={"workload": handle})
+            addresses = (await client.assign(request)).addresses
+            name = f"h{number}-cni-{handle}-eth0"
+            await put_endpoint(inner, name, addresses)
+            await asyncio.sleep(0)
+            assert await client.owned(handle) == addresses
+            await put_endpoint(inner, name, None)
+            if turn % 2:
+                await client.release_handle(handle)
+
+    async def collector() -> None:
+        """With a grace period as long as it takes to attach: a round or two."""
+        now_s = 1_000_000_000
+        while busy:
+            now_s += 10
+            await collect(YieldingStore(inner), grace_s=20, now_ns=lambda now_s=now_s: now_s * 10**9)
+
+    async with asyncio.TaskGroup() as group:
+        collecting = [group.create_task(collector()) for _ in range(2)]
+        await asyncio.gather(*(attach(number) for number in range(3)))
+        busy = False
+        await asyncio.gather(*collecting)
+    await collect(inner, grace_s=0)
+    client = IpamClient(inner)
+    assert await client.check() == ()
+    assert sum(usage.assigned for usage in await client.usage()) == 0
+
+
+async def test_processes_that_die_with_several_requests_under_way_leave_all_or_nothing_of_each() -> None:
+    for kill_at in range(1, 60):
+        inner = await _prepared()
+        client = IpamClient(YieldingStore(inner, kill_at=kill_at))
+        requests = [AssignRequest(host="h", handle=f"w{number}", count4=1, count6=1) for number in range(6)]
+        tasks = [asyncio.create_task(client.assign(request)) for request in requests]
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        # The process is dead: what is still under way in it never goes on.
+        for task in tasks:
+            task.cancel()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        told = {request.handle for request, outcome in zip(requests, outcomes, strict=True) if not isinstance(outcome, BaseException)}
+        survivor = IpamClient(inner)
+        assert await survivor.check() == ()
+        for request in requests:
+            owned = await survivor.owned(request.handle)
+            assert len(owned) in ((2,) if request.handle in told else (0, 2))
+            assert len((await survivor.assign(request)).addresses) == 2
+        assert await survivor.check() == ()
+        assert done

@@ -1,4 +1,8 @@
-"""A model of hosts that assign, release, restart and die, beside the real client: both always agree on who has what."""
+"""Models of hosts that assign, release, restart and die, beside the real client: both always agree on who has what.
+
+The second one has a cooldown, endpoints that come and go, hosts that go, and garbage collection at any time, which may die as well: what
+an endpoint uses is never taken back, and what nobody uses is gone after the grace period.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +11,20 @@ import contextlib
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+import msgspec
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from ipam_stores import Killed, YieldingStore, put_pool
+from ipam_stores import Killed, YieldingStore, put_endpoint, put_node, put_pool
 
 from tabinet.errors import AddressError
+from tabinet.ipam.audit import find_leaks, find_problems
 from tabinet.ipam.client import IpamClient
+from tabinet.ipam.collector import collect
+from tabinet.ipam.inventory import read_fabric, read_inventory
 from tabinet.ipam.plan import AssignRequest
 from tabinet.lib.ip import Prefix
+from tabinet.store.api import Page, PutOp
 from tabinet.store.memory import MemoryStore
 
 T = TypeVar("T")
@@ -131,3 +140,128 @@ class AddressMachine(RuleBasedStateMachine):
 
 TestAddressMachine = AddressMachine.TestCase
 TestAddressMachine.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+
+
+GRACE_S = 100
+
+
+class CollectionMachine(RuleBasedStateMachine):
+    """What is right: an address is its handle's from the assignment until its release, or until it was without endpoint for the grace
+    period; then it rests for the cooldown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.inner = MemoryStore()
+        self.owned: dict[str, set[Prefix]] = {}
+        self.attached: set[str] = set()
+        self.hosts = {"h1", "h2"}
+        self.now_ns = 10**18
+
+    def teardown(self) -> None:
+        self.loop.close()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.loop.run_until_complete(work)
+
+    def client(self, kill_at: int = -1) -> IpamClient:
+        return IpamClient(YieldingStore(self.inner, kill_at=kill_at), now_ns=lambda: self.now_ns)
+
+    def learn(self) -> None:
+        """What the store says, where a death leaves open what has happened."""
+        for handle in ("a", "b", "c"):
+            self.owned[handle] = set(self.run(self.client().owned(handle)))
+
+    @initialize(cooldown_s=st.sampled_from([0, 50]))
+    def configure(self, cooldown_s: int) -> None:
+        self.run(put_pool(self.inner, "four", "10.0.0.0/28", blockSize=30))
+        self.run(self.inner.txn([], [PutOp("/calico/ipam/v2/config", msgspec.json.encode({"ipCooldownSeconds": cooldown_s}))]))
+        for host in self.hosts:
+            self.run(put_node(self.inner, host))
+
+    @rule(host=st.sampled_from(["h1", "h2"]), handle=st.sampled_from(["a", "b", "c"]), count=st.integers(1, 3), kill_at=st.integers(-1, 16))
+    def assign(self, host: str, handle: str, count: int, kill_at: int) -> None:
+        request = AssignRequest(host=host, handle=handle, count4=count, attributes={"workload": handle})
+        before = self.owned.get(handle, set())
+        with contextlib.suppress(Killed, AddressError):
+            self.run(self.client(kill_at).assign(request))
+        self.learn()
+        assert before <= self.owned[handle]
+        assert len(self.owned[handle]) in (len(before), max(count, len(before)))
+
+    @precondition(lambda self: any(self.owned.values()))
+    @rule(data=st.data())
+    def attach(self, data: st.DataObject) -> None:
+        handle = data.draw(st.sampled_from(sorted(handle for handle, owned in self.owned.items() if owned)))
+        self.run(put_endpoint(self.inner, f"h1-cni-{handle}-eth0", sorted(self.owned[handle])))
+        self.attached.add(handle)
+
+    @precondition(lambda self: self.attached)
+    @rule(data=st.data(), release=st.booleans(), kill_at=st.integers(-1, 8))
+    def detach(self, data: st.DataObject, release: bool, kill_at: int) -> None:
+        handle = data.draw(st.sampled_from(sorted(self.attached)))
+        self.run(put_endpoint(self.inner, f"h1-cni-{handle}-eth0", None))
+        self.attached.discard(handle)
+        if release:
+            before = self.owned[handle]
+            with contextlib.suppress(Killed):
+                self.run(self.client(kill_at).release_handle(handle))
+            self.learn()
+            assert self.owned[handle] in (set(), before)
+
+    @rule(there=st.booleans())
+    def a_host_comes_or_goes(self, there: bool) -> None:
+        self.run(put_node(self.inner, "h2", there=there))
+        (self.hosts.add if there else self.hosts.discard)("h2")
+
+    @rule(seconds=st.sampled_from([1, 49, 50, 99, 100]))
+    def time_passes(self, seconds: int) -> None:
+        self.now_ns += seconds * 10**9
+
+    @rule(grace_s=st.sampled_from([GRACE_S, GRACE_S, 0]), kill_at=st.integers(-1, 40))
+    def collect(self, grace_s: int, kill_at: int) -> None:
+        before = {handle: set(owned) for handle, owned in self.owned.items()}
+        store = YieldingStore(self.inner, kill_at=kill_at)
+        killed = True
+        with contextlib.suppress(Killed):
+            self.run(collect(store, grace_s=grace_s, now_ns=lambda: self.now_ns))
+            killed = False
+        self.learn()
+        for handle, owned in before.items():
+            assert self.owned[handle] in (set(), owned)
+            if handle in self.attached:
+                assert self.owned[handle] == owned
+            elif grace_s == 0 and not killed:
+                assert self.owned[handle] == set()
+
+    @invariant()
+    def everything_fits_together(self) -> None:
+        if not self.owned:
+            return
+        inventory, fabric = self.run(read_inventory(self.inner)), self.run(read_fabric(self.inner))
+        assert find_problems(inventory) == []
+        held = [address for owned in self.owned.values() for address in owned]
+        assert len(held) == len(set(held))
+        leaked = {address for finding in find_leaks(inventory, fabric) for address in finding.addresses}
+        assert leaked == {address for handle, owned in self.owned.items() if handle not in self.attached for address in owned}
+
+    @invariant()
+    def nothing_is_left_when_all_was_let_go_for_long_enough(self) -> None:
+        """On a copy, so that the machine goes on as it was."""
+        copy = MemoryStore()
+        for page in self.run(collected(self.inner)):
+            for item in page.items:
+                if "workloadendpoints" not in item.key:
+                    self.run(copy.txn([], [PutOp(item.key, item.value)]))
+        for later_s in (0, 1000, 2000):
+            self.run(collect(copy, grace_s=GRACE_S, now_ns=lambda later_s=later_s: self.now_ns + later_s * 10**9))
+        usages = self.run(IpamClient(copy).usage())
+        assert all((usage.assigned, usage.resting) == (0, 0) for usage in usages)
+
+
+async def collected(store: MemoryStore) -> list[Page]:
+    return [page async for page in store.list("/")]
+
+
+TestCollectionMachine = CollectionMachine.TestCase
+TestCollectionMachine.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)

@@ -76,22 +76,20 @@ def find_spares(inventory: Inventory, fabric: Fabric, now_s: float, min_age_s: f
     cooldown_s = inventory.settings.config.cooldown_s
     found: list[Finding] = []
     kept: set[tuple[str, str]] = set()
+    woken = {block: wake(document, now_s, cooldown_s) for block, document in _documents(inventory)}
     # Blocks in use come first: who has one of those needs no empty one.
-    for block, document in sorted(_documents(inventory), key=lambda item: (is_empty(wake(item[1], now_s, cooldown_s)), item[0])):
+    for block, document in sorted(_documents(inventory), key=lambda item: (is_empty(woken[item[0]]), item[0])):
         claimed_by = owner_of(document)
         pool = containing_pool(inventory.settings.pools, block)
         place = claimed_by, pool.name if pool else ""
-        woken = wake(document, now_s, cooldown_s)
-        if not is_empty(woken):
-            kept.add(place)
-            if woken is not document:
-                problem = f"has {len(resting(document, block)) - len(resting(woken, block))} addresses that have rested long enough"
-                found.append(Finding("block-rested", f"block {block}", problem, block=block, owner=claimed_by))
-            continue
-        reason = _reason_to_go(claimed_by, pool, fabric, kept=place in kept)
+        reason = _reason_to_go(claimed_by, pool, fabric, kept=place in kept) if is_empty(woken[block]) else ""
         kept.add(place)
         if reason and claim_age_s(document, now_s) >= min_age_s:
             found.append(Finding("block-spare", f"block {block}", f"is empty, and {reason}", block=block, owner=claimed_by))
+        elif woken[block] is not document:
+            rested = len(resting(document, block)) - len(resting(woken[block], block))
+            problem = f"has {rested} addresses that have rested long enough"
+            found.append(Finding("block-rested", f"block {block}", problem, block=block, owner=claimed_by))
     return sorted(found)
 
 
