@@ -84,13 +84,22 @@ def _number(value: int) -> str:
 
 
 def _show_address(place: Place, address: Prefix, as_json: bool) -> int:
-    import msgspec
-
     from tabinet.ipam.lookup import address_facts
 
     facts = address_facts(*with_store(place, read_all), address)
     if as_json:
-        found = msgspec.to_builtins(facts) | {"address": address.address, "block": str(facts.block) if facts.block else ""}
+        found = {
+            "address": address.address,
+            "assigned": facts.assigned,
+            "pool": facts.pool,
+            "block": str(facts.block) if facts.block else "",
+            "owner": facts.block_owner.removeprefix("host:"),
+            "handle": facts.handle,
+            "notes": facts.notes,
+            "restingSince": facts.resting_since,
+            "reserved": facts.reserved,
+            "usedBy": list(facts.used_by),
+        }
         show_json(found)
         return 0 if facts.assigned else 1
     state = "is assigned" if facts.assigned else f"rests since {facts.resting_since}" if facts.resting_since else "is not assigned"
