@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from tabinet.bgp.control import BirdControl
+from tabinet.bgp.leftovers import SETTLED_S, metrics_in, past_metrics
 from tabinet.bgp.names import protocol_name
 from tabinet.bgp.prepare import origin_of, prepare
 from tabinet.bgp.reasons import reason_with_drops
@@ -27,7 +28,7 @@ from tabinet.bgp.render import render_config
 from tabinet.bgp.surroundings import HostSurroundings, NoSurroundings, Surroundings
 from tabinet.bgp.tcpcounters import Trend
 from tabinet.calc.intents import BgpIntent
-from tabinet.errors import BirdError
+from tabinet.errors import BirdError, KernelError
 
 BIRD_PROGRAM = "/usr/sbin/bird"
 CHECK_TIMEOUT_S = 20.0
@@ -78,6 +79,7 @@ class BgpDriver:
         "_config",
         "_loaded",
         "_options",
+        "_past",
         "_refusals",
         "_refused",
         "_surroundings",
@@ -105,6 +107,8 @@ class BgpDriver:
         self._trend = Trend()
         self._loaded: str | None = None
         """What BIRD runs, as far as we know."""
+        self._past: tuple[float, frozenset[tuple[int, int]]] | None = None
+        """From when on BIRD's routes with these metrics are left over (see ``leftovers``)."""
         self._refusals: dict[str, Refusal] = {}
         """Texts that BIRD did not accept lately, and why: they are not asked again."""
         self._refused: dict[str, str] = {}
@@ -135,6 +139,12 @@ class BgpDriver:
         """As ``apply`` was called last, if a password or a neighbour changed since; ``None`` when not. To be called about once a second."""
         if self._wanted is None:
             return None
+        if self._past is not None and self._clock() >= self._past[0]:
+            try:
+                self._surroundings.remove_routes(self._past[1] - metrics_in(self._text()))
+            except KernelError as error:
+                return ApplyResult(changed=False, error=f"routes of the metric before are left over: {error}")
+            self._past = None
         intent, facts = self._wanted
         return self.apply(intent, facts) if self._look(intent, facts) != facts else None
 
@@ -219,10 +229,14 @@ class BgpDriver:
                 return text
 
     def _holds(self, text: str) -> bool:
+        return self._text() == text
+
+    def _text(self) -> str:
+        """What is in the file."""
         try:
-            return self._config.read_text() == text
+            return self._config.read_text()
         except (OSError, UnicodeDecodeError):
-            return False
+            return ""
 
     def _was_read(self) -> bool:
         """True when the running BIRD read the file after it was written."""
@@ -248,6 +262,9 @@ class BgpDriver:
             if complaint:
                 candidate.unlink()
                 raise Refused(read_refusal(complaint, text))
+            past = past_metrics(self._text(), text)
+            if past:
+                self._past = (self._clock() + SETTLED_S, past | (self._past[1] if self._past else frozenset()))
             os.replace(candidate, self._config)
         except OSError as error:
             raise BirdError(f"cannot write {self._config}: {error.strerror}") from error

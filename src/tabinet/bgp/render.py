@@ -156,11 +156,11 @@ def _render_statics(intent: BgpIntent, family: int) -> Iterator[str]:
             yield "}"
 
 
-def _render_kernel_options(family: int, options: BgpOptions) -> Iterator[str]:
+def _render_kernel_options(family: int, metric: int, options: BgpOptions) -> Iterator[str]:
+    """The metric is one for all routes: BIRD does not remove a route whose metric changed."""
     yield f"protocol kernel tb_kernel{family} {{"
     yield f"  learn; persist; graceful restart; merge paths yes limit {options.multipath_limit}; scan time {options.kernel_scan_time_s};"
-    # The metric of a route is its own; 32 would otherwise be everybody's.
-    yield "  metric 0;"
+    yield f"  metric {metric};"
     # One socket serves both kernel protocols, so the size is said once.
     if family == IPV4:
         yield f"  netlink rx buffer {options.netlink_buffer_bytes};"
@@ -169,7 +169,7 @@ def _render_kernel_options(family: int, options: BgpOptions) -> Iterator[str]:
 def _render_bare_kernel(options: BgpOptions) -> Iterator[str]:
     """Kernel protocols with nothing to install: BIRD removes its own routes, which ``persist`` would otherwise leave for ever."""
     for family in FAMILIES:
-        yield from _render_kernel_options(family, options)
+        yield from _render_kernel_options(family, options.route_metric, options)
         yield f"  ipv{family} {{ import none; export none; }};"
         yield "}"
 
@@ -182,7 +182,6 @@ def _render_kernel(intent: BgpIntent, family: int, options: BgpOptions, local: s
     yield "}"
     yield f"filter tb_install{family} {{"
     yield f'  if proto = "tb_services{family}" then reject;'
-    yield f"  if !defined(krt_metric) then krt_metric = {intent.metrics[family == IPV6] or options.route_metric};"
     yield "  if source = RTS_STATIC then accept;"
     yield "  if source != RTS_BGP then reject;"
     own = own_address(intent, family)
@@ -191,7 +190,7 @@ def _render_kernel(intent: BgpIntent, family: int, options: BgpOptions, local: s
         yield f"  krt_prefsrc = {own.address};"
     yield "  accept;"
     yield "}"
-    yield from _render_kernel_options(family, options)
+    yield from _render_kernel_options(family, intent.metrics[family == IPV6] or options.route_metric, options)
     yield f"  ipv{family} {{ import filter tb_learn{family}; export filter tb_install{family}; }};"
     yield "}"
 

@@ -9,7 +9,8 @@ their prefixes, then the BGPFilters, else accepted. A BGPFilter's rule that acce
 multicast addresses never pass, and routes learned from peers leave only by rules that say so (``source: RemotePeers``), so that
 no filter makes a host a transit router by accident; towards a reflector's own AS and towards workloads every rule may.
 
-Priority (as Calico 3.32 has it): among hosts it travels as local preference, which is 2147483647 minus the priority; 1024 is normal.
+Priority (as Calico 3.32 has it): among hosts it travels as local preference, which is 2147483647 minus the priority; 1024 is normal. It
+decides between routes for one prefix; their metric in the kernel is another thing, and the same for all.
 """
 
 from __future__ import annotations
@@ -168,7 +169,7 @@ def _render_filter(found: FilterIntent, direction: str, family: int) -> Iterator
         conditions = list(_conditions(rule, family))
         if direction == "export" and rule.accept and not rule.remote_only:
             conditions.append(f"(tb_transit || source != RTS_BGP || {OF_WORKLOAD})")
-        steps = [_render_operation(operation, direction) for operation in rule.operations]
+        steps = [_render_operation(operation) for operation in rule.operations]
         body = " ".join((*steps, "accept;" if rule.accept else "reject;"))
         yield f"  if {' && '.join(conditions)} then {{ {body} }}" if conditions else f"  {body}"
     yield "}"
@@ -206,15 +207,14 @@ def _render_match(net: Prefix, operator: MatchOperator, lengths: tuple[int, int]
             return f"net != {net}" if shortest <= net.length <= longest else "true"
 
 
-def _render_operation(operation: Operation, direction: str) -> str:
+def _render_operation(operation: Operation) -> str:
     match operation:
         case AddCommunity(community):
             return _render_community(community)
         case Prepend(as_numbers):
             return " ".join(f"bgp_path.prepend({number});" for number in reversed(as_numbers))
         case SetPriority(priority):
-            preference = f"bgp_local_pref = {HIGHEST_PREFERENCE - priority};"
-            return f"krt_metric = {priority}; {preference}" if direction == "import" else preference
+            return f"bgp_local_pref = {HIGHEST_PREFERENCE - priority};"
 
 
 def _render_community(community: tuple[int, ...]) -> str:

@@ -99,7 +99,10 @@ def render_session(peer: PeerIntent, intent: BgpIntent, route: Route, password: 
     yield f'  description "{description(peer.name)}";'
     yield f"  local {f'{route.source.address} ' if route.source else ''}port {intent.listen_port} as {own_as};"
     yield f"  neighbor {peer.address.address} port {peer.port} {f'as {peer.as_number}' if peer.as_number else 'external'};"
-    if route.direct:
+    if route.direct and intent.bind_node_ip and not peer.interface:
+        # BIRD would bind its listening socket to the interface too, and the kernel allows no second one on that address and port.
+        yield "  direct;"
+    elif route.direct:
         yield f'  direct; interface "{route.interface}";'
     else:
         yield f"  multihop{f' {peer.ttl_hops}' if peer.ttl_hops else ''};"

@@ -1,7 +1,7 @@
 """Passwords of BGP sessions, from files of the host: ``<directory>/<name>/<key>``, as ``secretKeyRef`` has name and key.
 
 That is how Kubernetes mounts secrets, and how an operator without Kubernetes can lay them down. In: references. Out: ``Secret`` records,
-also for those that cannot be read. One newline at a file's end is no part of the password. Blocking, one small file for each reference.
+also for those that cannot be read. One newline at a file's end is no part of the password. Blocking, one small file for each.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,252}")
 
 def read_secrets(directory: Path | None, references: Iterable[SecretRef]) -> tuple[Secret, ...]:
     """What is kept under each reference, sorted. ``None``: the host has no directory of secrets."""
-    return tuple(sorted({_read(directory, reference.name, reference.key) for reference in references}))
+    return tuple(_read(directory, name, key) for name, key in sorted({(reference.name, reference.key) for reference in references}))
 
 
 def _read(directory: Path | None, name: str, key: str) -> Secret:

@@ -7,15 +7,18 @@ Blocking, short.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from tabinet.bgp.discovery import LinkListener
+from tabinet.bgp.leftovers import remove_routes
 from tabinet.bgp.records import LinkPeer, Secret
 from tabinet.bgp.secrets import read_secrets
 from tabinet.bgp.tcpcounters import Drop, read_counters
 from tabinet.calc.intents import SecretRef
+from tabinet.kernel.rtsocket import open_rtnetlink
 
 FIRST_WAIT_S = 0.1
 """For neighbours that were not asked before: they answer within a few ms."""
@@ -32,6 +35,13 @@ class Surroundings(Protocol):
 
     def counters(self) -> dict[Drop, int]:
         """Segments that the kernel dropped, since the host started."""
+
+    def remove_routes(self, past: AbstractSet[tuple[int, int]]) -> None:
+        """BIRD's routes of these families with these metrics are gone from the kernel.
+
+        Raises:
+            KernelError: the kernel refuses, or does not answer.
+        """
 
 
 @dataclass(slots=True)
@@ -53,6 +63,14 @@ class HostSurroundings:
         """From /proc."""
         return read_counters()
 
+    def remove_routes(self, past: AbstractSet[tuple[int, int]]) -> None:
+        """Through a socket for the occasion."""
+        rtnetlink = open_rtnetlink()
+        try:
+            remove_routes(rtnetlink, past)
+        finally:
+            rtnetlink.close()
+
 
 @dataclass(slots=True)
 class NoSurroundings:
@@ -61,6 +79,7 @@ class NoSurroundings:
     kept: dict[tuple[str, str], str] = field(default_factory=dict)
     heard: dict[str, LinkPeer] = field(default_factory=dict)
     dropped: dict[Drop, int] = field(default_factory=dict)
+    removed: list[set[tuple[int, int]]] = field(default_factory=list)
 
     def secrets(self, references: Iterable[SecretRef]) -> tuple[Secret, ...]:
         """Those in ``kept``."""
@@ -77,3 +96,7 @@ class NoSurroundings:
     def counters(self) -> dict[Drop, int]:
         """``dropped``, as it is now."""
         return dict(self.dropped)
+
+    def remove_routes(self, past: AbstractSet[tuple[int, int]]) -> None:
+        """Written down in ``removed``."""
+        self.removed.append(set(past))

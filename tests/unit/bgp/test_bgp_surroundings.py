@@ -9,16 +9,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tabinet.bgp.control import BirdControl
 from tabinet.bgp.discovery import Neighbourhood, parse_heard
-from tabinet.bgp.driver import write_private
+from tabinet.bgp.driver import BgpDriver, write_private
+from tabinet.bgp.fake import FakeBird, check
+from tabinet.bgp.leftovers import BIRD_PROTOCOL, past_metrics, remove_routes
 from tabinet.bgp.names import password_problem
 from tabinet.bgp.reasons import reason_of, reason_with_drops
-from tabinet.bgp.records import SessionState, SessionStatus
+from tabinet.bgp.records import BgpOptions, HostFacts, SessionState, SessionStatus
 from tabinet.bgp.refusals import read_refusal
+from tabinet.bgp.render import render_config
 from tabinet.bgp.secrets import read_secrets
+from tabinet.bgp.surroundings import NoSurroundings
 from tabinet.bgp.tcpcounters import WINDOW_S, Drop, Trend, parse_counters, read_counters
 from tabinet.calc.intents import BgpIntent, PeerIntent, SecretRef
-from tabinet.lib.ip import parse_address
+from tabinet.kernel.rtfake import FakeRtnetlink
+from tabinet.kernel.rtnetlink import AddRoute, SetLink, blackhole_route, execute_all
+from tabinet.lib.ip import parse_address, parse_prefix
 
 PEER = PeerIntent("rack", parse_address("192.0.2.1"), 179, 65000, False, False, True, 0, 0)
 A, B = parse_address("fe80::a"), parse_address("fe80::b")
@@ -163,3 +170,56 @@ def test_of_several_routers_none_is_the_peer_until_only_one_is_heard() -> None:
     assert known.peer("up").address == B
     known.forget("up")
     assert known.peer("up").address is None
+
+
+# --- left over routes ------------------------------------------------------------------------------------------------
+
+
+def test_the_metric_before_is_told_from_the_texts() -> None:
+    intent = BgpIntent("h", 1, "192.0.2.9", None, None, 179, "Info", (), (), (), ())
+    before = render_config(intent, HostFacts(), BgpOptions())
+    after = render_config(msgspec.structs.replace(intent, metrics=(900, 0)), HostFacts(), BgpOptions())
+    assert past_metrics(before, after) == {(4, 32)}
+    assert past_metrics(before, before) == past_metrics("", after) == past_metrics(after, "anything") == frozenset()
+
+
+def test_only_routes_of_bird_with_a_metric_of_the_past_are_removed() -> None:
+    kernel = FakeRtnetlink()
+    execute_all(kernel, [SetLink(1, up=True)])
+    routes = [
+        blackhole_route(parse_prefix(net), metric=metric, protocol=protocol)
+        for net, metric, protocol in (
+            ("10.0.0.0/26", 32, BIRD_PROTOCOL),
+            ("10.0.0.0/26", 900, BIRD_PROTOCOL),
+            ("10.0.1.0/26", 32, 84),
+            ("fd00::/64", 32, BIRD_PROTOCOL),
+        )
+    ]
+    execute_all(kernel, [AddRoute(route) for route in routes])
+    assert remove_routes(kernel, {(4, 32)}) == 1
+    assert sorted((str(route.destination), route.metric, route.protocol) for route in kernel.routes()) == [
+        ("10.0.0.0/26", 900, BIRD_PROTOCOL),
+        ("10.0.1.0/26", 32, 84),
+        ("fd00::/64", 32, BIRD_PROTOCOL),
+    ]
+
+
+def test_the_driver_removes_them_once_the_new_ones_are_there(tmp_path: Path) -> None:
+    bird = FakeBird(tmp_path / "bird.conf", tmp_path / "bird.ctl")
+    around, now = NoSurroundings(), [0.0]
+    driver = BgpDriver(bird.config, BirdControl(bird.path), BgpOptions(), check, around, lambda: now[0])
+    intent = BgpIntent("h", 1, "192.0.2.9", None, None, 179, "Info", (), (), (), ())
+    driver.apply(intent, HostFacts())
+    bird.start()
+    try:
+        assert driver.apply(intent, HostFacts()).error == ""
+        assert driver.apply(msgspec.structs.replace(intent, metrics=(900, 900)), HostFacts()).changed
+        assert driver.apply(msgspec.structs.replace(intent, metrics=(900, 0)), HostFacts()).changed
+        driver.refresh()
+        assert around.removed == []
+        now[0] = 11.0
+        driver.refresh()
+        driver.refresh()
+        assert around.removed == [{(4, 32), (6, 900)}]
+    finally:
+        bird.stop()
