@@ -27,7 +27,6 @@ from typing import Any
 import msgspec
 
 from tabinet.errors import AddressError, DataError, Problem
-from tabinet.ipam.owners import host_of
 from tabinet.lib.ip import Prefix, parse_prefix
 
 Document = dict[str, Any]
@@ -123,11 +122,6 @@ def owner_of(document: Document) -> str:
     # Old documents say it in another field, and only of hosts.
     old = document.get("hostAffinity")
     return f"host:{old}" if isinstance(old, str) and old else ""
-
-
-def claimant(document: Document) -> str:
-    """The host that has claimed the block; empty when it is nobody's, or not a host's."""
-    return host_of(owner_of(document))
 
 
 def claim(document: Document, owner: str, claimed_at: str) -> Document:

@@ -126,9 +126,8 @@ def test_unknown_fields_survive() -> None:
 
 def test_the_old_field_for_the_claiming_host_is_understood_and_replaced() -> None:
     document = fresh() | {"affinity": None, "hostAffinity": "old"}
-    assert blocks.claimant(document) == "old"
     assert blocks.owner_of(document) == "host:old"
-    assert blocks.claimant(blocks.claim(document, "host:new", "2026-01-02T03:04:05Z")) == "new"
+    assert blocks.owner_of(blocks.claim(document, "host:new", "2026-01-02T03:04:05Z")) == "host:new"
 
 
 def test_what_a_migration_left_in_handles_is_ignored() -> None:
