@@ -15,8 +15,9 @@ from tabinet.model.keys import ResourceKey
 from tabinet.rules import ir
 from tabinet.rules.builder import TableBuilder
 from tabinet.rules.evaluate import Packet, evaluate
+from tabinet.rules.layout import NESTING_LIMIT
 from tabinet.rules.naive import World
-from tabinet.rules.options import HostAction, ProtoPort, TableOptions
+from tabinet.rules.options import DenyAction, HostAction, ProtoPort, TableOptions
 
 EXAMPLES = int(os.environ.get("TABINET_RULES_EXAMPLES", "40"))
 """Worlds for each property; with 500 of them the first meets 100,000 packets."""
@@ -322,6 +323,49 @@ def test_every_name_in_the_table_leads_somewhere(announced):
                 assert named is None or named in table.sets
     for mapping in table.maps.values():
         assert set(mapping.values()) <= table.chains.keys()
+
+
+def nesting(table: ir.Table, chain: str, known: dict[str, int]) -> int:
+    """How many chains are below this one on the longest path; the kernel counts every way, possible or not."""
+    if chain not in known:
+        targets = set()
+        for rule in table.chains[chain].rules:
+            match rule.verdict:
+                case ir.Jump(chain=target) | ir.Goto(chain=target):
+                    targets.add(target)
+                case ir.Dispatch(map_name=name) | ir.DispatchAddress(map_name=name):
+                    targets |= set(table.maps[name].values())
+        known[chain] = max((1 + nesting(table, target, known) for target in targets), default=0)
+    return known[chain]
+
+
+def deepest_world() -> list[m.Update]:
+    """Everything at once: five tiers that pass, host endpoints with every kind of policy, limits, floating addresses."""
+    key = ResourceKey("GlobalNetworkPolicy", "passes")
+    inlined, plain = m.Rule(m.Action.PASS, protocol=6), m.Rule(m.Action.ALLOW)
+    deep = tuple(m.TierPolicies(f"t{index}", m.Action.PASS, (key, POLICIES[0])) for index in range(5))
+    qos = m.Qos(m.Limits(connections=5, packets_per_s=5), m.Limits(connections=5, packets_per_s=5))
+    body = m.Endpoint("h", "cali1", "", (ADDRESSES[0],), (), deep, deep, ("p",), (m.Nat(HOST_ADDRESSES[0], ADDRESSES[0]),), qos)
+    return [
+        m.SetUpdate(m.ALL_POOLS, m.SetKind.NETS, frozenset(NETS[:1])),
+        m.SetUpdate(m.NAT_POOLS, m.SetKind.NETS, frozenset(NETS[:1])),
+        m.PolicyUpdate(key, m.Policy((inlined, plain), (inlined, plain))),
+        m.PolicyUpdate(POLICIES[0], m.Policy((plain,), (plain,))),
+        m.ProfileUpdate("p", m.Policy((plain,), (plain,))),
+        m.EndpointUpdate(ENDPOINT_KEYS[0], 1, body),
+        m.HostEndpointUpdate(HOST_KEYS[0], 1, m.HostEndpoint("h", "eth0", (), deep, deep, deep, deep, deep, deep, deep, ("p",))),
+        m.HostEndpointUpdate(HOST_KEYS[1], 1, m.HostEndpoint("h", "*", (), deep, deep, deep, deep, deep, deep, deep, ("p",))),
+    ]
+
+
+def test_chains_never_nest_deeper_than_the_kernel_allows():
+    builder, _ = empty(TableOptions(deny=DenyAction.REJECT, host_services=SERVICES))
+    for update in deepest_world():
+        builder.on_update(update)
+    builder.flush()
+    known: dict[str, int] = {}
+    depths = {name: nesting(builder.table, name, known) for name, chain in builder.table.chains.items() if chain.hook is not None}
+    assert 12 < max(depths.values()) <= NESTING_LIMIT, depths
 
 
 def test_addresses_cover_both_families():

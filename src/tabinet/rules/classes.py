@@ -1,9 +1,13 @@
-"""Endpoint classes and policies as chains, shared by whoever has the same.
+"""Endpoint classes, tiers and policies as chains, shared by whoever has the same.
 
-A *stage* is what is left of an endpoint's ordered policy in one role: its tiers from one on, then its profiles. Endpoints with equal
-stages share the chain, and classes with equal ends share the stages of the end. A policy has one chain for each form in which it is
-asked (``rules.roles``); if it contains Pass, one for each stage that its Pass leads to. Chains exist exactly as long as an interface
-needs them.
+A *stage* is an endpoint's ordered policy in one role: its tiers, then its profiles. Endpoints with equal stages share the stage's chain. It
+jumps to one chain for each tier, shared by all stages with that tier; that jumps to one chain for each policy, shared by all tiers.
+Chains exist exactly as long as an interface needs them.
+
+Allow and Deny leave by Goto and never come back. Pass comes back from the tier's chain into the stage's, to the next tier; nftables
+returns only one level, so that the rules of a policy with Pass stand in the tier's chain itself. In this way the nesting of chains
+does not grow with the number of tiers: the kernel allows 15, and counts Goto as it counts Jump (net/netfilter/nf_tables_api.c,
+nft_chain_validate).
 
 ``acquire``, ``release``, ``put_policy`` and ``settle`` cost what they change. What a policy's change can revoke is in ``revokes``.
 A policy that is not known denies; a profile that is not known says nothing, so that the next profile is asked.
@@ -11,7 +15,7 @@ A policy that is not known denies; a profile that is not known says nothing, so 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -29,7 +33,7 @@ PROFILE = "Profile"
 
 
 class Stage(msgspec.Struct, frozen=True, gc=False):
-    """What is left of an endpoint's policy in one role."""
+    """An endpoint's policy in one role."""
 
     role: Role
     tiers: tuple[TierPolicies, ...]
@@ -41,24 +45,31 @@ class Stage(msgspec.Struct, frozen=True, gc=False):
         return names.stage_chain(self, self.role.value)
 
     @property
-    def ingress(self) -> bool:
-        return self.role.ingress
+    def tier_refs(self) -> list[TierRef]:
+        """Its tiers, in order."""
+        return [TierRef(self.role.form, tier) for tier in self.tiers]
 
     @property
-    def rest(self) -> Stage:
-        """The stage after the first tier."""
-        return Stage(self.role, self.tiers[1:], self.profiles)
+    def profile_refs(self) -> list[Ref]:
+        """The profiles that it asks, in order."""
+        return [Ref(self.role.form, ResourceKey(PROFILE, name)) for name in self.profiles] if self.role.asks_profiles else []
+
+
+class TierRef(msgspec.Struct, frozen=True, gc=False):
+    """A tier in one form."""
+
+    form: Form
+    tier: TierPolicies
 
     @property
-    def policies(self) -> tuple[ResourceKey, ...]:
-        """What this stage asks, in order."""
-        if self.tiers:
-            return self.tiers[0].policies
-        return tuple(ResourceKey(PROFILE, name) for name in self.profiles) if self.role.asks_profiles else ()
+    def chain(self) -> str:
+        """The name of the tier's chain."""
+        return names.stage_chain(self, f"t{names.direction_letter(self.form.ingress)}")
 
-    def ref(self, key: ResourceKey) -> Ref:
-        """The policy as this stage asks it."""
-        return Ref(self.role.form, key)
+    @property
+    def policy_refs(self) -> list[Ref]:
+        """What it asks, in order."""
+        return [Ref(self.form, key) for key in self.tier.policies]
 
 
 class Ref(msgspec.Struct, frozen=True, gc=False):
@@ -68,24 +79,29 @@ class Ref(msgspec.Struct, frozen=True, gc=False):
     key: ResourceKey
 
     @property
-    def ingress(self) -> bool:
-        return self.form.ingress
+    def chain(self) -> str:
+        """The name of its chain, if it has one."""
+        return names.policy_chain(self.key, self.form.ingress, self.form.suffix)
 
 
 @dataclass(slots=True)
 class _LiveStage:
     chain: str
     users: int = 0
-    holds_rest: bool = False
+    """How many interfaces."""
+    present: bool = False
+    """Its chains are in the table."""
 
 
 @dataclass(slots=True)
 class _LivePolicy:
-    """A policy that a stage asks."""
+    """A policy that a tier or stage asks."""
 
-    stages: set[Stage] = field(default_factory=set)
-    chains: set[str] = field(default_factory=set)
+    users: int = 0
+    tiers: set[TierRef] = field(default_factory=set)
     passes: bool = False
+    program: Program = field(default_factory=Program)
+    """With ``passes``: what its tiers have to hold."""
     settled: bool = False
     """It was in the table at the last flush; then ``rules`` and ``denies`` say what it was."""
     rules: tuple[Rule, ...] = ()
@@ -104,7 +120,7 @@ class _Uses:
 
 @dataclass(slots=True)
 class Classes:
-    """All stages, policies and constant sets in use."""
+    """All stages, tiers, policies and constant sets in use."""
 
     options: TableOptions
     shape_of: Callable[[str], SetShape | None]
@@ -113,6 +129,8 @@ class Classes:
     revokes: bool = False
     """A change since the last ``settle`` began may have taken a permission away."""
     _stages: dict[Stage, _LiveStage] = field(default_factory=dict)
+    _tiers: dict[TierRef, int] = field(default_factory=dict)
+    """How many stages use each."""
     _live: dict[Ref, _LivePolicy] = field(default_factory=dict)
     _forms: dict[ResourceKey, set[Ref]] = field(default_factory=dict)
     """The live ones of each policy."""
@@ -120,6 +138,7 @@ class Classes:
     _constants: dict[str, int] = field(default_factory=dict)
     _chain_constants: dict[str, frozenset[str]] = field(default_factory=dict)
     _dirty_stages: dict[Stage, None] = field(default_factory=dict)
+    _dirty_tiers: dict[TierRef, None] = field(default_factory=dict)
     _dirty_policies: dict[Ref, None] = field(default_factory=dict)
 
     # --- what changes ---
@@ -132,7 +151,7 @@ class Classes:
             del self.policies[key]
         else:
             self.policies[key] = policy
-        self._dirty_policies.update(dict.fromkeys(sorted(self._forms.get(key, ()), key=_ref_order)))
+        self._mark_policies(self._forms.get(key, ()))
 
     def set_moved(self, set_id: str, *, grew: bool, shrank: bool, reshaped: bool) -> None:
         """A set changed. Called before policies change in the same flush."""
@@ -142,7 +161,7 @@ class Classes:
         if (grew and uses.growing_revokes) or (shrank and uses.shrinking_revokes):
             self.revokes = True
         if reshaped:
-            self._dirty_policies.update(dict.fromkeys(sorted(uses.refs, key=_ref_order)))
+            self._mark_policies(uses.refs)
 
     def acquire(self, stage: Stage) -> str:
         """One more user of the stage; gives its chain. The chain is in the table after the next ``settle``."""
@@ -150,11 +169,6 @@ class Classes:
         if live is None:
             live = self._stages[stage] = _LiveStage(stage.chain)
             self._dirty_stages[stage] = None
-            for key in stage.policies:
-                ref = stage.ref(key)
-                self._live.setdefault(ref, _LivePolicy()).stages.add(stage)
-                self._forms.setdefault(key, set()).add(ref)
-                self._dirty_policies[ref] = None
         live.users += 1
         return live.chain
 
@@ -169,15 +183,26 @@ class Classes:
 
     def settle(self, edit: TableEdit) -> None:
         """The table holds exactly the chains that are in use, as the announced policies and sets want them."""
-        for ref in self._dirty_policies:
-            self._refresh_passes(ref)
-        touched = self._settle_stages(edit)
+        dirty, self._dirty_stages = self._dirty_stages, {}
+        for stage in dirty:  # what comes before what goes: they may share tiers
+            live = self._stages[stage]
+            if live.users and not live.present:
+                live.present = True
+                self._come(stage, live.chain, edit)
+        for stage in dirty:
+            live = self._stages[stage]
+            if not live.users:
+                del self._stages[stage]
+                if live.present:
+                    self._go(stage, live.chain, edit)
         for ref in self._dirty_policies:
             if ref in self._live:
                 self._write_policy(ref, edit)
         self._dirty_policies.clear()
-        for stage in touched:
-            self._put_chain(edit, self._stages[stage].chain, Program(self._stage_rules(stage)), stage.role.form.basis)
+        for tier in self._dirty_tiers:
+            if tier in self._tiers:
+                self._write_tier(tier, edit)
+        self._dirty_tiers.clear()
 
     def widens(self, old: Stage, new: Stage) -> bool:
         """True when ``new`` certainly allows all that ``old`` allowed at the last flush. Called before ``settle``."""
@@ -185,47 +210,116 @@ class Classes:
             return True
         if len(old.tiers) != len(new.tiers) or not old.tiers or old.profiles != new.profiles:
             return False
-        for before, after in zip(old.tiers, new.tiers, strict=True):
-            if before.default_action is not after.default_action:
+        for before, after in zip(old.tier_refs, new.tier_refs, strict=True):
+            if before.tier.default_action is not after.tier.default_action:
                 return False
-            was = self._settled_rules(old, before.policies)
-            now = self._announced_rules(new.ingress, after.policies)
+            was = self._settled_rules(before.policy_refs)
+            now = self._announced_rules(after.form.ingress, after.tier.policies)
             if was is None or now is None or not only_adds(was, now):
                 return False
         return True
 
-    # --- inside ---
+    # --- stages and tiers ---
 
-    def _settle_stages(self, edit: TableEdit) -> dict[Stage, None]:
-        """Stages hold what they lead to and unused ones are gone; gives those whose chain is to be written."""
-        touched: dict[Stage, None] = {}
-        while self._dirty_stages:
-            batch, self._dirty_stages = self._dirty_stages, {}
-            unused: list[Stage] = []
-            for stage in batch:
-                if self._stages[stage].users:
-                    self._hold_rest(stage)
-                    touched[stage] = None
-                else:
-                    unused.append(stage)
-            if self._dirty_stages:  # stages that came may share an end with stages that go
-                self._dirty_stages.update(dict.fromkeys(unused))
+    def _come(self, stage: Stage, chain: str, edit: TableEdit) -> None:
+        for tier in stage.tier_refs:
+            if tier not in self._tiers:
+                self._dirty_tiers[tier] = None
+                for ref in tier.policy_refs:
+                    self._hold_policy(ref).tiers.add(tier)
+            self._tiers[tier] = self._tiers.get(tier, 0) + 1
+        for ref in stage.profile_refs:
+            self._hold_policy(ref)
+        self._put_chain(edit, chain, Program(_stage_rules(stage)), stage.role.form.basis)
+
+    def _go(self, stage: Stage, chain: str, edit: TableEdit) -> None:
+        self._drop_chain(edit, chain)
+        for ref in stage.profile_refs:
+            self._let_go_of_policy(ref, edit)
+        for tier in stage.tier_refs:
+            self._tiers[tier] -= 1
+            if self._tiers[tier]:
                 continue
-            for stage in unused:
-                touched.pop(stage, None)
-                self._drop_stage(stage, edit)
-        return touched
+            del self._tiers[tier]
+            self._drop_chain(edit, tier.chain)
+            for ref in tier.policy_refs:
+                self._live[ref].tiers.discard(tier)
+                self._let_go_of_policy(ref, edit)
 
-    def _settled_rules(self, stage: Stage, keys: tuple[ResourceKey, ...]) -> list[Rule] | None:
+    def _write_tier(self, ref: TierRef, edit: TableEdit) -> None:
+        program = Program()
+        for policy in ref.policy_refs:
+            live = self._live[policy]
+            if live.passes:
+                program.rules += live.program.rules
+                program.constants |= live.program.constants
+            else:
+                program.rules.append(ir.Rule(ir.Jump(policy.chain)))
+        if ref.form.decides and ref.tier.default_action is not Action.PASS:
+            comment = shortened(f"end of tier {ref.tier.tier}", "")
+            program.rules.append(ir.Rule(ir.Goto(ref.form.deny), counter=True, comment=comment))
+        self._put_chain(edit, ref.chain, program, ref.form.basis)
+
+    # --- policies ---
+
+    def _mark_policies(self, refs: Iterable[Ref]) -> None:
+        self._dirty_policies.update(dict.fromkeys(sorted(refs, key=_ref_order)))
+
+    def _hold_policy(self, ref: Ref) -> _LivePolicy:
+        live = self._live.get(ref)
+        if live is None:
+            live = self._live[ref] = _LivePolicy()
+            self._forms.setdefault(ref.key, set()).add(ref)
+            self._dirty_policies[ref] = None
+        live.users += 1
+        return live
+
+    def _let_go_of_policy(self, ref: Ref, edit: TableEdit) -> None:
+        live = self._live[ref]
+        live.users -= 1
+        if live.users:
+            return
+        self._drop_chain(edit, ref.chain)
+        self._index_uses(ref, live, {})
+        del self._live[ref]
+        self._forms[ref.key].discard(ref)
+        if not self._forms[ref.key]:
+            del self._forms[ref.key]
+
+    def _write_policy(self, ref: Ref, edit: TableEdit) -> None:
+        live, form = self._live[ref], ref.form
+        policy = self.policies.get(ref.key)
+        rules = () if policy is None else rules_of(policy, form.ingress)
+        is_profile = ref.key.kind == PROFILE
+        passes, denies = not is_profile and has_pass(rules), False
+        targets = Targets(allow=form.allow, passing=ir.Return() if passes else ir.Goto(form.deny), deny=form.deny)
+        program: Program | None = Program()
+        if policy is not None:
+            program = compile_policy(ref.key, form.ingress, rules, self.shape_of, targets, self.options)
+        if program is None or (policy is None and not is_profile):
+            program, denies = Program([missing_rule(ref.key, form.ingress, form.deny)]), True
+        if passes or live.passes:
+            self._dirty_tiers.update(dict.fromkeys(live.tiers))
+        live.passes, live.program = passes, program if passes else Program()
+        if passes:
+            self._drop_chain(edit, ref.chain)
+        else:
+            self._put_chain(edit, ref.chain, program, form.basis)
+        if live.settled and not live.denies and (denies or not only_adds(live.rules, rules)):
+            self.revokes = True
+        live.settled, live.rules, live.denies = True, rules, denies
+        self._index_uses(ref, live, polarities(rules))
+
+    def _settled_rules(self, refs: Iterable[Ref]) -> list[Rule] | None:
         found: list[Rule] = []
-        for key in keys:
-            live = self._live.get(stage.ref(key))
+        for ref in refs:
+            live = self._live.get(ref)
             if live is None or not live.settled or live.denies:
                 return None
             found += live.rules
         return found
 
-    def _announced_rules(self, ingress: bool, keys: tuple[ResourceKey, ...]) -> list[Rule] | None:
+    def _announced_rules(self, ingress: bool, keys: Iterable[ResourceKey]) -> list[Rule] | None:
         found: list[Rule] = []
         for key in keys:
             policy = self.policies.get(key)
@@ -233,101 +327,6 @@ class Classes:
                 return None
             found += rules_of(policy, ingress)
         return found
-
-    def _refresh_passes(self, ref: Ref) -> None:
-        live = self._live.get(ref)
-        if live is None:
-            return
-        policy = self.policies.get(ref.key)
-        passes = ref.key.kind != PROFILE and policy is not None and has_pass(rules_of(policy, ref.ingress))
-        if passes != live.passes:
-            live.passes = passes
-            self._dirty_stages.update(dict.fromkeys(live.stages))
-
-    def _hold_rest(self, stage: Stage) -> None:
-        """The next stage is in use exactly if this one can lead there."""
-        live = self._stages[stage]
-        for key in stage.policies:
-            self._refresh_passes(stage.ref(key))
-        self._dirty_stages.pop(stage, None)
-        needed = bool(stage.tiers) and (
-            stage.tiers[0].default_action is Action.PASS
-            or not stage.role.decides
-            or any(self._live[stage.ref(key)].passes for key in stage.policies)
-        )
-        if needed and not live.holds_rest:
-            self.acquire(stage.rest)
-        elif live.holds_rest and not needed:
-            self.release(stage.rest)
-        live.holds_rest = needed
-
-    def _drop_stage(self, stage: Stage, edit: TableEdit) -> None:
-        live = self._stages.pop(stage)
-        self._drop_chain(edit, live.chain)
-        if live.holds_rest:
-            self.release(stage.rest)
-        for key in dict.fromkeys(stage.policies):
-            ref = stage.ref(key)
-            policy = self._live[ref]
-            policy.stages.discard(stage)
-            if policy.stages:
-                self._dirty_policies[ref] = None
-                continue
-            for chain in policy.chains:
-                self._drop_chain(edit, chain)
-            self._index_uses(ref, policy, {})
-            del self._live[ref]
-            self._forms[key].discard(ref)
-            if not self._forms[key]:
-                del self._forms[key]
-
-    def _stage_rules(self, stage: Stage) -> list[ir.Rule]:
-        role = stage.role
-        rules = [ir.Rule(ir.Jump(role.failsafe))] if role.failsafe else []
-        rules += [ir.Rule(ir.Jump(self._chain_of(stage, key))) for key in stage.policies]
-        if stage.tiers and (stage.tiers[0].default_action is Action.PASS or not role.decides):
-            rules.append(ir.Rule(ir.Goto(stage.rest.chain)))
-        elif stage.tiers:
-            comment = shortened(f"end of tier {stage.tiers[0].tier}", "")
-            rules.append(ir.Rule(ir.Goto(role.form.deny), counter=True, comment=comment))
-        elif role.asks_profiles:
-            rules.append(ir.Rule(ir.Goto(role.form.deny), counter=True, comment="no profile allows it"))
-        else:
-            rules.append(ir.Rule(ir.Goto(role.form.undecided or role.form.allow)))
-        return rules
-
-    def _chain_of(self, stage: Stage, key: ResourceKey) -> str:
-        passes = self._live[stage.ref(key)].passes
-        return names.policy_chain(key, stage.ingress, stage.role.form.suffix, stage.rest.chain if passes else "")
-
-    def _write_policy(self, ref: Ref, edit: TableEdit) -> None:
-        live = self._live[ref]
-        policy = self.policies.get(ref.key)
-        rules = () if policy is None else rules_of(policy, ref.ingress)
-        form = ref.form
-        wanted: set[str] = set()
-        denies = False
-        for continuation in sorted({stage.rest.chain for stage in live.stages}) if live.passes else [""]:
-            name = names.policy_chain(ref.key, ref.ingress, form.suffix, continuation)
-            program: Program | None
-            if policy is None and ref.key.kind == PROFILE:
-                program = Program()
-            elif policy is None:
-                program = None
-            else:
-                targets = Targets(allow=form.allow, pass_to=continuation or form.deny, deny=form.deny)
-                program = compile_policy(ref.key, ref.ingress, rules, self.shape_of, targets, self.options)
-            if program is None:
-                program, denies = Program([missing_rule(ref.key, ref.ingress, form.deny)]), True
-            self._put_chain(edit, name, program, form.basis)
-            wanted.add(name)
-        for name in live.chains - wanted:
-            self._drop_chain(edit, name)
-        live.chains = wanted
-        if live.settled and not live.denies and (denies or not only_adds(live.rules, rules)):
-            self.revokes = True
-        live.settled, live.rules, live.denies = True, rules, denies
-        self._index_uses(ref, live, polarities(rules))
 
     def _index_uses(self, ref: Ref, live: _LivePolicy, uses: dict[str, Polarity]) -> None:
         if uses == live.uses:
@@ -345,6 +344,8 @@ class Classes:
             index.growing_revokes += polarity.growing_revokes
             index.shrinking_revokes += polarity.shrinking_revokes
         live.uses = uses
+
+    # --- chains ---
 
     def _put_chain(self, edit: TableEdit, name: str, program: Program, basis: ir.Basis) -> None:
         edit.set_chain(name, ir.Chain(tuple(program.rules), basis=basis))
@@ -378,5 +379,17 @@ class Classes:
                 edit.remove_set(name)
 
 
+def _stage_rules(stage: Stage) -> list[ir.Rule]:
+    role = stage.role
+    rules = [ir.Rule(ir.Jump(role.failsafe))] if role.failsafe else []
+    rules += [ir.Rule(ir.Jump(tier.chain)) for tier in stage.tier_refs]
+    rules += [ir.Rule(ir.Jump(ref.chain)) for ref in stage.profile_refs]
+    if role.asks_profiles:
+        rules.append(ir.Rule(ir.Goto(role.form.deny), counter=True, comment="no profile allows it"))
+    elif role.form.decides:
+        rules.append(ir.Rule(ir.Goto(role.form.allow)))
+    return rules
+
+
 def _ref_order(ref: Ref) -> tuple[bool, str, ResourceKey]:
-    return ref.ingress, ref.form.suffix, ref.key
+    return ref.form.ingress, ref.form.suffix, ref.key

@@ -122,6 +122,8 @@ class _Run:
                     return True
                 case ir.Drop() | ir.Reject():
                     return False
+                case ir.Return():
+                    position = len(rules)
                 case ir.Jump():
                     stack.append((chain, position))
             if target is not None:

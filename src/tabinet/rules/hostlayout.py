@@ -30,12 +30,14 @@ from tabinet.rules.ir import (
     HookPoint,
     InterfaceIs,
     InterfacePrefix,
+    Jump,
     Match,
     NoInterface,
     OriginalDirection,
     Port,
     Protocol,
     ReplyDirection,
+    Return,
     Rule,
     Side,
     Untracked,
@@ -51,8 +53,6 @@ from tabinet.rules.roles import (
     FAILSAFE_IN,
     FAILSAFE_OUT,
     HOST_MAPS,
-    PRE_DNAT_PASSED,
-    TRACKED,
     UNTRACKED,
     Role,
 )
@@ -94,7 +94,6 @@ def host_chains(options: TableOptions, use: HostUse, local: dict[int, str]) -> d
     chains = {
         FAILSAFE_IN: Chain(_failsafes(options.failsafe_inbound, Side.SOURCE, Goto(ACCEPTED))),
         FAILSAFE_OUT: Chain(_failsafes(options.failsafe_outbound, Side.DESTINATION, Goto(ACCEPTED))),
-        PRE_DNAT_PASSED: Chain((Rule(Goto("from_elsewhere_reply"), (ReplyDirection(),)), Rule(Goto("from_elsewhere_original")))),
         AFTER_PRE_DNAT: Chain(
             (
                 Rule(Goto(ACCEPTED), (OriginalDirection(), NoInterface(Via.OUT))),
@@ -106,10 +105,12 @@ def host_chains(options: TableOptions, use: HostUse, local: dict[int, str]) -> d
     for word, near, far in (("original", Via.IN, Via.OUT), ("reply", Via.OUT, Via.IN)):
         # ``near`` is the interface on the side where the flow began, ``far`` the other.
         chains[f"host_source_{word}"] = Chain(_host_source(options, far, local, use))
-        chains[f"elsewhere_source_{word}"] = _elsewhere_source(options, word, near, use)
+        chains[f"elsewhere_source_{word}"] = Chain(_elsewhere_source(word, near, far, use))
         chains[f"to_this_host_{word}"] = Chain(_dispatch(Role.TO_HOST, near, use, ACCEPTED))
         chains[f"elsewhere_target_{word}"] = Chain(_dispatch(Role.FORWARD_OUT, far, use, ACCEPTED))
-        chains[f"from_elsewhere_{word}"] = Chain(_from_elsewhere(word, near, far, use))
+        if use.pre_dnat:
+            skip = _failsafes(options.failsafe_inbound, Side.SOURCE, Return())
+            chains[f"pre_dnat_{word}"] = Chain((*skip, *_dispatch(Role.PRE_DNAT, near, use)), basis=Basis.ORIGINAL)
     if use.untracked:
         chains |= _raw_chains(options, use, local)
     return chains
@@ -122,17 +123,10 @@ def _host_source(options: TableOptions, far: Via, local: dict[int, str], use: Ho
     return (*(Rule(Goto(ACCEPTED), (match,)) for match in workloads), *_dispatch(Role.FROM_HOST, far, use, ACCEPTED))
 
 
-def _elsewhere_source(options: TableOptions, word: str, near: Via, use: HostUse) -> Chain:
-    """The flow came in from elsewhere: first what was said of it as it was sent."""
-    after = Rule(Goto(f"from_elsewhere_{word}"))
-    if not use.pre_dnat:
-        return Chain((after,))
-    skip = _failsafes(options.failsafe_inbound, Side.SOURCE, after.verdict)
-    return Chain((*skip, *_dispatch(Role.PRE_DNAT, near, use), after), basis=Basis.ORIGINAL)
-
-
-def _from_elsewhere(word: str, near: Via, far: Via, use: HostUse) -> tuple[Rule, ...]:
-    return (Rule(Goto(f"to_this_host_{word}"), (NoInterface(far),)), *_dispatch(Role.FORWARD_IN, near, use, AFTER_EGRESS))
+def _elsewhere_source(word: str, near: Via, far: Via, use: HostUse) -> tuple[Rule, ...]:
+    """The flow came in from elsewhere. What was said of it as it was sent comes first, and comes back if it decides nothing."""
+    before = (Rule(Jump(f"pre_dnat_{word}")),) if use.pre_dnat else ()
+    return (*before, Rule(Goto(f"to_this_host_{word}"), (NoInterface(far),)), *_dispatch(Role.FORWARD_IN, near, use, AFTER_EGRESS))
 
 
 def _dispatch(role: Role, via: Via, use: HostUse, otherwise: str = "") -> tuple[Rule, ...]:
@@ -159,7 +153,6 @@ def _raw_chains(options: TableOptions, use: HostUse, local: dict[int, str]) -> d
     return {
         RAW_IN: Chain((*workloads, *into, *_dispatch(Role.UNTRACKED_IN, Via.IN, use)), basis=Basis.HEADER),
         "raw_out": Chain((*ours, *out, *_dispatch(Role.UNTRACKED_OUT, Via.OUT, use)), HookPoint.OUTPUT_RAW, Basis.HEADER),
-        TRACKED: Chain((Rule(Accept()),), basis=Basis.HEADER),
         UNTRACKED: Chain((Rule(AcceptUntracked()),), basis=Basis.HEADER),
         DENY_RAW: Chain((Rule(Drop(), counter=True, comment="denied"),), basis=Basis.HEADER),
     }

@@ -75,7 +75,7 @@ class HostBindings:
         owning = [self.endpoints[key] for key in owners.values()]
         pre_dnat = any(endpoint.pre_dnat for endpoint in owning)
         untracked = any(endpoint.untracked_ingress or endpoint.untracked_egress for endpoint in owning)
-        roles = [role for role in HOST_MAPS if role.decides or (pre_dnat if role is Role.PRE_DNAT else untracked)]
+        roles = [role for role in HOST_MAPS if role.form.decides or (pre_dnat if role is Role.PRE_DNAT else untracked)]
         wanted = {name: self._binding(key, roles) for name, key in sorted(owners.items())}
         released: list[Stage] = []
         for name in sorted(wanted.keys() | self._bound.keys()):

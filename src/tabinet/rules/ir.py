@@ -293,6 +293,10 @@ class Reject(Ir, frozen=True):
     """Only beside Protocol 6."""
 
 
+class Return(Ir, frozen=True):
+    """Back to the rule after the last Jump."""
+
+
 class Jump(Ir, frozen=True):
     """Go on in ``chain``; what matches nothing there comes back to the next rule."""
 
@@ -365,6 +369,7 @@ Verdict = (
     Accept
     | Drop
     | Reject
+    | Return
     | Jump
     | Goto
     | Dispatch

@@ -3,8 +3,11 @@
 The way of a packet: ``antispoof`` (before connection tracking) lets a workload use only its own addresses. ``forward``, ``input`` and
 ``output`` let flows go on that were accepted in the current generation; the rest of what concerns workloads goes to ``judge``. A flow is
 judged by the tuple that it began with, in whichever direction its next packet happens to go: first by the egress policy of the
-source's endpoint (``out_original`` or ``out_reply`` finds it), then by the ingress policy of the destination's (``in_original``,
-``in_reply``). Policy chains continue by Goto: ``after_egress``, ``accepted`` and ``deny`` never return.
+source's endpoint, which ``judge`` finds, then by the ingress policy of the destination's, which ``after_egress`` finds. Policy chains
+continue by Goto: ``after_egress``, ``accepted`` and ``deny`` never return.
+
+The kernel lets chains nest 15 deep and counts Goto as it counts Jump, so that a chain that only leads to another is dear:
+``NESTING_LIMIT``; a test follows every path.
 
 Between a workload and its own host: what the host begins is always accepted, so that health checks work without policy (as
 Calico does it). What the workload begins needs its egress policy and then ``TableOptions.endpoint_to_host``. DHCP, DHCPv6,
@@ -39,6 +42,7 @@ from tabinet.rules.ir import (
     InterfacePrefix,
     Jump,
     MarkFlow,
+    Match,
     NoInterface,
     OriginalDirection,
     Port,
@@ -82,6 +86,9 @@ LOCAL = {IPV4: "local4", IPV6: "local6"}
 
 RELATED = "related"
 """Where an ICMP error about a current flow is judged."""
+
+NESTING_LIMIT = 15
+"""Chains below a base chain (NFT_JUMP_STACK_SIZE in net/netfilter/nf_tables_core.c)."""
 
 _DHCP_CLIENT, _DHCP_SERVER = 68, 67  # RFC 2131 section 4.1
 _DHCP6_CLIENT, _DHCP6_SERVER = 546, 547  # RFC 8415 section 7.2
@@ -153,16 +160,17 @@ def fixed_chains(options: TableOptions, uses: Uses = NO_USES) -> dict[str, Chain
             (
                 Rule(Drop(), (StateIs((State.INVALID, State.UNTRACKED)),), counter=True, comment="invalid or untracked"),
                 Rule(Drop(), (StateIs((State.RELATED,)),), counter=True, comment="error about a flow that is not current"),
-                Rule(Goto("out_reply"), (ReplyDirection(),)),
-                Rule(Goto("out_original")),
+                *_source(Via.IN, "original", prefixes, hosts),
+                *_source(Via.OUT, "reply", prefixes, hosts),
             )
         ),
         RELATED: Chain(_related(prefixes)),
-        "out_original": Chain(_source(Via.IN, "original", prefixes, hosts)),
-        "out_reply": Chain(_source(Via.OUT, "reply", prefixes, hosts)),
-        AFTER_EGRESS: Chain((Rule(Goto("in_reply"), (ReplyDirection(),)), Rule(Goto("in_original")))),
-        "in_original": Chain(_half(INGRESS, Via.OUT, prefixes, host="to_host", other=elsewhere[0])),
-        "in_reply": Chain(_half(INGRESS, Via.IN, prefixes, host="to_host", other=elsewhere[1])),
+        AFTER_EGRESS: Chain(
+            (
+                *_half(INGRESS, Via.OUT, OriginalDirection(), prefixes, host="to_host", other=elsewhere[0]),
+                *_half(INGRESS, Via.IN, ReplyDirection(), prefixes, host="to_host", other=elsewhere[1]),
+            )
+        ),
         "to_host": Chain((_to_host(options.endpoint_to_host),)),
         ACCEPTED: Chain((Rule(Jump(MARK_FLOW)), Rule(Accept()))),
         # By itself and without a verdict, so that a new generation costs the kernel nothing but this rule.
@@ -258,18 +266,23 @@ def _related(prefixes: tuple[str, ...]) -> tuple[Rule, ...]:
     return tuple(rules)
 
 
-def _source(via: Via, word: str, prefixes: tuple[str, ...], hosts: HostUse | None) -> tuple[Rule, ...]:
-    if hosts is None:
-        return _half(EGRESS, via, prefixes, host=ACCEPTED, other=f"in_{word}")
-    return _half(EGRESS, via, prefixes, host=f"host_source_{word}", other=f"elsewhere_source_{word}")
-
-
-def _half(map_name: str, via: Via, prefixes: tuple[str, ...], *, host: str, other: str) -> tuple[Rule, ...]:
+def _half(map_name: str, via: Via, direction: Match, prefixes: tuple[str, ...], *, host: str, other: str) -> tuple[Rule, ...]:
     """One end of a flow: a workload has its chain, the host goes to ``host``, everything else to ``other``."""
-    unknown = tuple(
-        Rule(Goto(DENY), (InterfacePrefix(via, prefix),), counter=True, comment=f"{map_name}: unknown interface") for prefix in prefixes
+    comment = f"{map_name}: unknown interface"
+    unknown = tuple(Rule(Goto(DENY), (direction, InterfacePrefix(via, prefix)), counter=True, comment=comment) for prefix in prefixes)
+    return (
+        Rule(Dispatch(map_name, via), (direction,)),
+        *unknown,
+        Rule(Goto(host), (direction, NoInterface(via))),
+        Rule(Goto(other), (direction,)),
     )
-    return (Rule(Dispatch(map_name, via)), *unknown, Rule(Goto(host), (NoInterface(via),)), Rule(Goto(other)))
+
+
+def _source(via: Via, word: str, prefixes: tuple[str, ...], hosts: HostUse | None) -> tuple[Rule, ...]:
+    direction = OriginalDirection() if word == "original" else ReplyDirection()
+    if hosts is None:
+        return _half(EGRESS, via, direction, prefixes, host=ACCEPTED, other=AFTER_EGRESS)
+    return _half(EGRESS, via, direction, prefixes, host=f"host_source_{word}", other=f"elsewhere_source_{word}")
 
 
 def _to_host(action: HostAction) -> Rule:

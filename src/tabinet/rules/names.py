@@ -29,20 +29,19 @@ def direction_letter(ingress: bool) -> str:
     return "i" if ingress else "e"
 
 
-def policy_chain(key: ResourceKey, ingress: bool, form: str = "", continuation: str = "") -> str:
-    """The chain of a policy or profile in a form; with ``continuation`` the variant whose Pass goes there."""
+def policy_chain(key: ResourceKey, ingress: bool, form: str = "") -> str:
+    """The chain of a policy or profile in a form."""
     parts = [part for part in (key.namespace, key.name) if part]
     kind = _KINDS.get(key.kind)
     name = "/".join((kind or "", *parts))
     if kind is None or len(name) > NAME_LIMIT or not all(_READABLE.fullmatch(part) for part in parts):
         name = f"x/{digest(key)}"
-    suffix = f"/to-{continuation.rpartition('-')[2]}" if continuation else ""
     variant = f"-{form}" if form else ""
-    return f"p{direction_letter(ingress)}{variant}-{name}{suffix}"
+    return f"p{direction_letter(ingress)}{variant}-{name}"
 
 
 def stage_chain(stage: object, prefix: str) -> str:
-    """The chain of an endpoint class from one tier on."""
+    """The chain of an endpoint class or of a tier."""
     return f"{prefix}-{digest(stage)}"
 
 

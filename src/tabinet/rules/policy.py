@@ -65,7 +65,7 @@ class Targets(msgspec.Struct, frozen=True):
     """Where the actions lead."""
 
     allow: str
-    pass_to: str
+    passing: ir.Verdict
     deny: str = DENY
 
 
@@ -151,7 +151,7 @@ def _outcome(action: Action, key: ResourceKey, targets: Targets, options: TableO
         case Action.DENY:
             return ir.Goto(targets.deny), None
         case Action.PASS:
-            return ir.Goto(targets.pass_to), None
+            return targets.passing, None
         case Action.LOG:
             prefix = shortened(str(key), names.digest(key))
             return ir.Next(), ir.Log(prefix, options.log_group, options.log_per_second, options.log_burst)

@@ -19,9 +19,7 @@ DENY_RAW = "deny_raw"
 """As DENY, for raw chains, where nothing is rejected."""
 DENIALS = (DENY, DENY_RAW)
 AFTER_PRE_DNAT = "after_pre_dnat"
-PRE_DNAT_PASSED = "pre_dnat_passed"
 UNTRACKED = "untracked"
-TRACKED = "tracked"
 FAILSAFE_IN = "failsafe_in"
 FAILSAFE_OUT = "failsafe_out"
 
@@ -35,9 +33,8 @@ class Form(msgspec.Struct, frozen=True, gc=False):
     """The chain that Allow goes to."""
     deny: str = DENY
     basis: Basis = Basis.FLOW
-    undecided: str = ""
-    """The chain that goes on where no tier decided; empty for roles that always decide. It must not return: a stage may be left by Pass
-    from within a policy, and would be returned to."""
+    decides: bool = True
+    """A tier that decides nothing has its default action; otherwise it is as if it were not there, and a stage may decide nothing."""
     suffix: str = ""
     """Tells the chains of one policy apart."""
 
@@ -71,13 +68,8 @@ class Role(enum.Enum):
         return _FORMS[self].ingress
 
     @property
-    def decides(self) -> bool:
-        """A tier that decides nothing has its default action; otherwise it is as if it were not there."""
-        return not self.form.undecided
-
-    @property
     def asks_profiles(self) -> bool:
-        """Without tiers, or when all passed, the profiles decide; otherwise it is allowed (or, if the role does not decide, goes on)."""
+        """Without tiers, or when all passed, the profiles decide; otherwise it is allowed, or, if the form does not decide, goes on."""
         return self in (Role.TO_WORKLOAD, Role.FROM_WORKLOAD, Role.TO_HOST, Role.FROM_HOST)
 
     @property
@@ -93,9 +85,9 @@ _FORMS = {
     Role.FROM_HOST: _FROM_HOST,
     Role.FORWARD_IN: Form(True, AFTER_EGRESS, suffix="fwd"),
     Role.FORWARD_OUT: _FROM_HOST,
-    Role.PRE_DNAT: Form(True, AFTER_PRE_DNAT, basis=Basis.ORIGINAL, undecided=PRE_DNAT_PASSED, suffix="pre"),
-    Role.UNTRACKED_IN: Form(True, UNTRACKED, DENY_RAW, Basis.HEADER, TRACKED, "raw"),
-    Role.UNTRACKED_OUT: Form(False, UNTRACKED, DENY_RAW, Basis.HEADER, TRACKED, "raw"),
+    Role.PRE_DNAT: Form(True, AFTER_PRE_DNAT, basis=Basis.ORIGINAL, decides=False, suffix="pre"),
+    Role.UNTRACKED_IN: Form(True, UNTRACKED, DENY_RAW, Basis.HEADER, False, "raw"),
+    Role.UNTRACKED_OUT: Form(False, UNTRACKED, DENY_RAW, Basis.HEADER, False, "raw"),
 }
 
 HOST_MAPS = {

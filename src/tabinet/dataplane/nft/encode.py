@@ -85,6 +85,8 @@ def encode_rule(rule: ir.Rule, generation: int, name_of: NameOf, basis: Basis = 
             parts.append(x.verdict(x.Verdict.ACCEPT))
         case ir.Drop():
             parts.append(x.verdict(x.Verdict.DROP))
+        case ir.Return():
+            parts.append(x.verdict(x.Verdict.RETURN))
         case ir.Jump(chain=chain):
             parts.append(x.verdict(x.Verdict.JUMP, chain))
             targets = (chain,)

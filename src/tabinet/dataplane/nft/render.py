@@ -65,6 +65,8 @@ def _verdict(verdict: ir.Verdict, generation: int) -> str:
             return "accept"
         case ir.Drop():
             return "drop"
+        case ir.Return():
+            return "return"
         case ir.Jump(chain=chain):
             return f"jump {chain}"
         case ir.Goto(chain=chain):
