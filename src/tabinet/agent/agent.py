@@ -23,6 +23,7 @@ from tabinet.agent.metrics import Metrics
 from tabinet.agent.notify import notify
 from tabinet.agent.parameters import Parameters, felix_problems, restart_needed
 from tabinet.agent.reporter import Reporter
+from tabinet.bgp.replies import BirdStatus
 from tabinet.calc.graph import Graph
 from tabinet.calc.messages import BgpUpdate, ConfigUpdate, PolicyRemove, PolicyUpdate, Update
 from tabinet.dataplane.nft.counters import TableCounters
@@ -289,6 +290,8 @@ class Agent:
         self.metrics.policies.set(len(self._policies))
         self.metrics.problems.set(len(problems))
         sessions = self.bgp.sessions if self.bgp is not None else ()
+        bird = self.bgp.status if self.bgp is not None else BirdStatus()
+        intent = self.bgp.intent if self.bgp is not None else None
         for state in ("up", "down"):
             self.metrics.bgp_sessions.labels(state).set(sum(session.state == state for session in sessions))
         troubles = sorted(key for key, status in self.endpoints.items() if not status.ready)
@@ -306,6 +309,12 @@ class Agent:
                 bird=self.bgp.error if self.bgp is not None else "",
                 problems=tuple(problems[:REPORTED]),
                 kernel=self.kernel_error,
+                bird_version=bird.version,
+                router_id=bird.router_id,
+                bird_started=bird.started,
+                bird_configured=bird.configured,
+                as_number=intent.as_number if intent is not None else 0,
+                drain=intent.drain.value if intent is not None else "",
             )
         )
 

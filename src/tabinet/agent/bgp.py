@@ -14,6 +14,7 @@ from tabinet.agent.kernelthread import KernelThread, call_aside
 from tabinet.agent.log import Logger
 from tabinet.bgp.driver import ApplyResult, BgpDriver
 from tabinet.bgp.records import HostFacts, SessionState, SessionStatus
+from tabinet.bgp.replies import BirdStatus
 from tabinet.calc.messages import BgpIntent
 from tabinet.errors import BirdError
 from tabinet.model.report import SessionReport
@@ -33,6 +34,8 @@ class BgpWatcher:
     log: Logger
     sessions: tuple[SessionReport, ...] = ()
     error: str = "no configuration was asked for yet"
+    status: BirdStatus = field(default_factory=BirdStatus)
+    """What BIRD last said of itself."""
     _intent: BgpIntent | None = None
     _known: bool = False
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -41,6 +44,11 @@ class BgpWatcher:
         """BIRD shall do this."""
         self._intent, self._known = intent, True
         self._changed.set()
+
+    @property
+    def intent(self) -> BgpIntent | None:
+        """What BIRD shall do."""
+        return self._intent
 
     def on_addresses_changed(self) -> None:
         """The host's addresses changed, so what the intent means may have."""
@@ -55,7 +63,7 @@ class BgpWatcher:
                 await asyncio.sleep(SETTLE_S)
             except TimeoutError:
                 pass
-            before = (self.sessions, self.error)
+            before = (self.sessions, self.error, self.status)
             if self._known and (self._changed.is_set() or self.error):
                 self._changed.clear()
                 await self._configure()
@@ -63,7 +71,7 @@ class BgpWatcher:
                 self._take(await call_aside(self.driver.refresh))
             if self._known:
                 await self._watch()
-            if (self.sessions, self.error) != before:
+            if (self.sessions, self.error, self.status) != before:
                 publish()
 
     async def _configure(self) -> None:
@@ -82,8 +90,9 @@ class BgpWatcher:
     async def _watch(self) -> None:
         try:
             sessions = await call_aside(self.driver.sessions)
+            self.status = await call_aside(self.driver.control.status)
         except BirdError as error:
-            self.error, self.sessions = str(error), ()
+            self.error, self.sessions, self.status = str(error), (), BirdStatus()
             return
         reports = tuple(to_report(session) for session in sessions)
         for report in reports:

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from agent_world import HOST, until
 
@@ -18,6 +19,8 @@ from tabinet.bgp.control import BirdControl
 from tabinet.bgp.driver import BgpDriver
 from tabinet.bgp.fake import FakeBird, FakeSession, check
 from tabinet.bgp.records import BgpOptions, HostFacts, InterfaceAddress
+from tabinet.bgp.surroundings import NoSurroundings
+from tabinet.calc.intents import SecretRef
 from tabinet.calc.messages import BgpIntent, PeerIntent
 from tabinet.lib.ip import parse_address
 
@@ -30,7 +33,8 @@ class World:
     def __init__(self, directory: Path) -> None:
         self.kernel = KernelThread()
         self.bird = FakeBird(directory / "bird.conf", directory / "bird.ctl")
-        driver = BgpDriver(self.bird.config, BirdControl(self.bird.path), BgpOptions(), check)
+        self.around = NoSurroundings()
+        driver = BgpDriver(self.bird.config, BirdControl(self.bird.path), BgpOptions(), check, self.around)
         self.facts = FACTS
         self.asked = 0
         self.watcher = BgpWatcher(driver, self.read_facts, self.kernel, open_log("error", "text", HOST))
@@ -75,6 +79,8 @@ async def test_sessions_are_reported_as_they_are(world: World) -> None:
     assert (world.watcher.sessions[0].imported, world.watcher.sessions[0].exported) == (3, 2)
     assert world.published >= 2
     assert world.watcher.error == ""
+    assert (session.address, session.peer_as, session.origin, session.bgp_state) == ("192.0.2.1", 65000, "global", "Active")
+    assert (world.watcher.status.version, world.watcher.status.router_id) == ("2.0.12", "192.0.2.9")
 
 
 async def test_nothing_is_asked_of_bird_before_there_is_an_intent(world: World) -> None:
@@ -101,3 +107,14 @@ async def test_addresses_that_change_are_looked_at_again(world: World) -> None:
     before = world.asked
     world.watcher.on_addresses_changed()
     await until(lambda: world.asked > before)
+
+
+async def test_a_password_that_comes_later_is_found(world: World) -> None:
+    start(world)
+    peer = msgspec.structs.replace(PEER, password=SecretRef("bgp", "spine1"))
+    world.watcher.set_intent(msgspec.structs.replace(INTENT, peers=(peer,)))
+    await until(lambda: world.watcher.sessions and "cannot be read" in world.watcher.sessions[0].reason)
+    assert world.watcher.error == ""
+    world.around.kept["bgp", "spine1"] = "s3cret"
+    await until(lambda: "cannot be read" not in world.watcher.sessions[0].reason)
+    assert "s3cret" in world.bird.config.read_text()
