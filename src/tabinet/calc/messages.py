@@ -197,7 +197,7 @@ class Limits(Message, frozen=True):
     peak_bit_s: int = 0
     """Rate within a burst; only together with ``bandwidth_bit_s``."""
     peak_burst_bytes: int = 0
-    """How much may pass at once above the peak rate (``minburst``); 0: the interface's MTU."""
+    """How much may pass at once above the peak rate (``minburst``); 0: enough for a packet."""
     packets_per_s: int = 0
     packet_burst: int = 0
     """0 becomes 5."""

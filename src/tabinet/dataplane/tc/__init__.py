@@ -1,0 +1,1 @@
+"""Bandwidth of workloads by the kernel's traffic control."""
