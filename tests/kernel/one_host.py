@@ -112,11 +112,10 @@ class Echo:
         with contextlib.suppress(OSError):  # no neighbour: nothing is sent
             self.socket.sendto(body, (address, 0))
 
-    def answered(self) -> bool:
-        deadline = time.monotonic() + QUIET_S
-        while (left := deadline - time.monotonic()) > 0:
-            if not select.select([self.socket], [], [], left)[0]:
-                return False
+    def answered(self, wait_s: float = QUIET_S) -> bool:
+        """The reply is there within this time; 0 looks at what has come."""
+        deadline = time.monotonic() + wait_s
+        while select.select([self.socket], [], [], max(deadline - time.monotonic(), 0))[0]:
             data = self.socket.recv(2000)
             data = data if self.family == socket.AF_INET6 else data[(data[0] & 15) * 4 :]
             if data[0] in (0, 129) and struct.unpack(">H", data[4:6])[0] == self.ident:
