@@ -100,7 +100,7 @@ def crc32c(data: bytes) -> int:
 def udplite(source: str, target: str, family: int, source_port: int, port: int) -> bytes:
     """RFC 3828, with a checksum over all of it."""
     data = struct.pack(">HHHH", source_port, port, 12, 0) + b"lite"
-    total = checksum(pseudo_header(source, target, family, 12, UDPLITE) + data)
+    total = checksum(pseudo_header(source, target, family, 12, UDPLITE) + data) or 0xFFFF
     return data[:6] + struct.pack(">H", total) + data[8:]
 
 
