@@ -154,6 +154,7 @@ def replace(place: Place, files: Sequence[str], recursive: bool, as_json: bool) 
 @FILES
 @click.option("-n", "--namespace", default=None, help="Namespace of namespaced kinds (default: 'default').")
 @click.option("--ignore-not-found", "-s", "--skip-not-exists", is_flag=True, help="What does not exist is no error.")
+@click.option("--force", is_flag=True, help="A pool in use is disabled and drained; delete it again when its last address is released.")
 @JSON
 @STORE_OPTIONS
 @click.pass_obj
@@ -165,6 +166,7 @@ def delete(
     recursive: bool,
     namespace: str | None,
     ignore_not_found: bool,
+    force: bool,
     as_json: bool,
 ) -> int:
     """Delete resources: KIND NAMES, or those that the files name.
@@ -173,7 +175,8 @@ def delete(
     tabinet delete gnp old-policy          tabinet delete np/shop/web tier/shop
     tabinet delete -f policies.yaml        (in reverse order: what was created last goes first)
 
-    Tiers that have policies, and what every cluster has (the tiers default, kube-admin and kube-baseline, ...), are not deleted.
+    Tiers that have policies, pools that have addresses in use, and what every cluster has (the tiers default, kube-admin and
+    kube-baseline, ...), are not deleted.
     """
     from tabinet.cli.guards import check_deletable, refuse_full_tier
 
@@ -183,10 +186,15 @@ def delete(
 
     async def delete_one(client: ResourceClient, index: int) -> str:
         from tabinet.errors import NotFound
+        from tabinet.ipam.removal import delete_pool
 
-        await refuse_full_tier(client, keys[index])
+        key = keys[index]
+        await refuse_full_tier(client, key)
         try:
-            await client.delete(keys[index])
+            if key.kind == "IPPool":
+                await delete_pool(client.store, key.name, force=force)
+            else:
+                await client.delete(key)
         except NotFound:
             return "not found"
         return "deleted"

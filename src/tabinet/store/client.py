@@ -69,7 +69,7 @@ class ResourceClient:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         new_uid: Callable[[], str] = lambda: str(uuid.uuid4()),
     ) -> None:
-        self._store = store
+        self.store = store
         self._now = now
         self._new_uid = new_uid
 
@@ -81,7 +81,7 @@ class ResourceClient:
             DataError: what is stored is no document.
         """
         for path in _paths(key):
-            item = await self._store.get(path)
+            item = await self.store.get(path)
             if item is not None:
                 return read_item(item)
         raise NotFound(f"{key} does not exist")
@@ -96,7 +96,7 @@ class ResourceClient:
         """
         found: dict[str, Document] = {}
         for prefix in prefixes_of(kind, namespace):
-            async for page in self._store.list(prefix):
+            async for page in self.store.list(prefix):
                 for item in page.items:
                     try:
                         found[item.key] = read_item(item)
@@ -120,7 +120,7 @@ class ResourceClient:
             raise _input_error("metadata.resourceVersion", given, "must be left out when a resource is created")
         path = _path(key)
         fresh = self._fresh(key, document)
-        result = await self._store.txn([Compare(path, 0)], [PutOp(path, encode_document(fresh))])
+        result = await self.store.txn([Compare(path, 0)], [PutOp(path, encode_document(fresh))])
         if not result.succeeded:
             raise AlreadyExists(f"{key} exists already")
         return _with_version(fresh, result.revision)
@@ -136,11 +136,11 @@ class ResourceClient:
         key = key_of(document)
         expected = _parse_version(document["metadata"].get("resourceVersion"))
         path = _path(key)
-        item = await self._store.get(path)
+        item = await self.store.get(path)
         if item is None:
             raise NotFound(f"{key} does not exist")
         changed = self._keeping(key, document, item)
-        result = await self._store.txn([Compare(path, expected)], [PutOp(path, encode_document(changed))], [GetOp(path)])
+        result = await self.store.txn([Compare(path, expected)], [PutOp(path, encode_document(changed))], [GetOp(path)])
         if not result.succeeded:
             raise _refusal(key, expected, result.values[0])
         return _with_version(changed, result.revision)
@@ -169,14 +169,14 @@ class ResourceClient:
             Conflict: others changed it ``ATTEMPTS`` times in between.
         """
         path = _path(key)
-        item = await self._store.get(path)
+        item = await self.store.get(path)
         for _ in range(ATTEMPTS):
             if item is None:
                 raise NotFound(f"{key} does not exist")
             plan = self._plan(_Wanted(key, path, edit(read_item(item)), 0), item)
             if plan.outcome == "unchanged":
                 return _with_version(plan.document, item.revision), plan.outcome
-            result = await self._store.txn([Compare(path, item.revision)], [PutOp(path, plan.value)], [GetOp(path)])
+            result = await self.store.txn([Compare(path, item.revision)], [PutOp(path, plan.value)], [GetOp(path)])
             if result.succeeded:
                 return _with_version(plan.document, result.revision), plan.outcome
             item = result.values[0]
@@ -192,7 +192,7 @@ class ResourceClient:
         path = _path(key)
         expected = 0 if resource_version is None else _parse_version(resource_version)
         compares = [] if resource_version is None else [Compare(path, expected)]
-        result = await self._store.txn(compares, [GetOp(path), DeleteOp(path)], [GetOp(path)])
+        result = await self.store.txn(compares, [GetOp(path), DeleteOp(path)], [GetOp(path)])
         item = result.values[0]
         if item is None or not result.succeeded:
             raise _refusal(key, expected, item)
@@ -254,13 +254,13 @@ class ResourceClient:
     async def _apply_chunk(self, chunk: Sequence[_Wanted]) -> Sequence[_Planned]:
         """All documents of the chunk are stored, in one transaction."""
         reads = [GetOp(wanted.path) for wanted in chunk]
-        stored = (await self._store.txn([], reads)).values
+        stored = (await self.store.txn([], reads)).values
         for _ in range(ATTEMPTS):
             planned = [self._plan(wanted, item) for wanted, item in zip(chunk, stored, strict=True)]
             writes = [(wanted.path, plan) for wanted, plan in zip(chunk, planned, strict=True) if plan.outcome != "unchanged"]
             if not writes:
                 return planned
-            result = await self._store.txn(
+            result = await self.store.txn(
                 [Compare(path, plan.revision) for path, plan in writes], [PutOp(path, plan.value) for path, plan in writes], reads
             )
             if result.succeeded:

@@ -201,3 +201,21 @@ def test_splitting(filled: Tabinet, pool: str, request: pytest.FixtureRequest) -
     missing = filled("ipam", "split", "nowhere", "2", "--json")
     assert missing.code == 1
     assert "IPPool/nowhere does not exist" in missing.err
+
+
+def test_a_pool_in_use_is_not_deleted_but_drained_when_forced(filled: Tabinet) -> None:
+    refused = filled("delete", "ippool", "racks")
+    assert refused.code == 1
+    assert "in use" in refused.err
+    assert filled("get", "ippool", "racks", "-o", "json").json["spec"].get("disabled", False) is False
+    forced = filled("delete", "ippool", "racks", "--force")
+    assert forced.code == 1
+    assert filled("get", "ippool", "racks", "-o", "json").json["spec"]["disabled"] is True
+
+
+def test_a_pool_that_nobody_uses_is_deleted(filled: Tabinet) -> None:
+    spare = '{"apiVersion":"projectcalico.org/v3","kind":"IPPool","metadata":{"name":"spare"},"spec":{"cidr":"192.0.2.0/24"}}'
+    assert filled("apply", "-f", "-", given=spare).code == 0
+    assert filled("delete", "ippool", "spare").code == 0
+    assert filled("get", "ippool", "spare").code == 1
+    assert filled("delete", "ippool", "spare").code == 1
