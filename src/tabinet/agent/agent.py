@@ -342,11 +342,12 @@ class Agent:
         return ready, msgspec.json.encode(state)
 
     async def count(self) -> None:
-        """The metrics have the kernel's counters, not older than ``COUNTERS_FRESH_S``."""
+        """The metrics have the kernel's counters and what is staged, not older than ``COUNTERS_FRESH_S``."""
         if monotonic() - self._counted_s >= COUNTERS_FRESH_S:
             counters: TableCounters = await self.kernel.call(self.dataplane.counters)
             self._counted_s = monotonic()
             self.metrics.set_counters(counters)
+            self.metrics.set_staged(self.graph.staged())
 
 
 def _has_status(key: ResourceKey) -> bool:

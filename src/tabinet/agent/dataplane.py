@@ -19,13 +19,15 @@ import msgspec
 
 from tabinet.bgp.records import HostFacts
 from tabinet.bgp.records import InterfaceAddress as BgpAddress
-from tabinet.calc.messages import EndpointRemove, EndpointUpdate, Update
+from tabinet.calc.messages import NO_QOS, Endpoint, EndpointRemove, EndpointUpdate, Update
 from tabinet.dataplane.nft.counters import TableCounters
 from tabinet.dataplane.nft.driver import NftDriver
+from tabinet.dataplane.tc.driver import BandwidthDriver
 from tabinet.dataplane.workloads import WorkloadManager
 from tabinet.errors import KernelError
 from tabinet.kernel.nftables import Nftables
 from tabinet.kernel.rtnetlink import AddressEvent, LinkEvent, Overrun, RtEvents, Rtnetlink
+from tabinet.lib.ip import Prefix
 from tabinet.model.keys import ResourceKey
 from tabinet.rules.builder import TableBuilder
 
@@ -65,9 +67,16 @@ class Dataplane:
     nftables: Nftables
     nft: NftDriver
     workloads: WorkloadManager
+    bandwidth: BandwidthDriver
     rtnetlink: Rtnetlink
     events: RtEvents
     interface_prefixes: tuple[str, ...]
+    floating: bool = True
+    """Floating addresses have routes, so that BGP announces them."""
+    _limited: dict[ResourceKey, str] = field(default_factory=dict)
+    """Interfaces of the endpoints whose bandwidth is limited."""
+    _addresses_known: bool = False
+    """Host endpoints that name no interface are found by the addresses as they are."""
     _revisions: dict[ResourceKey, int] = field(default_factory=dict)
     _waiting: set[ResourceKey] = field(default_factory=set)
     """Endpoints whose rules the kernel may not hold yet."""
@@ -92,6 +101,7 @@ class Dataplane:
         """The kernel is as the updates say, but for ``error``. ``complete``: the first snapshot is in the updates so far."""
         self._take_in(updates)
         addresses_changed = self._read_events()
+        self._addresses_known = self._addresses_known and not addresses_changed
         self._begun = self._begun or complete
         if not self._begun:
             return ApplyReport({}, (), {}, "", addresses_changed)
@@ -109,6 +119,8 @@ class Dataplane:
             failures = [*result.links.errors.values(), *result.routes.errors.values()]
             if failures:
                 error = error or str(failures[0])
+        operations["bandwidth"], problem_of_limits = self._apply_bandwidth()
+        error = error or problem_of_limits
         removed, self._removed = tuple(self._removed), {}
         return ApplyReport(self._statuses(), removed, operations, error, addresses_changed)
 
@@ -123,7 +135,7 @@ class Dataplane:
         if self._disturbed and now_s - self._read_at_s >= READING_PAUSE * self._reading_took_s:
             self._stale, self._disturbed, self._read_at_s = True, False, now_s
         self.workloads.recheck(CHECKED_AT_ONCE)
-        return not self.workloads.in_sync or self._stale
+        return not self.workloads.in_sync or not self.bandwidth.in_sync or self._stale
 
     def counters(self) -> TableCounters:
         """Packets by rule and by reason of denial. O(rules); empty when the kernel does not answer."""
@@ -148,29 +160,71 @@ class Dataplane:
         for update in updates:
             self.builder.on_update(update)
             match update:
-                case EndpointUpdate(key=key, revision=revision):
-                    self.workloads.on_endpoint_update(update)
+                case EndpointUpdate(key=key, revision=revision, endpoint=endpoint):
+                    self.workloads.on_endpoint_update(self._with_floating(update))
+                    self._limit(key, endpoint)
                     self._revisions[key] = revision
                     self._waiting.add(key)
                     self._removed.pop(key, None)
                 case EndpointRemove(key=key):
                     self.workloads.on_endpoint_remove(update)
+                    self._limit(key, None)
                     self._revisions.pop(key, None)
                     self._waiting.discard(key)
                     self._removed[key] = None
                 case _:
                     pass
 
+    def _with_floating(self, update: EndpointUpdate) -> EndpointUpdate:
+        """The endpoint is reached under its floating addresses as well."""
+        endpoint = update.endpoint
+        if not self.floating or not endpoint.nats:
+            return update
+        nets = tuple(sorted({*endpoint.nets, *(nat.external for nat in endpoint.nats)}))
+        return msgspec.structs.replace(update, endpoint=msgspec.structs.replace(endpoint, nets=nets))
+
+    def _limit(self, key: ResourceKey, endpoint: Endpoint | None) -> None:
+        """The endpoint's interface has the bandwidth that it asks for, and no other interface has it any more."""
+        before = self._limited.pop(key, None)
+        if endpoint is not None and endpoint.qos != NO_QOS:
+            self._limited[key] = endpoint.interface
+            self.bandwidth.want(endpoint.interface, endpoint.qos)
+        if before is not None and before not in self._limited.values():
+            self.bandwidth.unwant(before)
+
+    def _apply_bandwidth(self) -> tuple[int, str]:
+        try:
+            result = self.bandwidth.apply()
+        except KernelError as problem:
+            return 0, str(problem)
+        failure = next(iter(result.errors.items()), None)
+        return len(result.operations), f"bandwidth of {failure[0]}: {failure[1]}" if failure else ""
+
+    def _find_host_endpoints(self) -> None:
+        """Host endpoints that name no interface are where their addresses are.
+
+        Raises:
+            KernelError: the kernel does not answer.
+        """
+        found: dict[str, set[Prefix]] = {}
+        for address in self.facts().addresses:
+            found.setdefault(address.interface, set()).add(address.address)
+        self.builder.on_interfaces({name: frozenset(addresses) for name, addresses in found.items()})
+        self._addresses_known = True
+
     def _read_events(self) -> bool:
         changed = False
         for event in self.events.read():
             self.workloads.on_event(event)
+            self.bandwidth.on_event(event)
             changed = changed or isinstance(event, AddressEvent | LinkEvent | Overrun)
         return changed
 
     def _apply_policy(self) -> tuple[int, str]:
-        delta = self.builder.flush()
         try:
+            if not self._addresses_known:
+                self._find_host_endpoints()
+            delta = self.builder.flush()
             if self._stale:
                 begin = perf_counter()
                 self.nftables.disturbed()  # whatever was changed until now is about to be read

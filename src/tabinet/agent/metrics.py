@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from tabinet.calc.staged import StagedEffect
 from tabinet.dataplane.nft.counters import TableCounters
 
 
@@ -35,6 +36,16 @@ class Metrics:
             ["policy", "direction", "rule", "action"],
             registry=self.registry,
         )
+
+        self.staged_endpoints = Gauge(
+            "tabinet_staged_endpoints", "Local endpoints that a staged policy would police", ["policy", "action"], registry=self.registry
+        )
+
+    def set_staged(self, effects: list[StagedEffect]) -> None:
+        """What the staged policies would come to."""
+        self.staged_endpoints.clear()
+        for effect in effects:
+            self.staged_endpoints.labels(str(effect.key), effect.action).set(len(effect.endpoints))
 
     def set_counters(self, counters: TableCounters) -> None:
         """What the kernel has counted; rules that are gone are gone."""

@@ -34,12 +34,14 @@ from tabinet.calc.graph import Graph
 from tabinet.dataplane.links.driver import LinkDriver
 from tabinet.dataplane.nft.driver import NftDriver
 from tabinet.dataplane.routes.driver import RouteDriver
+from tabinet.dataplane.tc.driver import BandwidthDriver
 from tabinet.dataplane.workloads import WorkloadManager
 from tabinet.errors import DataError, KernelError, SetupError, StoreError
 from tabinet.kernel.nftsocket import open_nftables
 from tabinet.kernel.rtnetlink import Watch
 from tabinet.kernel.rtsocket import open_events, open_rtnetlink
 from tabinet.kernel.sysctl import ProcSysctl
+from tabinet.kernel.tcsocket import open_traffic_control
 from tabinet.lib.backoff import Backoff
 from tabinet.lib.ip import parse_address
 from tabinet.model.codec import decode_stored
@@ -68,6 +70,7 @@ KINDS = (
     "Node",
     "Profile",
     "StagedGlobalNetworkPolicy",
+    "StagedKubernetesNetworkPolicy",
     "StagedNetworkPolicy",
     "Tier",
     "WorkloadEndpoint",
@@ -234,9 +237,11 @@ def open_dataplane(parameters: Parameters) -> Dataplane:
             nftables=nftables,
             nft=NftDriver(nftables),
             workloads=WorkloadManager(links, RouteDriver(rtnetlink)),
+            bandwidth=BandwidthDriver(open_traffic_control()),
             rtnetlink=rtnetlink,
             events=open_events(Watch.LINKS | Watch.ADDRESSES | Watch.ROUTES | Watch.NEIGHBOURS, route_protocol=84),
             interface_prefixes=parameters.items("felix", "interface_prefix"),
+            floating=parameters.text("felix", "floating_ips") == "Enabled",
         )
     except (OSError, KernelError) as error:
         raise SetupError(f"the kernel refuses a netlink socket: {error}; the agent needs root (CAP_NET_ADMIN) and nf_tables") from error

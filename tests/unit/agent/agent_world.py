@@ -21,11 +21,13 @@ from tabinet.agent.wiring import assemble
 from tabinet.dataplane.links.driver import LinkDriver
 from tabinet.dataplane.nft.driver import NftDriver
 from tabinet.dataplane.routes.driver import RouteDriver
+from tabinet.dataplane.tc.driver import BandwidthDriver
 from tabinet.dataplane.workloads import WorkloadManager
 from tabinet.kernel.nftfake import FakeNftables
 from tabinet.kernel.rtfake import FakeEvents, FakeRtnetlink
 from tabinet.kernel.rtnetlink import AddVeth, Route
 from tabinet.kernel.sysctl import FakeSysctl
+from tabinet.kernel.tcfake import FakeTrafficControl
 from tabinet.model.keys import ResourceKey, path_of
 from tabinet.model.report import HostReport, report_path
 from tabinet.model.status import EndpointStatus, endpoint_status_path
@@ -67,6 +69,7 @@ class World:
     nftables: FakeNftables = field(default_factory=FakeNftables)
     rtnetlink: FakeRtnetlink = field(default_factory=FakeRtnetlink)
     sysctl: FakeSysctl = field(default_factory=FakeSysctl)
+    traffic_control: FakeTrafficControl = field(default_factory=FakeTrafficControl)
     events: FakeEvents | None = None
 
     def add_interface(self, workload: str) -> int:
@@ -117,6 +120,7 @@ class World:
             nftables=self.nftables,
             nft=NftDriver(self.nftables),
             workloads=WorkloadManager(LinkDriver(self.rtnetlink, self.sysctl), RouteDriver(self.rtnetlink)),
+            bandwidth=BandwidthDriver(self.traffic_control),
             rtnetlink=self.rtnetlink,
             events=self.events,
             interface_prefixes=("cali", "tap"),
