@@ -147,6 +147,7 @@ def route_differences(namespace: str, endpoints: list[WorkloadEndpoint]) -> list
             rtnetlink.close()
 
     wanted = {(net, endpoint.spec.interface_name) for endpoint in endpoints for net in endpoint.spec.ip_networks}
+    wanted |= {(f"{nat.external_ip}/32", endpoint.spec.interface_name) for endpoint in endpoints for nat in endpoint.spec.ip_nats}
     actual = run_in(namespace, read)
     return [f"stale route {each}" for each in sorted(actual - wanted)] + [f"no route {each}" for each in sorted(wanted - actual)]
 

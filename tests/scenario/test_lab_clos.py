@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from churn import churning
@@ -21,6 +22,7 @@ from tabinet.lab.lab import Lab
 from tabinet.lab.launches import components
 from tabinet.lab.measure import cost_of, flows_between
 from tabinet.lab.workloads import read_targets
+from tabinet.model.keys import ResourceKey
 from tabinet.store.client import ResourceClient
 from tabinet.store.open import StoreConfig, open_store
 
@@ -29,6 +31,8 @@ pytestmark = [pytest.mark.lab, pytest.mark.skipif(os.geteuid() != 0, reason="nee
 BETWEEN_RACKS = (("web1", "app3"), ("web3", "app1"), ("web2", "app4"), ("web4", "app2"))
 UPLINK = "tor11:host11"
 KILLED_TOGETHER = 6
+FLOATING = "10.65.250.7"
+Document = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +98,74 @@ async def test_whatever_is_killed_at_any_moment_comes_back(lab: Lab) -> None:
         print(f"killed {together}; {churn.changes} changes, {len(churn.failures)} that failed")
         await assert_well(lab)
     assert changes > 20
+
+
+def everything_on_hosts(hosts: list[str]) -> list[Document]:
+    """Host endpoints of all hosts, and every kind of policy for them: a host that is closed but for what it needs."""
+    found: list[Document] = []
+    for host in hosts:
+        metadata = {"name": f"{host}-all", "labels": {"role": "host"}}
+        found.append({"kind": "HostEndpoint", "metadata": metadata, "spec": {"node": host, "interfaceName": "*"}})
+    icmp = [{"action": "Allow", "protocol": "ICMP"}, {"action": "Allow", "protocol": "ICMPv6"}]
+    policies: dict[str, Document] = {
+        "host-in": {"types": ["Ingress"], "ingress": [{"action": "Allow", "protocol": "TCP", "destination": {"ports": [22]}}, *icmp]},
+        "host-forward": {
+            "types": ["Ingress", "Egress"],
+            "applyOnForward": True,
+            "ingress": [{"action": "Deny", "protocol": "TCP", "destination": {"ports": [5432]}}, {"action": "Allow"}],
+            "egress": [{"action": "Allow"}],
+        },
+        "host-early": {
+            "types": ["Ingress"],
+            "preDNAT": True,
+            "applyOnForward": True,
+            "ingress": [{"action": "Deny", "protocol": "UDP", "destination": {"ports": [9998]}}],
+        },
+        "host-untracked": {
+            "types": ["Ingress", "Egress"],
+            "doNotTrack": True,
+            "applyOnForward": True,
+            "ingress": [{"action": "Allow", "protocol": "UDP", "destination": {"ports": [123]}}],
+            "egress": [{"action": "Allow", "protocol": "UDP", "source": {"ports": [123]}}],
+        },
+    }
+    # Whoever is sent to under a floating address is no member of any selector where it is sent from.
+    policies["ping-anybody"] = {
+        "order": 1,
+        "selector": "app in {'web', 'app'}",
+        "types": ["Ingress", "Egress"],
+        "ingress": icmp,
+        "egress": icmp,
+    }
+    for name, spec in policies.items():
+        found.append(
+            {"kind": "GlobalNetworkPolicy", "metadata": {"name": name}, "spec": {"order": 50, "selector": "role == 'host'"} | spec}
+        )
+    return [{"apiVersion": "projectcalico.org/v3", **document} for document in found]
+
+
+async def test_host_endpoints_floating_addresses_and_limits_do_what_they_say(lab: Lab) -> None:
+    resources = everything_on_hosts([host.name for host in lab.plan.hosts])
+    key = ResourceKey("WorkloadEndpoint", "host11-lab-app1-eth0", "shop")
+    async with lab.store() as store:
+        client = ResourceClient(store)
+        before = await client.get(key)
+        (address, *_) = before["spec"]["ipNetworks"]
+        changed = before["spec"] | {
+            "ipNATs": [{"internalIP": address.partition("/")[0], "externalIP": FLOATING}],
+            "qosControls": {"ingressBandwidth": 50_000_000, "egressBandwidth": 50_000_000, "ingressPacketRate": 5000},
+        }
+        await client.apply_many([*resources, before | {"spec": changed}])
+        try:
+            await assert_well(lab, 500)
+            argv = lab.exec_argv("web3", ["ping", "-c", "3", "-i", "0.2", "-W", "2", FLOATING])
+            pings = await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.DEVNULL)
+            assert await pings.wait() == 0, "the floating address does not answer from the other rack"
+        finally:
+            for document in resources:
+                await client.delete(ResourceKey(document["kind"], document["metadata"]["name"]))
+            await client.apply(before)
+    await assert_well(lab)
 
 
 def tabinet(*words: str, stdin: str = "") -> str:
