@@ -15,12 +15,13 @@ from tabinet.calc.policies import PolicyEntry, PolicyIndex
 from tabinet.calc.policyfacts import EnforcedPolicy, translate_policy
 from tabinet.errors import Problem
 from tabinet.model.keys import ResourceKey
+from tabinet.model.kubernetes.kinds import POLICY_PREFIX
 
 _ENFORCED_KIND = {
     "StagedNetworkPolicy": "NetworkPolicy",
     "StagedGlobalNetworkPolicy": "GlobalNetworkPolicy",
 }
-"""By staged kind: the kind of the policy that a Set replaces and a Delete removes. A Kubernetes policy is kept under its own name there."""
+"""By staged kind: the kind of the policy that a Set replaces and a Delete removes; it has the same name."""
 
 
 class StagedEffect(msgspec.Struct, frozen=True):
@@ -53,12 +54,19 @@ def staged_effects(policies: PolicyIndex, endpoints: Iterable[LocalEndpoint]) ->
     return [_effect(entry, policies, polices) for entry in staged]
 
 
+def _enforced_key(key: ResourceKey) -> ResourceKey:
+    """The policy that the staged one is about. A converted Kubernetes policy carries a prefix."""
+    kind = _ENFORCED_KIND.get(key.kind)
+    if kind is None:
+        return ResourceKey("NetworkPolicy", POLICY_PREFIX + key.name, key.namespace)
+    return ResourceKey(kind, key.name, key.namespace)
+
+
 def _effect(entry: PolicyEntry, policies: PolicyIndex, polices: dict[ResourceKey, list[ResourceKey]]) -> StagedEffect:
     facts, resource = entry.facts, entry.resource
     action = "Set" if isinstance(resource, EnforcedPolicy) else resource.spec.staged_action or "Set"
-    kind = _ENFORCED_KIND.get(facts.key.kind)
-    replaces = None if kind is None else ResourceKey(kind, facts.key.name, facts.key.namespace)
-    if replaces is not None and replaces not in policies.entries:
+    replaces: ResourceKey | None = _enforced_key(facts.key)
+    if replaces not in policies.entries:
         replaces = None
     concerned = replaces if action == "Delete" else facts.key
     translation = translate_policy(facts, resource)

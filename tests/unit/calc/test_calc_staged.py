@@ -114,6 +114,9 @@ def test_staged_policy_of_kubernetes() -> None:
     fabric.put(WEB, DB, (ResourceKey("StagedKubernetesNetworkPolicy", "k", "shop"), StagedKubernetesNetworkPolicy(spec=spec)))
     (effect,) = fabric.graph.staged()
     assert (effect.tier, effect.endpoints) == ("default", (WEB[0],))
+    assert effect.replaces is None
+    fabric.put(policy("knp.default." + effect.key.name, selector="app == 'db'"))
+    assert fabric.graph.staged()[0].replaces == ResourceKey("NetworkPolicy", "knp.default." + effect.key.name, "shop")
 
 
 def test_becoming_staged_only_is_a_change_of_the_endpoint() -> None:
