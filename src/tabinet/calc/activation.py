@@ -77,6 +77,8 @@ class Activation:
 
     def settle_sets(self, limit: int) -> int:
         """Activates up to ``limit`` sets that are in use; gives how many were looked at."""
+        if not self._unsettled:
+            return 0
         chosen = list(islice(self._unsettled, limit))
         wanted = []
         for set_id in chosen:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from tabinet.calc.carriers import ORIGIN_KEYS, Origin
 from tabinet.calc.messages import Endpoint, HostEndpoint, Nat, TierPolicies
 from tabinet.calc.qos import build_qos, qos_problems
-from tabinet.calc.scopes import NAMESPACE, ORCHESTRATOR, SERVICE_ACCOUNT
 from tabinet.errors import Problem
 from tabinet.lib.ip import Prefix, parse_address, parse_prefix
 from tabinet.model.keys import ResourceKey
@@ -22,21 +22,20 @@ EVERY_INTERFACE = "*"
 EndpointSpec = WorkloadEndpointSpec | HostEndpointSpec
 
 
+def endpoint_origin(key: ResourceKey, spec: WorkloadEndpointSpec) -> Origin:
+    """What a workload endpoint carries by what it is, which its own labels cannot override."""
+    return (key.namespace, spec.orchestrator, spec.service_account_name)
+
+
 def endpoint_labels(key: ResourceKey, resource: WorkloadEndpoint) -> dict[str, str]:
-    """A workload endpoint's own labels: those of the resource, and what it is by itself, which nobody can override."""
-    labels = dict(resource.metadata.labels)
-    labels[NAMESPACE] = key.namespace
-    spec = resource.spec
-    if spec.orchestrator:
-        labels[ORCHESTRATOR] = spec.orchestrator
-    if spec.service_account_name:
-        labels[SERVICE_ACCOUNT] = spec.service_account_name
-    return labels
+    """All labels of a workload endpoint but the inherited ones."""
+    origin = zip(ORIGIN_KEYS, endpoint_origin(key, resource.spec), strict=True)
+    return resource.metadata.labels | {label: value for label, value in origin if value}
 
 
-def network_set_labels(key: ResourceKey, labels: dict[str, str]) -> dict[str, str]:
-    """A network set's own labels; a namespaced one carries its namespace."""
-    return labels | {NAMESPACE: key.namespace} if key.namespace else labels
+def network_set_origin(key: ResourceKey) -> Origin:
+    """A namespaced network set carries its namespace."""
+    return (key.namespace, "", "")
 
 
 def network_set_profiles(key: ResourceKey) -> tuple[str, ...]:

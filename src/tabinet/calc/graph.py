@@ -3,15 +3,15 @@
 In: ``on_input`` with the changes, in any order, repeated or not. Out: ``flush`` with the messages of ``messages.py``. The nodes of the
 graph are plain objects that call each other; this one joins them:
 
-    endpoints, network sets -> members (-> labels) ........................ members of active sets -> outbox
+    endpoints, network sets, profiles -> members (-> labels) .............. members of active sets -> outbox
     profiles, tiers, policies, local endpoints -> locals -> activation .... rules in use, sets in use -> outbox
     nodes, host endpoints -> autohosts .................................... endpoints, as above
     nodes, pools -> reserved .............................................. sets that are always there -> outbox
     nodes, BGP, pools, affinities -> routing; configurations -> configuration ...................... -> outbox
 
-``on_input`` files a change and marks what depends on it; it does the members of active sets at once. ``work`` settles what is marked,
-in the order policies, endpoints, rules, sets, routing, so that each is looked at once however many changes touched it. Several hosts are
-served by one graph; sets, policies and profiles are told once if any of the hosts needs them.
+``on_input`` files a change and marks what depends on it; what one endpoint brings to active sets it does at once. ``work`` settles what is
+marked, in the order policies, endpoints, rules, sets, members, routing, so that each is looked at once however many changes touched it.
+Several hosts are served by one graph; sets, policies and profiles are told once if any of the hosts needs them.
 
 Invariants: what was told, all in all, is a function of the current resources (``naive`` says which); nothing is told before ``InSync``;
 messages never refer to what was not told before. Pure and synchronous; not thread-safe. Does not decode, log or wait.
@@ -26,9 +26,10 @@ from typing import Any
 
 from tabinet.calc.activation import Activation
 from tabinet.calc.autohosts import HostEndpointIndex, template_problems
+from tabinet.calc.carriers import NOWHERE
 from tabinet.calc.configuration import ConfigurationIndex
-from tabinet.calc.endpoints import build_endpoint, build_host_endpoint, endpoint_labels, network_set_labels, network_set_profiles
-from tabinet.calc.inputs import Delete, Input, InSync, Put
+from tabinet.calc.endpoints import build_endpoint, build_host_endpoint, endpoint_origin, network_set_origin, network_set_profiles
+from tabinet.calc.inputs import Input, InSync, Put
 from tabinet.calc.labels import LabelIndex
 from tabinet.calc.locals import LocalEndpoint, LocalIndex
 from tabinet.calc.members import MemberIndex
@@ -42,7 +43,7 @@ from tabinet.calc.routing import RoutingIndex
 from tabinet.calc.staged import StagedEffect, staged_effects
 from tabinet.errors import Problem
 from tabinet.model import resources
-from tabinet.model.keys import AffinityKey, Key, ResourceKey
+from tabinet.model.keys import AffinityKey, ResourceKey
 
 Take = Callable[[ResourceKey, Any, int], None]
 """Takes the new value of a resource, None when it is gone, and its revision. The value is a record of the kind that the taker is for."""
@@ -116,15 +117,11 @@ class Graph:
         Raises:
             TypeError: the value of a Put is not a record of the key's kind.
         """
-        match item:
-            case Put(key, value, revision):
-                self._on_value(key, value, revision)
-            case Delete(key):
-                self._on_value(key, None, 0)
-            case InSync():
-                self._in_sync = True
-
-    def _on_value(self, key: Key, value: object, revision: int) -> None:
+        if isinstance(item, InSync):
+            self._in_sync = True
+            return
+        key = item.key
+        value, revision = (item.value, item.revision) if isinstance(item, Put) else (None, 0)
         if isinstance(key, ResourceKey):
             taker = self._takers.get(key.kind)
             if taker is not None:
@@ -138,20 +135,22 @@ class Graph:
     # --- endpoints and network sets ---
 
     def _on_endpoint_update(self, key: ResourceKey, resource: resources.WorkloadEndpoint | None, revision: int) -> None:
-        self._routing.on_endpoint_update(key, resource)
         if resource is None:
             self._members.delete(key)
             self._on_not_local(key)
             return
         spec = resource.spec
-        self._members.put(key, endpoint_labels(key, resource), spec.profiles, spec.ip_networks, spec.ports)
+        self._members.put(key, endpoint_origin(key, spec), resource.metadata.labels, spec.profiles, spec.ip_networks, spec.ports)
         if spec.node not in self._hosts:
             self._on_not_local(key)
-        elif self._locals.put(key, spec, revision, self._members.labels_of(key)):
+            return
+        self._routing.on_endpoint_update(key, resource)
+        if self._locals.put(key, spec, revision, self._members.labels_of(key)):
             self._policies.enter_namespace(key.namespace)
 
     def _on_not_local(self, key: ResourceKey) -> None:
         if self._locals.delete(key) and key.namespace:
+            self._routing.on_endpoint_update(key, None)
             self._policies.leave_namespace(key.namespace)
 
     def _on_host_endpoint_update(self, key: ResourceKey, resource: resources.HostEndpoint | None, revision: int) -> None:
@@ -166,7 +165,7 @@ class Graph:
             return
         resource, revision = found
         spec = resource.spec
-        self._members.put(key, resource.metadata.labels, spec.profiles, spec.expected_ips, spec.ports)
+        self._members.put(key, NOWHERE, resource.metadata.labels, spec.profiles, spec.expected_ips, spec.ports)
         if spec.node in self._hosts:
             self._locals.put(key, spec, revision, self._members.labels_of(key))
         else:
@@ -178,8 +177,8 @@ class Graph:
         if resource is None:
             self._members.delete(key)
         else:
-            labels = network_set_labels(key, resource.metadata.labels)
-            self._members.put(key, labels, network_set_profiles(key), resource.spec.nets, ())
+            labels = resource.metadata.labels
+            self._members.put(key, network_set_origin(key), labels, network_set_profiles(key), resource.spec.nets)
 
     # --- policies, profiles, tiers ---
 
@@ -233,9 +232,10 @@ class Graph:
     # --- work -------------------------------------------------------------------------------------------------------
 
     def work(self, budget: int = sys.maxsize) -> bool:
-        """Settles up to ``budget`` units (policies, endpoints, sets, hosts); True when nothing is left to settle.
+        """Settles up to ``budget`` units; True when nothing is left to settle.
 
-        A caller that has other things to do calls this with a small budget until it is True, then ``flush``.
+        A unit is a policy, an endpoint, a set, a host, or a handful of carriers or members: 20 to 100 microseconds, whatever the size of
+        the fabric. A caller that has other things to do calls this with a small budget until it is True, then ``flush``.
         """
         if not self._in_sync:
             return True
@@ -244,6 +244,7 @@ class Graph:
             self._settle_endpoints,
             self._settle_rules,
             self._activation.settle_sets,
+            self._members.settle,
             self._routing.settle,
         ):
             budget -= settle(budget)
@@ -253,6 +254,8 @@ class Graph:
 
     def _settle_policies(self, limit: int) -> int:
         unread = self._policies.unread
+        if not unread:
+            return 0
         chosen = list(islice(unread, limit))
         for key in chosen:
             old, new = self._policies.read(key, unread.pop(key))
@@ -328,6 +331,8 @@ class Graph:
             local.profiles = profiles
 
     def _settle_rules(self, limit: int) -> int:
+        if not (self._rules or self._profiles.dirty):
+            return 0
         policies = list(islice(self._rules, limit))
         for key in policies:
             del self._rules[key]

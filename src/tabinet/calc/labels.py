@@ -1,374 +1,362 @@
 """``LabelIndex``: who carries which labels, and which of them a selector means.
 
-Everything that has labels (endpoints, network sets) belongs to a *label class*: all those with the same own labels and the same profiles.
-Classes, not members, are indexed and matched: the thousand replicas of a workload cost as much as one. A class's *effective* labels are
-its own, over those that its profiles apply (of several profiles the first that has the label).
+A selector that is in use asks for label keys. Carriers are grouped in *label classes* by what they have under all keys asked for, own and
+inherited labels together, and by nothing else: of a hundred thousand endpoints the labels that no rule looks at cost nothing, and
+a thousand replicas cost as much as one. ``classes`` answers selectors.
 
-Only label keys that selectors in use need are indexed. A selector that demands few carriers by one label (``app == 'x'`` among
-others) needs only that label's index: its candidates are judged one by one. Any other is answered by set algebra over the
-indices of all its keys: O(size of the smaller operands), not O(classes), except where it is a bare negation. Indexing a new key
-visits the classes that have it, found by *shape* (the tuple of a class's label keys), so ask for many at once. A few indices out
-of use are kept, for they come back.
+A carrier has, in this order: what it is by itself (``Origin``), its own labels, then those that its profiles apply (of several profiles
+the first that has the label).
 
-Pure; does not know what the classes are matched for, but keeps a place for it (``sets``), because a dictionary beside
-it would cost a lookup for every change.
+When a key is asked for the first time, or the labels of a profile change, the carriers that have to do with it must change their classes.
+That is not done at once: ``stale`` hands them out some at a time, and whoever moves them (``members``) calls ``place`` for each. Until
+then answers lack the new key; ``settled`` says when they are right. Keys out of use are kept for a while, for they come back.
+
+Costs: a change O(labels of the carrier that are asked for); a key that is new O(carriers that have it), in pieces. Pure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
 from sys import intern
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
-from tabinet.selector import (
-    All,
-    And,
-    Contains,
-    EndsWith,
-    Eq,
-    Global,
-    Has,
-    In,
-    Ne,
-    Node,
-    Not,
-    NotIn,
-    Or,
-    Selector,
-    StartsWith,
-    matches,
-)
+from tabinet.calc import few
+from tabinet.calc.carriers import ORIGIN_KEYS, Carrier, Heritage, LabelClass, Origin, Port, Shape
+from tabinet.calc.classes import NARROW, ClassIndex
+from tabinet.calc.few import Few
+from tabinet.lib.refcount import RefCounter
+from tabinet.selector import Selector
 
-if TYPE_CHECKING:
-    from tabinet.calc.members import ActiveSet, Carrier
-
-NARROW = 2_000
-"""Up to this many candidates are judged one by one rather than by set algebra."""
-IDLE_INDICES = 32
-"""How many indices that nobody needs are kept."""
-
-
-@dataclass(slots=True, eq=False)
-class LabelClass:
-    """All carriers of the same own labels and profiles."""
-
-    identity: tuple[str | None, ...]
-    own: dict[str, str]
-    profiles: tuple[str, ...]
-    labels: dict[str, str]
-    """Effective labels; the same object as ``own`` where nothing is inherited. Never changed in place."""
-    carriers: set[Carrier]
-    sets: tuple[ActiveSet, ...] = ()
-    """The active sets whose selectors match; kept by ``members``."""
-
-
-@dataclass(slots=True, eq=False)
-class Query:
-    """A selector in use, and how it is answered."""
-
-    selector: Selector
-    driver: str = ""
-    """The label whose values give few candidates; empty: all keys are indexed."""
-    values: frozenset[str] = frozenset()
-    """The values of the driver that a candidate may have."""
+IDLE_KEYS = 64
+"""How many keys that nobody asks for are kept."""
+SAMPLE = 64
+"""So many carriers of a shape show which values come again."""
+MAX_TEXTS = 100_000
+"""Most values that are looked out for."""
 
 
 @dataclass(slots=True)
 class _Profile:
-    labels: dict[str, str] = field(default_factory=dict)
-    classes: set[LabelClass] = field(default_factory=set)
-
-
-@dataclass(slots=True)
-class _KeyIndex:
-    """The classes that have one label key, by value."""
-
-    values: dict[str, set[LabelClass]] = field(default_factory=dict)
-    present: set[LabelClass] = field(default_factory=set)
-    uses: int = 0
-    """How many queries need it."""
-
-
-_NONE: set[LabelClass] = set()
+    labels: dict[str, str]
+    heritages: Few[Heritage] = None
 
 
 class LabelIndex:
-    """The label classes and their indices."""
+    """Carriers by shape, heritage and class."""
 
-    __slots__ = ("_asked", "_by_identity", "_classes", "_idle", "_keys", "_narrow", "_profiles", "_shapes")
+    __slots__ = (
+        "_asked",
+        "_classes",
+        "_heritages",
+        "_idle",
+        "_idle_keys",
+        "_origin",
+        "_profiles",
+        "_profiles_by_keys",
+        "_projected",
+        "_shapes",
+        "_shapes_by_key",
+        "_stale",
+        "_texts",
+        "_version",
+    )
 
-    def __init__(self, narrow: int = NARROW) -> None:
-        self._narrow = narrow
-        self._by_identity: dict[tuple[str | None, ...], LabelClass] = {}
-        self._classes: set[LabelClass] = set()
+    def __init__(self, narrow: int = NARROW, idle_keys: int = IDLE_KEYS) -> None:
+        self._classes = ClassIndex(narrow)
+        self._idle_keys = idle_keys
+        self._shapes: dict[tuple[str, ...], Shape] = {}
+        self._shapes_by_key: dict[str, set[Shape]] = {}
+        self._heritages: dict[tuple[str, ...], Heritage] = {}
         self._profiles: dict[str, _Profile] = {}
-        self._shapes: dict[tuple[str, ...], set[LabelClass]] = {}
-        """Classes by the keys of their effective labels."""
-        self._keys: dict[str, _KeyIndex] = {}
+        self._profiles_by_keys: dict[tuple[str, ...], dict[str, None]] = {}
+        """Names of profiles by the keys of the labels that they apply: there are few such tuples."""
+        self._asked: RefCounter[str] = RefCounter()
+        """By key: how many selectors ask for it."""
         self._idle: dict[str, None] = {}
-        """Indexed keys that no query needs, the longest unused first."""
-        self._asked: dict[str, int] = {}
-        """By key: how many queries ask for it, indexed or not."""
+        """Keys that classes go by though nobody asks for them, the longest unused first."""
+        self._projected: set[str] = set()
+        """The keys that classes go by: those asked for, and the idle ones."""
+        self._origin: tuple[tuple[str, int], ...] = ()
+        """Those of them that are of the origin, with their places there."""
+        self._version = 1
+        """Changes whenever ``_projected`` does."""
+        self._stale: deque[Iterator[Carrier]] = deque()
+        self._texts: dict[str, str] = {}
+        """Values that the first carriers of each shape have."""
 
-    # --- classes ----------------------------------------------------------------------------------------------------
+    # --- carriers ---------------------------------------------------------------------------------------------------
 
-    def class_of(self, own: dict[str, str], profiles: tuple[str, ...]) -> tuple[LabelClass, bool]:
-        """The class of these labels and profiles, and whether it is new (then nothing has been matched for it)."""
-        keys, values = tuple(map(intern, own)), tuple(map(intern, own.values()))
-        identity = (*keys, None, *values, None, *profiles)
-        found = self._by_identity.get(identity)
-        if found is not None:
-            return found, False
-        own = dict(zip(keys, values, strict=True))
-        made = LabelClass(identity, own, profiles, own, set())
-        if profiles:
+    def enter(
+        self, origin: Origin, labels: dict[str, str], profiles: tuple[str, ...], nets: tuple[str, ...], ports: tuple[Port, ...]
+    ) -> Carrier:
+        """A new carrier, in its class."""
+        shape, heritage = self._shape(labels), self._heritage(profiles)
+        values = self._values(shape, labels)
+        carrier = Carrier(origin, values, nets, ports, shape, heritage, self._class_of(origin, values, shape, heritage))
+        shape.carriers.add(carrier)
+        heritage.carriers = few.add(heritage.carriers, carrier)
+        joined = carrier.label_class
+        joined.carriers = few.add(joined.carriers, carrier)
+        return carrier
+
+    def change(self, carrier: Carrier, origin: Origin, labels: dict[str, str], profiles: tuple[str, ...]) -> None:
+        """The carrier has these labels now. Its class is right after the next ``place``."""
+        shape = self._shape(labels)
+        carrier.origin = origin
+        carrier.values = self._values(shape, labels)
+        if shape is not carrier.shape:
+            self._leave_shape(carrier)
+            shape.carriers.add(carrier)
+            carrier.shape = shape
+        if profiles != carrier.heritage.profiles:
+            heritage = self._heritage(profiles)
+            self._leave_heritage(carrier)
+            heritage.carriers = few.add(heritage.carriers, carrier)
+            carrier.heritage = heritage
+
+    def place(self, carrier: Carrier) -> LabelClass | None:
+        """The carrier is in the class that its labels want; gives the one that it left, None where it stays."""
+        left = carrier.label_class
+        wanted = self._class_of(carrier.origin, carrier.values, carrier.shape, carrier.heritage)
+        if wanted is left:
+            return None
+        carriers = wanted.carriers
+        if isinstance(carriers, set):
+            # As few.add does; this is where large fabrics spend their time.
+            carriers.add(carrier)
+        else:
+            wanted.carriers = few.add(carriers, carrier)
+        carrier.label_class = wanted
+        self._leave_class(left, carrier)
+        return left
+
+    def exit(self, carrier: Carrier) -> None:
+        """The carrier is gone."""
+        self._leave_shape(carrier)
+        self._leave_heritage(carrier)
+        self._leave_class(carrier.label_class, carrier)
+
+    def effective(self, carrier: Carrier) -> dict[str, str]:
+        """All labels of the carrier, own and inherited."""
+        labels: dict[str, str] = {}
+        for name in reversed(carrier.heritage.profiles):
+            labels |= self._profiles[name].labels
+        labels.update(zip(carrier.shape.keys, carrier.values, strict=True))
+        for key, value in zip(ORIGIN_KEYS, carrier.origin, strict=True):
+            if value:
+                labels[key] = value
+        return labels
+
+    def set_profile(self, name: str, labels: dict[str, str]) -> None:
+        """The profile applies these labels from now on; carriers whose class that changes are ``stale``."""
+        profile = self._profiles.get(name)
+        if profile is None:
+            if labels:
+                self._profiles[name] = _Profile(labels)
+                self._file_profile(name, labels)
+            return
+        old, profile.labels = profile.labels, labels
+        if old == labels:
+            return
+        self._unfile_profile(name, old)
+        self._file_profile(name, labels)
+        heritages: list[Heritage] = list(few.each(profile.heritages))
+        for heritage in heritages:
+            heritage.version = 0
+        # Also by keys that classes only still have: who loses such a label would not be found by it any more.
+        if any(old.get(key) != labels.get(key) for key in (*old, *labels) if self._classes.knows(key)):
+            self._stale.append(_carriers_of(heritages))
+        if not labels and profile.heritages is None:
+            del self._profiles[name]
+
+    def _file_profile(self, name: str, labels: dict[str, str]) -> None:
+        if labels:
+            self._profiles_by_keys.setdefault(tuple(labels), {})[name] = None
+
+    def _unfile_profile(self, name: str, labels: dict[str, str]) -> None:
+        if labels:
+            keys = tuple(labels)
+            alike = self._profiles_by_keys[keys]
+            del alike[name]
+            if not alike:
+                del self._profiles_by_keys[keys]
+
+    def _values(self, shape: Shape, labels: dict[str, str]) -> tuple[str, ...]:
+        """The values; those that are likely to come again are the same objects each time."""
+        texts = self._texts
+        if len(shape.carriers) < SAMPLE and len(texts) < MAX_TEXTS:
+            for value in labels.values():
+                texts.setdefault(value, value)
+        values = labels.values()
+        return tuple(map(texts.get, values, values))
+
+    def _shape(self, labels: dict[str, str]) -> Shape:
+        keys = tuple(labels)
+        shape = self._shapes.get(keys)
+        if shape is None:
+            keys = tuple(map(intern, keys))
+            shape = self._shapes[keys] = Shape(keys)
+            for key in keys:
+                self._shapes_by_key.setdefault(key, set()).add(shape)
+        return shape
+
+    def _leave_shape(self, carrier: Carrier) -> None:
+        shape = carrier.shape
+        shape.carriers.discard(carrier)
+        if not shape.carriers:
+            del self._shapes[shape.keys]
+            for key in shape.keys:
+                _discard(self._shapes_by_key, key, shape)
+
+    def _heritage(self, profiles: tuple[str, ...]) -> Heritage:
+        heritage = self._heritages.get(profiles)
+        if heritage is None:
+            heritage = self._heritages[profiles] = Heritage(profiles)
             for name in profiles:
                 profile = self._profiles.get(name)
                 if profile is None:
-                    profile = self._profiles[name] = _Profile()
-                profile.classes.add(made)
-            made.labels = self._effective(made)
-        self._by_identity[identity] = made
-        self._classes.add(made)
-        self._file(made)
-        return made, True
+                    profile = self._profiles[name] = _Profile({})
+                profile.heritages = few.add(profile.heritages, heritage)
+        return heritage
 
-    def drop(self, unused: LabelClass) -> None:
-        """The class, which no one belongs to any more, is forgotten."""
-        del self._by_identity[unused.identity]
-        self._classes.discard(unused)
-        self._unfile(unused)
-        for name in unused.profiles:
-            # A profile that is named twice is gone at the second turn.
-            profile = self._profiles.get(name)
-            if profile is not None:
-                profile.classes.discard(unused)
-                if not profile.classes and not profile.labels:
+    def _leave_heritage(self, carrier: Carrier) -> None:
+        heritage = carrier.heritage
+        heritage.carriers = few.remove(heritage.carriers, carrier)
+        if heritage.carriers is None:
+            del self._heritages[heritage.profiles]
+            for name in dict.fromkeys(heritage.profiles):
+                profile = self._profiles[name]
+                profile.heritages = few.remove(profile.heritages, heritage)
+                if profile.heritages is None and not profile.labels:
                     del self._profiles[name]
 
-    def set_profile(self, name: str, labels: dict[str, str]) -> list[LabelClass]:
-        """The profile applies these labels from now on; gives the classes whose effective labels changed by that."""
-        profile = self._profiles.setdefault(name, _Profile())
-        changed = []
-        if profile.labels != labels:
-            profile.labels = {intern(key): intern(value) for key, value in labels.items()}
-            for each in profile.classes:
-                effective = self._effective(each)
-                if effective != each.labels:
-                    self._unfile(each)
-                    each.labels = effective
-                    self._file(each)
-                    changed.append(each)
-        if not labels and not profile.classes:
-            del self._profiles[name]
-        return changed
+    # --- classes ----------------------------------------------------------------------------------------------------
 
-    def _effective(self, of: LabelClass) -> dict[str, str]:
-        labels: dict[str, str] = {}
-        for name in reversed(of.profiles):
-            inherited = self._profiles[name].labels
-            if inherited:
-                labels |= inherited
-        return labels | of.own if labels else of.own
-
-    def _file(self, new: LabelClass) -> None:
-        labels = new.labels
-        shape = tuple(labels)
-        alike = self._shapes.get(shape)
-        if alike is None:
-            self._shapes[shape] = {new}
+    def _class_of(self, origin: Origin, values: tuple[str, ...], shape: Shape, heritage: Heritage) -> LabelClass:
+        if not self._projected:
+            return self._classes.get(())
+        if shape.version != self._version:
+            # In the order of the keys, so that shapes that agree in these share classes.
+            shape.projected = tuple(sorted([(key, place) for place, key in enumerate(shape.keys) if key in self._projected]))
+            shape.names = tuple([key for key, _ in shape.projected])
+            shape.version = self._version
+        if heritage.version != self._version:
+            self._refresh(heritage)
+        if self._origin or heritage.projected:
+            labels = {key: values[place] for key, place in shape.projected}
+            for key, place in self._origin:
+                if origin[place]:
+                    labels[key] = origin[place]
+            for key, value in heritage.projected:
+                if key not in labels:
+                    labels[key] = value
+            identity = (*labels, *labels.values())
         else:
-            alike.add(new)
-        keys = self._keys
-        if keys:
-            for key, value in labels.items():
-                index = keys.get(key)
-                if index is not None:
-                    _add(index, value, new)
+            identity = (*shape.names, *[values[place] for _, place in shape.projected])
+        return self._classes.get(identity)
 
-    def _unfile(self, old: LabelClass) -> None:
-        labels = old.labels
-        shape = tuple(labels)
-        alike = self._shapes[shape]
-        alike.discard(old)
-        if not alike:
-            del self._shapes[shape]
-        keys = self._keys
-        if keys:
-            for key, value in labels.items():
-                index = keys.get(key)
-                if index is not None:
-                    index.present.discard(old)
-                    having = index.values[value]
-                    having.discard(old)
-                    if not having:
-                        del index.values[value]
+    def _refresh(self, heritage: Heritage) -> None:
+        inherited: dict[str, str] = {}
+        for name in heritage.profiles:
+            for key, value in self._profiles[name].labels.items():
+                if key in self._projected:
+                    inherited.setdefault(key, value)
+        heritage.projected = tuple(inherited.items())
+        heritage.version = self._version
 
-    # --- queries ----------------------------------------------------------------------------------------------------
+    def _leave_class(self, left: LabelClass, carrier: Carrier) -> None:
+        left.carriers = few.remove(left.carriers, carrier)
+        if left.carriers is None:
+            self._classes.drop(left)
 
-    def open(self, selectors: Sequence[Selector]) -> list[Query]:
-        """Queries for these selectors, to be closed when they are not needed any more. Cheaper for many at once."""
-        queries = [Query(selector, *self._best_driver(selector)) for selector in selectors]
-        for query in queries:
-            for key in query.selector.keys:
-                self._asked[key] = self._asked.get(key, 0) + 1
-        self._need([query.driver for query in queries if query.driver])
-        wide: list[Query] = []
-        for query in queries:
-            if not query.driver:
-                wide.append(query)
-            elif sum(len(self._keys[query.driver].values.get(value, _NONE)) for value in query.values) > self._narrow:
-                self._release((query.driver,))
-                query.driver = ""
-                wide.append(query)
-        self._need([key for query in wide for key in query.selector.keys])
-        return queries
+    # --- selectors in use -------------------------------------------------------------------------------------------
 
-    def close(self, query: Query) -> None:
-        """The query is not needed any more."""
-        for key in query.selector.keys:
-            self._asked[key] -= 1
-            if not self._asked[key]:
-                del self._asked[key]
-        self._release((query.driver,) if query.driver else query.selector.keys)
+    def ask(self, selectors: Iterable[Selector]) -> None:
+        """These selectors are in use, each until ``unask``; answers are right once ``settled``. Cheaper for many at once."""
+        new: list[str] = []
+        for selector in selectors:
+            for key in selector.keys:
+                self._asked.add(key)
+                self._idle.pop(key, None)
+                if key not in self._projected:
+                    self._projected.add(key)
+                    new.append(key)
+        if new:
+            for key in new:
+                self._classes.need(key)
+            self._on_projection(new)
 
-    def answer(self, query: Query) -> Collection[LabelClass]:
-        """The classes that the query's selector matches. Read only: it may be an index itself."""
-        if not query.driver:
-            return self._select(query.selector.root)
-        by_value = self._keys[query.driver].values
-        evaluate = query.selector.evaluate
-        return [each for value in query.values for each in by_value.get(value, ()) if evaluate(each.labels)]
-
-    def projection(self, of: LabelClass) -> tuple[tuple[str, str], ...]:
-        """The labels of the class that queries ask for: classes with equal projections match the same selectors."""
-        asked = self._asked
-        return tuple([pair for pair in of.labels.items() if pair[0] in asked])
-
-    def _best_driver(self, selector: Selector) -> tuple[str, frozenset[str]]:
-        """The label with the fewest values among those that the selector ties to values; an indexed one among equals."""
-        best: tuple[int, bool, str] | None = None
-        values: frozenset[str] = frozenset()
-        if len(selector.keys) > 1:
-            for key, restriction in selector.restrictions.items():
-                if restriction.values is not None:
-                    rank = (len(restriction.values), key not in self._keys, key)
-                    if best is None or rank < best:
-                        best, values = rank, restriction.values
-        return (best[2], values) if best else ("", frozenset())
-
-    def _need(self, keys: Iterable[str]) -> None:
-        """The keys are indexed, until as many ``_release`` them."""
-        new: dict[str, _KeyIndex] = {}
-        for key in keys:
-            index = self._keys.get(key)
-            if index is None:
-                index = new[key] = self._keys[key] = _KeyIndex()
-            index.uses += 1
-            self._idle.pop(key, None)
-        for key, alike in self._with_keys(new):
-            index = new[key]
-            index.present |= alike
-            by_value = index.values
-            for each in alike:
-                value = each.labels[key]
-                having = by_value.get(value)
-                if having is None:
-                    by_value[value] = {each}
-                else:
-                    having.add(each)
-
-    def _with_keys(self, keys: Collection[str]) -> Iterator[tuple[str, set[LabelClass]]]:
-        """Each key with each group of classes that have it."""
-        if len(keys) <= 4:
-            for key in keys:
-                for alike in [alike for shape, alike in self._shapes.items() if key in shape]:
-                    yield key, alike
-        else:
-            for shape, alike in self._shapes.items():
-                for key in shape:
-                    if key in keys:
-                        yield key, alike
-
-    def _release(self, keys: Iterable[str]) -> None:
-        for key in keys:
-            index = self._keys[key]
-            index.uses -= 1
-            if not index.uses:
+    def unask(self, selector: Selector) -> None:
+        """The selector is not in use any more."""
+        for key in selector.keys:
+            if self._asked.drop(key):
                 self._idle[key] = None
-        while len(self._idle) > IDLE_INDICES:
-            oldest = next(iter(self._idle))
-            del self._idle[oldest], self._keys[oldest]
+        dropped: list[str] = []
+        while len(self._idle) > self._idle_keys:
+            key = next(iter(self._idle))
+            del self._idle[key]
+            self._projected.discard(key)
+            self._classes.release(key)
+            dropped.append(key)
+        if dropped:
+            self._on_projection(dropped)
 
-    # --- selection --------------------------------------------------------------------------------------------------
+    def _on_projection(self, changed: list[str]) -> None:
+        self._version += 1
+        self._origin = tuple([(key, place) for place, key in enumerate(ORIGIN_KEYS) if key in self._projected])
+        self._stale.append(self._carriers_with(changed))
 
-    def _select(self, node: Node) -> set[LabelClass]:
-        """The classes that the selector matches; all of its keys are indexed."""
-        match node:
-            case All() | Global():
-                return self._classes
-            case Has(key):
-                return self._keys[key].present
-            case Eq(key, value):
-                return self._keys[key].values.get(value, _NONE)
-            case In(key, values):
-                return self._having(key, values)
-            case Contains(key) | StartsWith(key) | EndsWith(key):
-                index = self._keys[key]
-                return _union([having for value, having in index.values.items() if matches(node, {key: value})])
-            case And(terms):
-                return self._all_of(terms)
-            case Or(terms):
-                return _union([self._select(term) for term in terms])
-            case Ne() | NotIn() | Not():
-                return self._classes - self._excluded(node)
+    def _carriers_with(self, keys: list[str]) -> Iterator[Carrier]:
+        """The carriers that have one of these labels, some of them several times. May be consumed while carriers come and go."""
+        wanted = set(keys)
+        if not wanted.isdisjoint(ORIGIN_KEYS):
+            yield from _carriers_of(list(self._shapes.values()))
+            return
+        shapes = {shape for key in keys for shape in self._shapes_by_key.get(key, ())}
+        yield from _carriers_of(list(shapes))
+        for alike in [alike for applied, alike in self._profiles_by_keys.items() if not wanted.isdisjoint(applied)]:
+            for name in list(alike):
+                profile = self._profiles.get(name)
+                heritages: list[Heritage] = [] if profile is None else list(few.each(profile.heritages))
+                yield from _carriers_of(heritages)
 
-    def _all_of(self, terms: tuple[Node, ...]) -> set[LabelClass]:
-        wanted: list[set[LabelClass]] = []
-        excluded: list[set[LabelClass]] = []
-        composed: list[Node] = []
-        for term in terms:
-            if isinstance(term, (And, Or)):
-                composed.append(term)
-            elif isinstance(term, (Ne, NotIn, Not)):
-                excluded.append(self._excluded(term))
-            else:
-                wanted.append(self._select(term))
-        wanted.sort(key=len)
-        found = wanted[0] if wanted else self._classes
-        for other in wanted[1:]:
-            found = found & other
-        for other in excluded:
-            found = found - other
-        for term in composed:
-            # Few are judged faster than the operands of the term are united.
-            found = {each for each in found if matches(term, each.labels)} if len(found) <= self._narrow else found & self._select(term)
-        return found
+    def answer(self, selector: Selector) -> list[LabelClass]:
+        """The classes that a selector in use matches."""
+        return self._classes.answer(selector)
 
-    def _excluded(self, node: Ne | NotIn | Not) -> set[LabelClass]:
-        """The classes that a negation leaves out."""
-        match node:
-            case Ne(key, value):
-                return self._keys[key].values.get(value, _NONE)
-            case NotIn(key, values):
-                return self._having(key, values)
-            case Not(term):
-                return self._select(term)
+    @property
+    def settled(self) -> bool:
+        """True when every carrier is in the class that its labels want."""
+        return not self._stale
 
-    def _having(self, key: str, values: tuple[str, ...]) -> set[LabelClass]:
-        by_value = self._keys[key].values
-        return _union([by_value.get(value, _NONE) for value in values])
+    def stale(self, limit: int) -> list[Carrier]:
+        """Up to ``limit`` carriers that have to be placed anew; some may have gone meanwhile (see ``is_in``)."""
+        chosen: list[Carrier] = []
+        while self._stale and len(chosen) < limit:
+            chosen.extend(islice(self._stale[0], limit - len(chosen)))
+            if len(chosen) < limit:
+                self._stale.popleft()
+        return chosen
+
+    def is_in(self, carrier: Carrier) -> bool:
+        """False once the carrier is gone."""
+        return carrier in carrier.shape.carriers
 
 
-def _add(index: _KeyIndex, value: str, new: LabelClass) -> None:
-    index.present.add(new)
-    having = index.values.get(value)
-    if having is None:
-        index.values[value] = {new}
-    else:
-        having.add(new)
+def _carriers_of(groups: Iterable[Shape | Heritage]) -> Iterator[Carrier]:
+    for group in groups:
+        yield from list(few.each(group.carriers))
 
 
-def _union(sets: list[set[LabelClass]]) -> set[LabelClass]:
-    return set().union(*sets)
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+def _discard(index: dict[K, set[V]], key: K, value: V) -> None:
+    values = index[key]
+    values.discard(value)
+    if not values:
+        del index[key]

@@ -4,30 +4,40 @@ In: endpoints and network sets (``put``, ``delete``), the labels of profiles, an
 ``deactivate``). Out: members that come and go, told to a ``MemberSink``.
 
 Members are counted, because two endpoints may share an address. Addresses are parsed when an active set first wants them: what no rule on
-our hosts names is kept as it was read. A change of labels costs O(labels + sets that differ): classes of equal projections (see
-``labels``) share one remembered answer. Activating sets costs their members, plus one pass over the label classes for keys never
-asked for. Pure. A net that is no prefix is left out; the codec refuses such resources before they come here.
+our hosts names is kept as it was read. A change of labels costs O(labels asked for + sets that differ).
+
+What touches many carriers is only noted, and done in pieces by ``settle``: placing carriers anew after a new label key or a profile's
+change, filling a set that became active, forgetting one that did, reading the nets of a large network set. Meanwhile every change is still
+followed: a set is filled class by class; a class that holds the set in ``sets`` has been counted, except for the carriers that the set
+still has ``pending``. A set that is not ``live`` hears nothing.
+
+Pure. A net that is no prefix is left out; the codec refuses such resources before they come here.
 """
 
 from __future__ import annotations
 
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from tabinet.calc.labels import LabelClass, LabelIndex, Query
+from tabinet.calc import few
+from tabinet.calc.carriers import Carrier, LabelClass, Origin, Port
+from tabinet.calc.endpoints import readable
+from tabinet.calc.labels import LabelIndex
 from tabinet.calc.messages import Member, PortMember, SetKind
 from tabinet.calc.sieve import Sieve
 from tabinet.calc.specs import SetSpec
 from tabinet.lib.ip import Prefix, parse_prefix
 from tabinet.model.keys import ResourceKey
 from tabinet.model.protocols import parse_protocol
-from tabinet.model.resources import EndpointPort, HostEndpointPort
 
-Port = EndpointPort | HostEndpointPort
-
-MEMO_LIMIT = 50_000
-"""Remembered answers are forgotten beyond this many: labels that differ for every endpoint would fill the memory."""
+STEPS = 16
+"""Classes visited or members counted for one unit of work: some 25 microseconds."""
+PLACING = 4
+"""Steps that it takes to place a carrier, or to look at its ports."""
+PART = 1_000
+"""A carrier with more nets than this is taken in part by part, so that no piece of work is long."""
 
 
 class MemberSink(Protocol):
@@ -39,152 +49,156 @@ class MemberSink(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class Carrier:
-    """An endpoint or network set, as far as membership goes."""
-
-    label_class: LabelClass
-    nets: tuple[str, ...]
-    ports: tuple[Port, ...]
-    parsed: tuple[Prefix, ...] | None = None
-    """``nets`` as prefixes, each once; None: not needed so far."""
-
-
-@dataclass(slots=True, eq=False)
 class ActiveSet:
     """A set that active rules name."""
 
     set_id: str
     spec: SetSpec
-    query: Query
-    members: dict[Member, int] = field(default_factory=dict)
+    members: Counter[Member] = field(default_factory=Counter)
     """With how many carriers bring each."""
+    live: bool = True
+    classes: list[LabelClass] = field(default_factory=list)
+    """Classes that it selects and that have not been visited."""
+    pending: set[Carrier] = field(default_factory=set)
+    """Carriers of classes that were visited, which have not been counted."""
 
 
 Sets = tuple[ActiveSet, ...]
+Place = ResourceKey | tuple[ResourceKey, int]
+"""A resource, or a further part of a large one."""
+
+
+@dataclass(slots=True)
+class _Part:
+    """A part of a large carrier that has not been taken in."""
+
+    origin: Origin
+    labels: dict[str, str]
+    profiles: tuple[str, ...]
+    nets: tuple[str, ...]
 
 
 class MemberIndex:
-    """Carriers by key, and the active sets that they are in."""
+    """Carriers, and the active sets that they are in."""
 
-    __slots__ = ("_active", "_carriers", "_memo", "_sieve", "_sink", "labels")
+    __slots__ = (
+        "_active",
+        "_carriers",
+        "_filling",
+        "_forgetting",
+        "_labels",
+        "_large",
+        "_part",
+        "_sieve",
+        "_sink",
+        "_steps",
+        "_unread",
+        "_waiting",
+    )
 
-    def __init__(self, labels: LabelIndex, sink: MemberSink) -> None:
-        self.labels = labels
+    def __init__(self, labels: LabelIndex, sink: MemberSink, steps: int = STEPS, part: int = PART) -> None:
+        self._labels = labels
         self._sink = sink
-        self._carriers: dict[ResourceKey, Carrier] = {}
+        self._steps = steps
+        self._part = part
+        self._carriers: dict[Place, Carrier] = {}
+        self._large: dict[ResourceKey, int] = {}
+        """Resources in several parts, with how many."""
+        self._unread: dict[Place, _Part | None] = {}
+        """Parts to be taken in; None: to be removed."""
         self._active: dict[str, ActiveSet] = {}
         self._sieve: Sieve[ActiveSet] = Sieve()
-        self._memo: dict[tuple[tuple[str, str], ...], Sets] = {}
+        """The active sets that are being filled or full."""
+        self._waiting: dict[str, ActiveSet] = {}
+        """Active sets that wait for the carriers to be placed by the labels that they ask for."""
+        self._filling: ActiveSet | None = None
+        self._forgetting: deque[ActiveSet] = deque()
+        """Sets that are not active any more, which classes may still hold."""
 
     # --- carriers ---------------------------------------------------------------------------------------------------
 
     def put(
-        self, key: ResourceKey, own: dict[str, str], profiles: tuple[str, ...], nets: tuple[str, ...], ports: tuple[Port, ...]
-    ) -> LabelClass:
-        """The carrier has these labels, profiles, nets and ports now; gives its label class."""
-        joined, new = self.labels.class_of(own, profiles)
-        if new and self._active:
+        self,
+        key: ResourceKey,
+        origin: Origin,
+        labels: dict[str, str],
+        profiles: tuple[str, ...],
+        nets: tuple[str, ...],
+        ports: tuple[Port, ...] = (),
+    ) -> None:
+        """The carrier has these labels, profiles, nets and ports now. Only one without ports may have many nets."""
+        if len(nets) > self._part or key in self._large:
+            self._put_large(key, origin, labels, profiles, nets)
+            return
+        if self._unread:
+            self._unread.pop(key, None)
+        self._put(key, origin, labels, profiles, nets, ports)
+
+    def _put(
+        self,
+        place: Place,
+        origin: Origin,
+        labels: dict[str, str],
+        profiles: tuple[str, ...],
+        nets: tuple[str, ...],
+        ports: tuple[Port, ...],
+    ) -> None:
+        old = self._carriers.get(place)
+        if old is not None and old.nets == nets and old.ports == ports:
+            self._labels.change(old, origin, labels, profiles)
+            self._move(old)
+            return
+        carrier = self._carriers[place] = self._labels.enter(origin, labels, profiles, nets, ports)
+        joined = carrier.label_class
+        if joined.carriers is carrier:
             joined.sets = self._match(joined)
-        old = self._carriers.get(key)
-        if old is None:
-            carrier = self._carriers[key] = Carrier(joined, nets, ports)
-            joined.carriers.add(carrier)
-            for each in joined.sets:
-                self._join(each, carrier)
-        elif old.nets == nets and old.ports == ports:
-            if old.label_class is not joined:
-                left = self._move(old, joined)
-                self._shift(old, left.sets, joined.sets)
-        else:
-            carrier = self._carriers[key] = Carrier(joined, nets, ports)
-            joined.carriers.add(carrier)
-            for each in joined.sets:
-                self._join(each, carrier)
+        for each in joined.sets:
+            self._join(each, carrier)
+        if old is not None:
+            # After the new one, so that a member that stays is not told about.
             self._remove(old)
-        return joined
+
+    def _put_large(
+        self, key: ResourceKey, origin: Origin, labels: dict[str, str], profiles: tuple[str, ...], nets: tuple[str, ...]
+    ) -> None:
+        part = self._part
+        count = max(1, -(-len(nets) // part))
+        for number in range(count):
+            self._unread[_place(key, number)] = _Part(origin, labels, profiles, nets[number * part : (number + 1) * part])
+        for number in range(count, self._large.get(key, 0)):
+            self._unread[_place(key, number)] = None
+        self._large[key] = count
 
     def delete(self, key: ResourceKey) -> None:
         """The carrier is gone; nothing happens when it was not there."""
+        if key in self._large:
+            for number in range(self._large.pop(key)):
+                self._unread[_place(key, number)] = None
+            return
         old = self._carriers.pop(key, None)
         if old is not None:
             self._remove(old)
 
+    def set_profile(self, name: str, labels: dict[str, str]) -> None:
+        """The profile applies these labels now."""
+        self._labels.set_profile(name, labels)
+
     def labels_of(self, key: ResourceKey) -> dict[str, str]:
-        """The effective labels of a carrier. Read only."""
-        return self._carriers[key].label_class.labels
+        """All labels of an endpoint, own and inherited."""
+        return self._labels.effective(self._carriers[key])
 
-    def set_profile(self, name: str, labels: dict[str, str]) -> list[LabelClass]:
-        """The profile applies these labels now; gives the classes whose effective labels changed by that."""
-        changed = self.labels.set_profile(name, labels)
-        if self._active:
-            for each in changed:
-                before, each.sets = each.sets, self._match(each)
-                for carrier in each.carriers:
-                    self._shift(carrier, before, each.sets)
-        return changed
-
-    def _move(self, carrier: Carrier, to: LabelClass) -> LabelClass:
-        left = carrier.label_class
-        to.carriers.add(carrier)
-        carrier.label_class = to
-        left.carriers.discard(carrier)
-        if not left.carriers:
-            self.labels.drop(left)
-        return left
-
-    def _remove(self, carrier: Carrier) -> None:
-        left = carrier.label_class
-        for each in left.sets:
-            self._leave(each, carrier)
-        left.carriers.discard(carrier)
-        if not left.carriers:
-            self.labels.drop(left)
-
-    # --- sets -------------------------------------------------------------------------------------------------------
-
-    def activate(self, specs: Sequence[SetSpec]) -> list[ActiveSet]:
-        """These sets, none of which is active, have their members from now on. The sink hears of later changes only."""
-        activated = []
-        for spec, query in zip(specs, self.labels.open([spec.selector for spec in specs]), strict=True):
-            new = ActiveSet(spec.set_id, spec, query)
-            for selected in self.labels.answer(query):
-                selected.sets = (*selected.sets, new)
-                for carrier in selected.carriers:
-                    self._count(new, carrier)
-            self._active[new.set_id] = new
-            self._sieve.add(new, spec.selector.root)
-            activated.append(new)
-        self._memo.clear()
-        return activated
-
-    def deactivate(self, set_id: str) -> None:
-        """The set, which is active, is forgotten."""
-        old = self._active.pop(set_id)
-        for selected in self.labels.answer(old.query):
-            selected.sets = tuple([each for each in selected.sets if each is not old])
-        self.labels.close(old.query)
-        self._sieve.discard(old)
-        self._memo.clear()
-
-    def _match(self, of: LabelClass) -> Sets:
-        """The active sets whose selectors match the class."""
-        projection = self.labels.projection(of)
-        found = self._memo.get(projection)
-        if found is None:
-            labels = of.labels
-            found = tuple([each for each in self._sieve.candidates(labels) if each.spec.selector.evaluate(labels)])
-            if len(self._memo) >= MEMO_LIMIT:
-                self._memo.clear()
-            self._memo[projection] = found
-        return found
-
-    # --- members ----------------------------------------------------------------------------------------------------
-
-    def _shift(self, carrier: Carrier, before: Sets, after: Sets) -> None:
-        """The carrier is in the sets ``after`` now. Joins come first, so that a member that stays is not told about."""
-        if before is after:
+    def _move(self, carrier: Carrier) -> None:
+        left = self._labels.place(carrier)
+        if left is None:
+            return
+        joined = carrier.label_class
+        if joined.carriers is carrier:
+            joined.sets = self._match(joined)
+        before, after = left.sets, joined.sets
+        if before == after:
             return
         old, new = set(before), set(after)
+        # Joins come first, so that a member that stays is not told about.
         for each in after:
             if each not in old:
                 self._join(each, carrier)
@@ -192,12 +206,139 @@ class MemberIndex:
             if each not in new:
                 self._leave(each, carrier)
 
-    def _count(self, joined: ActiveSet, carrier: Carrier) -> None:
-        members = joined.members
-        for member in _brought(joined.spec, carrier):
-            members[member] = members.get(member, 0) + 1
+    def _remove(self, carrier: Carrier) -> None:
+        for each in carrier.label_class.sets:
+            self._leave(each, carrier)
+        self._labels.exit(carrier)
+
+    # --- sets -------------------------------------------------------------------------------------------------------
+
+    def activate(self, specs: Sequence[SetSpec]) -> list[ActiveSet]:
+        """These sets, none of which is active, have all their members once ``settle`` has nothing left to do."""
+        activated = [ActiveSet(spec.set_id, spec) for spec in specs]
+        self._labels.ask([spec.selector for spec in specs])
+        for new in activated:
+            self._active[new.set_id] = self._waiting[new.set_id] = new
+        return activated
+
+    def deactivate(self, set_id: str) -> None:
+        """The set, which is active, is not any more."""
+        old = self._active.pop(set_id)
+        if self._waiting.pop(set_id, None) is not None:
+            self._labels.unask(old.spec.selector)
+            return
+        old.live = False
+        self._sieve.discard(old)
+        if self._filling is old:
+            self._filling = None
+        old.classes, old.pending = [], set()
+        self._forgetting.append(old)
+
+    def _match(self, of: LabelClass) -> Sets:
+        """The active sets whose selectors match a new class."""
+        labels = of.labels
+        return tuple([each for each in self._sieve.candidates(labels) if each.spec.selector.evaluate(labels)])
+
+    # --- in pieces --------------------------------------------------------------------------------------------------
+
+    def settle(self, limit: int) -> int:
+        """Up to ``limit`` units of what was noted are done; gives how many. Less than ``limit``: nothing is left."""
+        room = limit * self._steps
+        used = 0
+        while used < room:
+            if self._unread:
+                used += self._read_part()
+            elif not self._labels.settled:
+                used += self._place_stale(min(room - used, self._part) // PLACING + 1)
+            elif self._filling is not None or self._waiting:
+                used += self._fill(room - used)
+            elif self._forgetting:
+                used += self._forget(room - used)
+            else:
+                break
+        return -(-used // self._steps)
+
+    def _read_part(self) -> int:
+        place = next(iter(self._unread))
+        part = self._unread.pop(place)
+        old = self._carriers.get(place)
+        if part is not None:
+            self._put(place, part.origin, part.labels, part.profiles, part.nets, ())
+        elif old is not None:
+            del self._carriers[place]
+            self._remove(old)
+        return self._part
+
+    def _place_stale(self, limit: int) -> int:
+        stale = self._labels.stale(limit)
+        for carrier in stale:
+            if self._labels.is_in(carrier):
+                self._move(carrier)
+        return PLACING * len(stale) + 1
+
+    def _fill(self, room: int) -> int:
+        """Members are counted, of the set that is being filled or of the next one."""
+        new = self._filling
+        if new is None:
+            new = self._filling = self._waiting.pop(next(iter(self._waiting)))
+            new.classes = self._labels.answer(new.spec.selector)
+            self._sieve.add(new, new.spec.selector.root)
+        used = 1
+        while used < room and (new.pending or new.classes):
+            chosen = self._next_carriers(new, min(room - used, self._part // PLACING + 1))
+            brought: Sequence[Member]
+            if new.spec.kind is SetKind.NETS:
+                brought = [prefix for carrier in chosen for prefix in carrier.parsed or _parse(carrier)]
+            else:
+                brought = [member for carrier in chosen for member in _brought(new.spec, carrier)]
+                # Most have no such port; looking takes its time all the same.
+                used += PLACING * len(chosen)
+            new.members.update(brought)
+            used += len(brought) + 1
+        if not (new.pending or new.classes):
+            self._filling = None
+        return used
+
+    def _next_carriers(self, new: ActiveSet, room: int) -> list[Carrier]:
+        """Carriers to be counted: so many that they have ``room`` nets, and those of one more class or one more carrier."""
+        chosen: list[Carrier] = []
+        while new.pending and room > 0:
+            carrier = new.pending.pop()
+            chosen.append(carrier)
+            room -= len(carrier.nets)
+        while not new.pending and new.classes and room > 0:
+            selected = new.classes.pop()
+            selected.sets = (*selected.sets, new)
+            carriers = few.each(selected.carriers)
+            weight = few.size(selected.carriers)
+            if weight <= self._part:
+                weight = sum([len(carrier.nets) for carrier in carriers])
+            if weight <= self._part:
+                chosen.extend(carriers)
+                room -= weight + 1
+            else:
+                new.pending = set(carriers)
+        return chosen
+
+    def _forget(self, room: int) -> int:
+        old = self._forgetting[0]
+        if old.members or not old.classes:
+            old.members = Counter()
+            old.classes = self._labels.answer(old.spec.selector)
+        visited = min(room, len(old.classes))
+        for _ in range(visited):
+            selected = old.classes.pop()
+            selected.sets = tuple([each for each in selected.sets if each is not old])
+        if not old.classes:
+            self._forgetting.popleft()
+            self._labels.unask(old.spec.selector)
+        return visited + 1
+
+    # --- members ----------------------------------------------------------------------------------------------------
 
     def _join(self, joined: ActiveSet, carrier: Carrier) -> None:
+        if not joined.live:
+            return
         members = joined.members
         for member in _brought(joined.spec, carrier):
             count = members.get(member, 0)
@@ -206,32 +347,44 @@ class MemberIndex:
                 self._sink.on_member_added(joined.set_id, member)
 
     def _leave(self, left: ActiveSet, carrier: Carrier) -> None:
+        if not left.live:
+            return
+        if carrier in left.pending:
+            left.pending.discard(carrier)
+            return
         members = left.members
         for member in _brought(left.spec, carrier):
             count = members[member] - 1
             if count:
                 members[member] = count
             else:
-                del members[member]
+                members.pop(member)
                 self._sink.on_member_removed(left.set_id, member)
+
+
+def _place(key: ResourceKey, number: int) -> Place:
+    return (key, number) if number else key
 
 
 def _brought(spec: SetSpec, carrier: Carrier) -> Sequence[Member]:
     """The members that the carrier brings to a set, each once."""
-    prefixes = carrier.parsed
-    if prefixes is None:
-        prefixes = carrier.parsed = tuple(dict.fromkeys(_prefixes(carrier.nets)))
+    prefixes = carrier.parsed or _parse(carrier)
     if spec.kind is SetKind.NETS:
         return prefixes
     return [PortMember(address, spec.protocol, port) for port in dict.fromkeys(_port_numbers(spec, carrier.ports)) for address in prefixes]
 
 
-def _prefixes(texts: tuple[str, ...]) -> Iterator[Prefix]:
-    for text in texts:
-        try:
-            yield parse_prefix(text)
-        except ValueError:
-            continue
+def _parse(carrier: Carrier) -> tuple[Prefix, ...]:
+    """Those of the carrier's nets that are prefixes, each once."""
+    texts = carrier.nets
+    try:
+        if len(texts) == 1:
+            carrier.parsed = (parse_prefix(texts[0]),)
+        else:
+            carrier.parsed = tuple(dict.fromkeys([parse_prefix(text) for text in texts]))
+    except ValueError:
+        carrier.parsed = tuple(dict.fromkeys(readable(texts)))
+    return carrier.parsed
 
 
 def _port_numbers(spec: SetSpec, ports: tuple[Port, ...]) -> Iterator[int]:

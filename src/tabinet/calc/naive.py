@@ -18,7 +18,7 @@ from tabinet.calc.endpoints import (
     build_endpoint,
     build_host_endpoint,
     endpoint_labels,
-    network_set_labels,
+    network_set_origin,
     network_set_profiles,
     programmable,
     readable,
@@ -30,6 +30,7 @@ from tabinet.calc.profiles import BUILT_IN_PROFILES, profile_key, translate_prof
 from tabinet.calc.replica import State, policies_of
 from tabinet.calc.reserved import node_memberships, pool_memberships
 from tabinet.calc.routing import confirmed
+from tabinet.calc.scopes import NAMESPACE
 from tabinet.calc.specs import SetSpec
 from tabinet.calc.translate import Translation
 from tabinet.lib.ip import Prefix
@@ -204,7 +205,8 @@ def _own(key: ResourceKey, value: object) -> tuple[dict[str, str], tuple[str, ..
     if isinstance(value, HostEndpoint):
         return value.metadata.labels, value.spec.profiles
     assert isinstance(value, NetworkSet | GlobalNetworkSet)
-    return network_set_labels(key, value.metadata.labels), network_set_profiles(key)
+    namespace, _, _ = network_set_origin(key)
+    return value.metadata.labels | ({NAMESPACE: namespace} if namespace else {}), network_set_profiles(key)
 
 
 def _effective(resources: Resources, own: dict[str, str], profiles: tuple[str, ...]) -> dict[str, str]:

@@ -40,7 +40,20 @@ from tabinet.model.keys import ResourceKey
 class Outbox:
     """Everything that is to be told, with what was told."""
 
-    __slots__ = ("_changes", "_gone", "_new", "_told", "bgp", "config", "endpoints", "host_endpoints", "policies", "profiles", "ready")
+    __slots__ = (
+        "_changes",
+        "_gone",
+        "_new",
+        "_told",
+        "_trackers",
+        "bgp",
+        "config",
+        "endpoints",
+        "host_endpoints",
+        "policies",
+        "profiles",
+        "ready",
+    )
 
     def __init__(self) -> None:
         self.policies: DeltaTracker[ResourceKey, Policy] = DeltaTracker()
@@ -52,6 +65,7 @@ class Outbox:
         self.bgp: DeltaTracker[str, BgpIntent | None] = DeltaTracker()
         self.config: DeltaTracker[str, dict[str, object]] = DeltaTracker()
         self.ready: DeltaTracker[None, bool] = DeltaTracker()
+        self._trackers = (self.policies, self.profiles, self.endpoints, self.host_endpoints, self.bgp, self.config, self.ready)
         self._new: dict[str, tuple[SetKind, Mapping[Member, int]]] = {}
         """Sets to be told whole, with their members as they stand."""
         self._changes: dict[str, dict[Member, bool]] = {}
@@ -97,10 +111,12 @@ class Outbox:
 
     def messages(self) -> Iterator[Update]:
         """What is still to be told, in order. Change nothing here while it runs; stop whenever you like."""
-        yield from self._set_updates()
-        yield from self._updates()
-        yield from self._removals()
-        yield from self._rest()
+        if self._new or self._changes:
+            yield from self._set_updates()
+        if self._gone or not all(tracker.in_sync for tracker in self._trackers):
+            yield from self._updates()
+            yield from self._removals()
+            yield from self._rest()
 
     def _set_updates(self) -> Iterator[Update]:
         for set_id, (kind, members) in list(self._new.items()):

@@ -95,6 +95,8 @@ class RoutingIndex:
 
     def settle(self, limit: int) -> int:
         """Works out the intent of up to ``limit`` dirty hosts; gives how many."""
+        if not self.dirty:
+            return 0
         chosen = list(self.dirty)[:limit]
         for host in chosen:
             del self.dirty[host]

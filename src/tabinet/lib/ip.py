@@ -14,6 +14,9 @@ import msgspec
 IPV4 = 4
 IPV6 = 6
 BITS = {IPV4: 32, IPV6: 128}
+_OCTETS = {str(value): value for value in range(256)}
+"""Octets as texts; leading zeros are not accepted (to some programs they mean octal)."""
+_LENGTHS = {str(length): length for length in range(129)}
 
 
 class Prefix(msgspec.Struct, frozen=True, order=True, gc=False):
@@ -91,19 +94,12 @@ def parse_address(text: str) -> Prefix:
         ValueError: not an address; a zone (``%eth0``) is not accepted.
     """
     if ":" not in text:
-        parts = text.split(".")
-        if len(parts) == 4:
-            value = 0
-            for part in parts:
-                if not (part.isascii() and part.isdigit()) or len(part) > 3 or (part[0] == "0" and len(part) > 1):
-                    break
-                octet = int(part)
-                if octet > 255:
-                    break
-                value = value << 8 | octet
-            else:
-                return Prefix(IPV4, value, 32)
-        raise ValueError(f"{text!r} is not an IP address")
+        try:
+            first, second, third, fourth = text.split(".")
+            value = _OCTETS[first] << 24 | _OCTETS[second] << 16 | _OCTETS[third] << 8 | _OCTETS[fourth]
+        except (KeyError, ValueError):
+            raise ValueError(f"{text!r} is not an IP address") from None
+        return Prefix(IPV4, value, 32)
     if "%" in text:
         raise ValueError(f"{text!r} carries a zone")
     try:
@@ -122,11 +118,11 @@ def parse_prefix(text: str, *, strict: bool = False) -> Prefix:
     host = parse_address(head)
     if not slash:
         return host
-    if not (tail.isascii() and tail.isdigit()) or len(tail) > 3 or (tail[0] == "0" and len(tail) > 1):
+    length = _LENGTHS.get(tail)
+    if length is None or length > host.bits:
         raise ValueError(f"{text!r} is not a prefix")
-    length = int(tail)
-    if length > host.bits:
-        raise ValueError(f"{text!r} is not a prefix")
+    if length == host.bits:
+        return host
     shift = host.bits - length
     value = host.value >> shift << shift
     if strict and value != host.value:
