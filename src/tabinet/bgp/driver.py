@@ -84,6 +84,7 @@ class BgpDriver:
         "_refused",
         "_surroundings",
         "_trend",
+        "_unread",
         "_up",
         "_wanted",
         "control",
@@ -107,6 +108,8 @@ class BgpDriver:
         self._trend = Trend()
         self._loaded: str | None = None
         """What BIRD runs, as far as we know."""
+        self._unread = False
+        """We wrote the file, and BIRD was not told yet: certain, where BIRD's and the file's times can be some ms off each other."""
         self._past: tuple[float, frozenset[tuple[int, int]]] | None = None
         """From when on BIRD's routes with these metrics are left over (see ``leftovers``)."""
         self._refusals: dict[str, Refusal] = {}
@@ -126,13 +129,14 @@ class BgpDriver:
             text = self._accepted(intent, facts)
             if text == self._loaded:
                 return ApplyResult(changed=False)
-            if self._holds(text) and self._was_read():
+            if not self._unread and self._was_read():
                 self._loaded = text
                 return ApplyResult(changed=False)
             self.control.configure()
         except BirdError as error:
             return ApplyResult(changed=False, error=str(error))
         self._loaded = text
+        self._unread = False
         return ApplyResult(changed=True)
 
     def refresh(self) -> ApplyResult | None:
@@ -266,6 +270,7 @@ class BgpDriver:
             if past:
                 self._past = (self._clock() + SETTLED_S, past | (self._past[1] if self._past else frozenset()))
             os.replace(candidate, self._config)
+            self._unread = True
         except OSError as error:
             raise BirdError(f"cannot write {self._config}: {error.strerror}") from error
 
