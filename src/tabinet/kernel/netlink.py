@@ -333,6 +333,36 @@ class NetlinkSocket:
                 if item is not None:
                     found.append(item)
 
+    def browse(self, request: Request, parse: Callable[[Message], T | None], operation: str) -> Iterator[list[T]]:
+        """The objects that the request asks for, a datagram's worth (up to 32 KiB) each time, through ``parse`` (None leaves it out).
+
+        Between two pages anything may change: what was found need not have existed at one moment, and each page may be as old as the
+        one before. Only one at a time on a socket, and no ``dump`` meanwhile.
+
+        Raises:
+            KernelError: the kernel's refusal, or ETIMEDOUT.
+        """
+        numbers = self.send([Request(request.type, request.flags | NLM_F_DUMP, request.payload)])
+        while True:
+            page: list[T] = []
+            done = False
+            for message in self.receive(operation, time.monotonic() + self._timeout_s):
+                if message.sequence not in numbers:
+                    continue
+                if message.type == NLMSG_ERROR:
+                    code, explanation = parse_error(message)
+                    raise KernelError(code or errno.EBADMSG, operation, explanation)
+                if message.type == NLMSG_DONE:
+                    self._check_done(message, operation)
+                    done = True
+                    continue
+                item = parse(message)
+                if item is not None:
+                    page.append(item)
+            yield page
+            if done:
+                return
+
     @staticmethod
     def _check_done(message: Message, operation: str) -> None:
         """NLMSG_DONE carries 0, or the error that ended the dump."""

@@ -6,6 +6,7 @@ Names are text; keys, data and rule expressions are the kernel's bytes (linux/ne
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol
 
 import msgspec
@@ -204,6 +205,44 @@ class Nftables(Protocol):
 
     def disturbed(self) -> bool:
         """True when somebody else has changed anything in nf_tables since the last call, in any table; so too the first time. O(1)."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class ChainInfo(msgspec.Struct, frozen=True):
+    """One chain as the kernel holds it."""
+
+    hook: Hook | None
+    rules: list[RuleInfo]
+    """In order."""
+
+
+class NftReader(Protocol):
+    """The seam of whoever looks at the table piece by piece: beside the real one the fake implements it.
+
+    ``browse_*`` give a page of bounded size with each ``next``. Between two pages anything may change, so that what they give is a
+    hint: look again (``read_chain``, ``find_element``) before acting on it. One browsing at a time: another one ends it.
+    """
+
+    def read_chain(self, name: str) -> ChainInfo | None:
+        """The chain, as of one moment; None when it does not exist. O(its rules)."""
+        ...
+
+    def find_element(self, set_name: str, element: Element) -> Element | None:
+        """The element with this key as the set holds it; None when it, or the set, does not exist. Not for interval sets. O(1)."""
+        ...
+
+    def browse_chains(self) -> Iterator[list[tuple[str, Hook | None]]]:
+        """The chains of the table, in no order; none without the table."""
+        ...
+
+    def browse_sets(self) -> Iterator[list[tuple[str, SetSpec]]]:
+        """The sets and maps of the table."""
+        ...
+
+    def browse_elements(self, set_name: str) -> Iterator[list[Element]]:
+        """The elements of a set or map (interval sets of one field: from the highest to the lowest); ENOENT without the set."""
         ...
 
     def close(self) -> None: ...

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import errno
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from tabinet.errors import KernelError
 from tabinet.kernel.nftables import (
@@ -23,6 +24,7 @@ from tabinet.kernel.nftables import (
     AddRule,
     AddSet,
     AddTable,
+    ChainInfo,
     DeleteChain,
     DeleteElements,
     DeleteSet,
@@ -39,6 +41,9 @@ from tabinet.kernel.nftables import (
 )
 from tabinet.kernel.nftexpr import parse_counter
 
+PAGE = 3
+"""Objects of a page in browsing: few, so that tests turn pages."""
+T = TypeVar("T")
 ElementKey = tuple[bytes, bytes, bool]
 """What makes an element the same element: key, end, and whether it ends an interval."""
 
@@ -76,7 +81,7 @@ def _key(element: Element) -> ElementKey:
 
 
 class FakeNftables:
-    """Implements ``Nftables`` in memory."""
+    """Implements ``Nftables`` and ``NftReader`` in memory."""
 
     def __init__(self, table: str = "tabinet") -> None:
         self._name = table
@@ -169,6 +174,28 @@ class FakeNftables:
                     packets, octets = counters.get(where, (0, 0))
                     counters[where] = (packets + rule.packets, octets + rule.octets)
         return counters
+
+    # --- NftReader
+
+    def read_chain(self, name: str) -> ChainInfo | None:
+        if self._table is None or name not in self._table.chains:
+            return None
+        return ChainInfo(self._table.chains[name], [rule.info for rule in self._table.rules[name]])
+
+    def find_element(self, set_name: str, element: Element) -> Element | None:
+        if self._table is None or set_name not in self._table.sets:
+            return None
+        return self._table.elements[set_name].get(_key(element))
+
+    def browse_chains(self) -> Iterator[list[tuple[str, Hook | None]]]:
+        return _pages(lambda: list(self._table.chains.items()) if self._table else [])
+
+    def browse_sets(self) -> Iterator[list[tuple[str, SetSpec]]]:
+        return _pages(lambda: list(self._table.sets.items()) if self._table else [])
+
+    def browse_elements(self, set_name: str) -> Iterator[list[Element]]:
+        self.read_elements(set_name)
+        return _pages(lambda: sorted(self._table.elements.get(set_name, {}).values(), key=_key, reverse=True) if self._table else [])
 
     # --- execution
 
@@ -314,6 +341,14 @@ class FakeNftables:
         self._undo.append(lambda: held.update({_key(element): element}))
         if element.chain:
             self._refer(table, (element.chain,), (), -1)
+
+
+def _pages(everything: Callable[[], list[T]]) -> Iterator[list[T]]:
+    """What there is when each page is asked for, from where the page before ended."""
+    start = 0
+    while page := everything()[start : start + PAGE]:
+        start += PAGE
+        yield page
 
 
 def _need(holds: bool, code: int) -> None:

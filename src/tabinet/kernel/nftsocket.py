@@ -36,7 +36,6 @@ from tabinet.kernel.netlink import (
     parse_attributes,
     parse_error,
     parse_text,
-    read_attributes,
     text,
 )
 from tabinet.kernel.nftables import (
@@ -60,6 +59,17 @@ from tabinet.kernel.nftables import (
     describe,
 )
 from tabinet.kernel.nftexpr import parse_counter, verdict_data
+from tabinet.kernel.nftparse import (
+    ELEMENT_INTERVAL_END,
+    SET_CONCAT,
+    SET_INTERVAL,
+    SET_MAP,
+    parse_chain,
+    parse_elements,
+    parse_rule,
+    parse_set,
+    read_be32,
+)
 
 _INET = 1
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
@@ -72,9 +82,7 @@ _NEWSETELEM, _GETSETELEM, _DELSETELEM = _SUBSYSTEM | 12, _SUBSYSTEM | 13, _SUBSY
 
 _GETGENERATION = _SUBSYSTEM | 16
 
-_SET_INTERVAL, _SET_MAP, _SET_CONCAT = 0x04, 0x08, 0x80
 _DATA_VERDICT = 0xFFFFFF00
-_ELEMENT_INTERVAL_END = 1
 _LIST_ELEMENT = 1
 
 
@@ -154,7 +162,7 @@ def _render_element(element: Element, with_data: bool) -> bytes:
     """NFTA_LIST_ELEM { KEY, DATA, FLAGS, KEY_END }."""
     content = nested(1, attribute(1, element.key))
     if element.interval_end:
-        content = attribute(3, be32(_ELEMENT_INTERVAL_END)) + content
+        content = attribute(3, be32(ELEMENT_INTERVAL_END)) + content
     if element.end:
         content += nested(10, attribute(1, element.end))
     if with_data and element.verdict is not None:
@@ -170,7 +178,7 @@ def _hook(hook: Hook | None) -> bytes:
 
 
 def _set_attributes(spec: SetSpec, number: int) -> bytes:
-    flags = (_SET_INTERVAL if spec.interval else 0) | (_SET_MAP if spec.verdict_map else 0) | (_SET_CONCAT if spec.fields else 0)
+    flags = (SET_INTERVAL if spec.interval else 0) | (SET_MAP if spec.verdict_map else 0) | (SET_CONCAT if spec.fields else 0)
     body = attribute(3, be32(flags)) + attribute(4, be32(spec.key_type)) + attribute(5, be32(spec.key_length)) + attribute(10, be32(number))
     if spec.verdict_map:
         body += attribute(6, be32(_DATA_VERDICT)) + attribute(7, be32(0))
@@ -182,63 +190,6 @@ def _set_attributes(spec: SetSpec, number: int) -> bytes:
     if spec.userdata:
         body += attribute(13, spec.userdata)
     return body
-
-
-# --- messages to records --------------------------------------------------------------------------------------------
-
-
-def _be32(attributes: dict[int, bytes], kind: int) -> int:
-    return int.from_bytes(attributes.get(kind, b""), "big")
-
-
-def _parse_chain(attributes: dict[int, bytes]) -> tuple[str, Hook | None]:
-    name = parse_text(attributes[3])
-    if 4 not in attributes:
-        return name, None
-    where = parse_attributes(attributes[4])
-    priority = struct.unpack(">i", where[2])[0]
-    return name, Hook(_be32(where, 1), priority, parse_text(attributes[7]), _be32(attributes, 5) == 1)
-
-
-def _parse_set(attributes: dict[int, bytes]) -> tuple[str, SetSpec]:
-    flags = _be32(attributes, 3)
-    description = parse_attributes(attributes.get(9, b""))
-    fields = tuple(_be32(parse_attributes(field), 1) for _, field in read_attributes(description.get(2, b"")))
-    spec = SetSpec(
-        key_type=_be32(attributes, 4),
-        key_length=_be32(attributes, 5),
-        fields=fields,
-        interval=bool(flags & _SET_INTERVAL),
-        verdict_map=bool(flags & _SET_MAP),
-        size=_be32(description, 1),
-        userdata=attributes.get(13, b""),
-    )
-    return parse_text(attributes[2]), spec
-
-
-def _parse_elements(data: bytes) -> Iterator[Element]:
-    """The elements in an NFTA_SET_ELEM_LIST_ELEMENTS."""
-    for _, content in read_attributes(data):
-        attributes = parse_attributes(content)
-        key = _value(attributes[1])
-        if len(attributes) == 1:
-            yield Element(key)
-            continue
-        end = _value(attributes[10]) if 10 in attributes else b""
-        code: int | None = None
-        chain = ""
-        if 2 in attributes:
-            verdict = parse_attributes(parse_attributes(attributes[2]).get(2, b""))
-            if 1 in verdict:
-                code = struct.unpack(">i", verdict[1])[0]
-                chain = parse_text(verdict.get(2, b""))
-        yield Element(key, end, bool(_be32(attributes, 3) & _ELEMENT_INTERVAL_END), code, chain)
-
-
-def _value(data: bytes) -> bytes:
-    """What the NFTA_DATA_VALUE holds that is all there is in ``data``, without the padding that follows it."""
-    length, _ = struct.unpack_from("=HH", data)
-    return data[4:length]
 
 
 # --- socket ---------------------------------------------------------------------------------------------------------
@@ -326,7 +277,7 @@ class NftSocket:
 
     def _read_ruleset(self) -> int:
         answer = self._netlink.get(_message(_GETGENERATION, 0, b"", family=0), "read the ruleset's generation")
-        return _be32(parse_attributes(answer.payload, 4), 1)
+        return read_be32(parse_attributes(answer.payload, 4), 1)
 
     def read_table(self) -> TableInfo | None:
         """The table without elements; None when it does not exist. O(chains + rules + sets), and chains of other tables.
@@ -341,11 +292,11 @@ class NftSocket:
             if error.errno == errno.ENOENT:
                 return None
             raise
-        chains = dict(_parse_chain(a) for a in self._dump(_GETCHAIN, name, "read chains"))
-        sets = dict(_parse_set(a) for a in self._dump(_GETSET, name, "read sets"))
+        chains = dict(parse_chain(a) for a in self._dump(_GETCHAIN, name, "read chains"))
+        sets = dict(parse_set(a) for a in self._dump(_GETSET, name, "read sets"))
         rules: dict[str, list[RuleInfo]] = {chain: [] for chain in chains}
         for a in self._dump(_GETRULE, name, "read rules"):
-            info = RuleInfo(parse_text(a[2]), int.from_bytes(a[3], "big"), a.get(4, b""), a.get(7, b""))
+            info = parse_rule(a)
             rules.setdefault(info.chain, []).append(info)
         return TableInfo(chains, rules, sets)
 
@@ -357,7 +308,7 @@ class NftSocket:
         """
         body = attribute(1, text(self._table)) + attribute(2, text(set_name))
         messages = self._dump(_GETSETELEM, body, f"read elements of set {set_name}")
-        return [element for a in messages for element in _parse_elements(a.get(3, b""))]
+        return [element for a in messages for element in parse_elements(a.get(3, b""))]
 
     def read_counters(self) -> dict[tuple[str, bytes], tuple[int, int]]:
         """(packets, bytes) of each rule that has a counter, by (chain, userdata); sums where these are equal. Empty without the table.
