@@ -12,14 +12,17 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 
+from fence import settle
+
 from tabinet.kernel import netns
 
 WORKLOADS = ("a", "b", "c")
 ADDRESSES = {name: (f"10.65.0.{index}", f"fd65::{index}") for index, name in enumerate(WORKLOADS, 1)}
 HOST = ("169.254.1.1", "fd65:ffff::1")
 DEADLINE_S = 2.0
-QUIET_S = 0.25
-"""How long nothing must arrive before a packet counts as dropped."""
+BLOCKED_S = 5.0
+"""How long a call may take that should not have to wait."""
+PAUSE_S = 0.005
 
 
 class OneHost:
@@ -75,7 +78,7 @@ class OneHost:
     def socket(self, where: str, family: int, kind: int, protocol: int = 0) -> socket.socket:
         namespace = self.host if where == "host" else self.namespace(where)
         made = netns.run_in(namespace, lambda: socket.socket(family, kind, protocol))
-        made.settimeout(QUIET_S)
+        made.settimeout(BLOCKED_S)
         return made
 
     def ping(self, source: str, address: str) -> bool:
@@ -112,10 +115,14 @@ class Echo:
         with contextlib.suppress(OSError):  # no neighbour: nothing is sent
             self.socket.sendto(body, (address, 0))
 
-    def answered(self, wait_s: float = QUIET_S) -> bool:
-        """The reply is there within this time; 0 looks at what has come."""
-        deadline = time.monotonic() + wait_s
-        while select.select([self.socket], [], [], max(deadline - time.monotonic(), 0))[0]:
+    def answered(self) -> bool:
+        """The reply is there."""
+        settle()
+        return self.heard()
+
+    def heard(self) -> bool:
+        """The reply is among what has come already."""
+        while ready(self.socket):
             data = self.socket.recv(2000)
             data = data if self.family == socket.AF_INET6 else data[(data[0] & 15) * 4 :]
             if data[0] in (0, 129) and struct.unpack(">H", data[4:6])[0] == self.ident:
@@ -137,10 +144,14 @@ class Connection:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(("::" if family == socket.AF_INET6 else "0.0.0.0", port))
             listener.listen()
-            with contextlib.suppress(TimeoutError, OSError):
-                self.client.connect((address, port))
+            self.client.setblocking(False)
+            with contextlib.suppress(PermissionError):
+                self.client.connect_ex((address, port))
+            settle()
+            self.client.settimeout(BLOCKED_S)
+            if ready(listener):
                 self.server = listener.accept()[0]
-                self.server.settimeout(QUIET_S)
+                self.server.settimeout(BLOCKED_S)
 
     @property
     def established(self) -> bool:
@@ -152,9 +163,9 @@ class Connection:
         sender, receiver = (self.client, self.server) if forward else (self.server, self.client)
         token = os.urandom(4)
         sender.send(token)
+        settle()
         received = b""
-        deadline = time.monotonic() + QUIET_S
-        while (left := deadline - time.monotonic()) > 0 and select.select([receiver], [], [], left)[0]:
+        while ready(receiver):
             received += receiver.recv(1000)
             if token in received:
                 return True
@@ -183,7 +194,15 @@ def family_of(address: str) -> int:
 
 
 def arrives(receiver: socket.socket) -> bool:
-    return bool(select.select([receiver], [], [], QUIET_S)[0])
+    """There is something to read, now or when all that was sent has come."""
+    if not ready(receiver):
+        settle()
+    return ready(receiver)
+
+
+def ready(receiver: socket.socket, wait_s: float = 0) -> bool:
+    """There is something to read, within this time."""
+    return bool(select.select([receiver], [], [], wait_s)[0])
 
 
 def eventually(check: Callable[[], bool]) -> bool:
@@ -192,6 +211,7 @@ def eventually(check: Callable[[], bool]) -> bool:
     while time.monotonic() < deadline:
         if check():
             return True
+        time.sleep(PAUSE_S)
     return False
 
 

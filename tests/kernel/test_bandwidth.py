@@ -7,7 +7,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from one_host import arrives
+from one_host import ready
 from two_hosts import ADDRESSES, TwoHosts, two_hosts
 
 from tabinet.calc.messages import NO_QOS, Limits, Qos
@@ -22,6 +22,8 @@ SENT = 60
 """Fewer than a receive buffer holds."""
 SLOW = Limits(bandwidth_bit_s=8000, burst_bits=8)
 """So slow that next to nothing arrives after the burst."""
+QUIET_S = 0.25
+"""How long nothing comes before it counts as all: what is shaped waits for a timer."""
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,7 @@ def received(fabric: TwoHosts, source: str, target: str, family: int) -> int:
         for _ in range(SENT):
             sender.sendto(b"x" * DATAGRAM_BYTES, (ADDRESSES[target][family], 7000))
         found = 0
-        while found < SENT and arrives(receiver):
+        while found < SENT and ready(receiver, QUIET_S):
             receiver.recv(2000)
             found += 1
         return found
@@ -88,7 +90,7 @@ def test_tcp_goes_on_at_the_rate(fabric: TwoHosts, tc: TcSocket, family: int):
             while found < 1_000_000:
                 with contextlib.suppress(BlockingIOError):
                     left -= sender.send(b"y" * min(left, 65536)) if left else 0
-                if not arrives(receiver):
+                if not ready(receiver, QUIET_S):
                     break
                 found += len(receiver.recv(65536))
             assert found == 1_000_000

@@ -14,11 +14,11 @@ import random
 import select
 import socket
 import struct
-import time
 from collections.abc import Iterator
 
 import msgspec
 import pytest
+from fence import settle
 from one_host import Echo
 from test_protocols import kind, sctp_init, udplite
 from two_hosts import ADDRESSES, WORKLOAD_MACS, WORKLOADS, HostAgent, TwoHosts, two_hosts
@@ -38,8 +38,6 @@ FLOATING = ("192.0.2.10", "2001:db8::10")
 SOURCES = ("a", "b", "c", "x", "h1")
 TARGETS = (*SOURCES, "floating")
 TCP, UDP, SCTP, UDPLITE = 6, 17, 132, 136
-QUIET_S = 0.3
-DEADLINE_S = 5.0
 Probe = tuple[str, str, int, int]
 """Source, target, family (0 or 1), port."""
 ALLOW, DENY, PASS, LOG = m.Action.ALLOW, m.Action.DENY, m.Action.PASS, m.Action.LOG
@@ -235,7 +233,8 @@ def send_tcp(fabric: TwoHosts) -> set[Probe]:
             with contextlib.suppress(PermissionError):
                 client.connect_ex((address(target, family), port))
             clients[client] = probe
-        while clients and (ready := select.select([], list(clients), [], QUIET_S)[1]):
+        settle()
+        while clients and (ready := select.select([], list(clients), [], 0)[1]):
             for client in ready:
                 probe = clients.pop(client)
                 if not client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
@@ -271,8 +270,8 @@ def send_raw(fabric: TwoHosts, protocol: int, first_port: int) -> set[Probe]:
 
 
 def collect(receivers: list[socket.socket], hear) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while time.monotonic() < deadline and (ready := select.select(receivers, [], [], QUIET_S)[0]):
+    settle()
+    while ready := select.select(receivers, [], [], 0)[0]:
         for receiver in ready:
             hear(receiver)
 
@@ -287,9 +286,10 @@ def send_echo(fabric: TwoHosts) -> set[Probe]:
             echo = Echo(Bound(fabric, ADDRESSES[source][family]), source, address(target, family))
             stack.callback(echo.close)
             waiting[echo.socket] = (probe, echo)
-        while waiting and (ready := select.select(list(waiting), [], [], QUIET_S)[0]):
+        settle()
+        while waiting and (ready := select.select(list(waiting), [], [], 0)[0]):
             for each in ready:  # every socket hears all answers that come to its place
-                if waiting[each][1].answered(wait_s=0):
+                if waiting[each][1].heard():
                     answered.add(waiting.pop(each)[0])
     return answered
 

@@ -9,11 +9,11 @@ import select
 import socket
 import struct
 import subprocess
-import time
 from collections.abc import Iterator
 
 import pytest
-from one_host import ADDRESSES, DEADLINE_S, HOST, WORKLOADS, OneHost, checksum, eventually, family_of, one_host
+from fence import settle
+from one_host import ADDRESSES, HOST, WORKLOADS, OneHost, checksum, eventually, family_of, one_host
 
 from tabinet.calc import messages as m
 from tabinet.dataplane.nft.driver import NftDriver
@@ -342,8 +342,8 @@ def probe_udp(fabric: OneHost) -> set[tuple[str, str, int, int]]:
             sender = stack.enter_context(fabric.socket(source, family_of(ADDRESSES[target][family]), socket.SOCK_DGRAM))
             sender.bind((ADDRESSES[source][family], 0))
             sender.sendto(source.encode(), (ADDRESSES[target][family], port))
-        deadline = time.monotonic() + DEADLINE_S
-        while time.monotonic() < deadline and (ready := select.select(list(receivers), [], [], 0.1)[0]):
+        settle()
+        while ready := select.select(list(receivers), [], [], 0)[0]:
             for receiver in ready:
                 name, family, port = receivers[receiver]
                 arrived.add((receiver.recv(10).decode(), name, family, port))
@@ -366,7 +366,8 @@ def probe_tcp(fabric: OneHost) -> set[tuple[str, str, int, int]]:
             client.setblocking(False)
             client.connect_ex((ADDRESSES[target][family], port))
             clients[client] = (source, target, family, port)
-        while clients and (ready := select.select([], list(clients), [], 0.2)[1]):
+        settle()
+        while clients and (ready := select.select([], list(clients), [], 0)[1]):
             for client in ready:
                 probe = clients.pop(client)
                 if not client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):

@@ -16,7 +16,7 @@ import subprocess
 import uuid
 from collections.abc import Iterator
 
-from one_host import QUIET_S, Connection, Echo, arrives, eventually, family_of
+from one_host import BLOCKED_S, Connection, Echo, arrives, eventually, family_of
 
 from tabinet.calc import messages as m
 from tabinet.dataplane.nft.driver import NftDriver
@@ -116,7 +116,7 @@ class TwoHosts:
 
     def socket(self, place: str, family: int, kind: int, protocol: int = 0) -> socket.socket:
         made = netns.run_in(self.namespace(place), lambda: socket.socket(family, kind, protocol))
-        made.settimeout(QUIET_S)
+        made.settimeout(BLOCKED_S)
         return made
 
     def ping(self, source: str, address: str) -> bool:
