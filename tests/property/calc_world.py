@@ -260,15 +260,19 @@ class World:
     def node(self) -> tuple[Key, object]:
         key = self.name("Node", *HOSTS)
         bgp = NodeBgp(
-            ipv4_address=str(self.one("", f"172.16.0.{key.name[1]}/24", "172.16.0.9", "nonsense")),
+            ipv4_address=str(self.one("", f"172.16.0.{key.name[1]}/24", f"172.16.1.{key.name[1]}/24", "172.16.0.9", "nonsense")),
             ipv6_address=str(self.one("", f"fd01::{key.name[1]}/64")),
             as_number=self.random.choice((None, 65001, "1.10", "x")),
             route_reflector_cluster_id=str(self.one("", "", "224.0.0.1")),
+            ipv4_ipip_tunnel_addr=str(self.one("", "10.0.0.9")),
         )
         spec = NodeSpec(
             bgp=bgp if self.chance(0.8) else None,
             addresses=tuple(NodeAddress(address=text, type=str(self.one("", "InternalIP"))) for text in self.some(("172.16.0.7", "bad"))),
             interfaces=(NodeInterface(name="eth0", addresses=("172.16.0.8/24",)),) if self.chance(0.4) else (),
+            ipv4_vxlan_tunnel_addr=str(self.one("", f"10.0.0.1{key.name[1]}", "10.0.0.70", "10.0.0.1", "bad")),
+            ipv6_vxlan_tunnel_addr=str(self.one("", f"fd00::1{key.name[1]}")),
+            vxlan_tunnel_mac_addr=str(self.one("", "02-00-00-00-00-0A")),
         )
         return key, Node(metadata=Metadata(labels=self.labels()), spec=spec)
 
@@ -295,11 +299,18 @@ class World:
 
     def pool(self) -> tuple[Key, object]:
         return self.name("IPPool", "i1", "i2"), IPPool(
-            spec=IPPoolSpec(cidr=str(self.one("10.0.0.0/16", "fd00::/48", "x")), nat_outgoing=self.chance(0.5))
+            spec=IPPoolSpec(
+                cidr=str(self.one("10.0.0.0/16", "10.0.0.0/26", "fd00::/48", "x")),
+                nat_outgoing=self.chance(0.5),
+                vxlan_mode=str(self.one("", "Never", "Always", "CrossSubnet")),
+                ipip_mode=str(self.one("", "Never", "Always", "CrossSubnet")),
+                allowed_uses=self.some(("Workload", "Tunnel")),
+                disabled=self.chance(0.2),
+            )
         )
 
     def affinity(self) -> tuple[Key, object]:
-        block = parse_prefix(str(self.one("10.0.0.0/26", "10.0.0.64/26")))
+        block = parse_prefix(str(self.one("10.0.0.0/26", "10.0.0.64/26", "10.0.0.70/32", "10.0.0.0/19", "fd00::/122")))
         state = self.random.choice((AffinityState.CONFIRMED, AffinityState.CONFIRMED, *AffinityState))
         return AffinityKey(self.random.choice(HOSTS), block), Affinity(state=state, deleted=self.chance(0.1))
 

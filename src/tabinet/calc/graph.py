@@ -8,6 +8,7 @@ graph are plain objects that call each other; this one joins them:
     nodes, host endpoints -> autohosts .................................... endpoints, as above
     nodes, pools -> reserved .............................................. sets that are always there -> outbox
     nodes, BGP, pools, affinities -> routing; configurations -> configuration ...................... -> outbox
+    nodes, pools, affinities, endpoints -> remote ......................... tunnels, routes through them -> outbox
 
 ``on_input`` files a change and marks what depends on it; what one endpoint brings to active sets it does at once. ``work`` settles what is
 marked, in the order policies, endpoints, rules, sets, members, routing, so that each is looked at once however many changes touched it.
@@ -38,8 +39,9 @@ from tabinet.calc.outbox import Outbox
 from tabinet.calc.policies import Arrangement, PolicyIndex
 from tabinet.calc.policyfacts import PolicyResource, translate_policy
 from tabinet.calc.profiles import ProfileIndex, profile_key, translate_profile
+from tabinet.calc.remote import RemoteIndex
 from tabinet.calc.reserved import ReservedSets
-from tabinet.calc.routing import RoutingIndex
+from tabinet.calc.routing import RoutingIndex, confirmed
 from tabinet.calc.staged import StagedEffect, staged_effects
 from tabinet.errors import Problem
 from tabinet.model import resources
@@ -63,6 +65,7 @@ class Graph:
         "_outbox",
         "_policies",
         "_profiles",
+        "_remote",
         "_reserved",
         "_routing",
         "_rules",
@@ -80,6 +83,7 @@ class Graph:
         self._host_endpoints = HostEndpointIndex()
         self._activation = Activation(self._members, self._outbox)
         self._routing = RoutingIndex(hosts, self._outbox, dirty=dict.fromkeys(sorted(hosts)))
+        self._remote = RemoteIndex(hosts, self._outbox)
         self._reserved = ReservedSets(self._outbox)
         self._reserved.start()
         self._configuration = ConfigurationIndex(hosts, self._outbox)
@@ -131,10 +135,12 @@ class Graph:
                 take(key, value, revision)
         elif isinstance(key, AffinityKey):
             self._routing.on_affinity_update(key, value)
+            self._remote.on_affinity_update(key, confirmed(value))
 
     # --- endpoints and network sets ---
 
     def _on_endpoint_update(self, key: ResourceKey, resource: resources.WorkloadEndpoint | None, revision: int) -> None:
+        self._remote.on_endpoint_update(key, resource)
         if resource is None:
             self._members.delete(key)
             self._on_not_local(key)
@@ -200,6 +206,7 @@ class Graph:
 
     def _on_node_update(self, key: ResourceKey, resource: resources.Node | None, revision: int) -> None:
         self._routing.on_node_update(key.name, resource)
+        self._remote.on_node_update(key.name, resource)
         self._reserved.on_node_update(key.name, resource)
         for endpoint in self._host_endpoints.on_node_update(key.name, resource, revision):
             self._take_host_endpoint(endpoint)
@@ -211,6 +218,7 @@ class Graph:
 
     def _on_pool_update(self, key: ResourceKey, resource: resources.IPPool | None, revision: int) -> None:
         self._routing.on_pool_update(key.name, resource)
+        self._remote.on_pool_update(key.name, resource)
         self._reserved.on_pool_update(key.name, resource)
 
     def _on_bgp_configuration_update(self, key: ResourceKey, resource: resources.BGPConfiguration | None, revision: int) -> None:
@@ -246,6 +254,7 @@ class Graph:
             self._activation.settle_sets,
             self._members.settle,
             self._routing.settle,
+            self._remote.settle,
         ):
             budget -= settle(budget)
             if budget <= 0:

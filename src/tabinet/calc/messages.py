@@ -15,6 +15,10 @@ import msgspec
 from tabinet.calc.intents import BgpIntent as BgpIntent
 from tabinet.calc.intents import PeerIntent as PeerIntent
 from tabinet.calc.intents import PoolIntent as PoolIntent
+from tabinet.calc.overlays import LocalTunnel as LocalTunnel
+from tabinet.calc.overlays import RemoteRoute as RemoteRoute
+from tabinet.calc.overlays import Tunnel as Tunnel
+from tabinet.calc.overlays import TunnelPeer as TunnelPeer
 from tabinet.lib.ip import Prefix
 from tabinet.model.keys import ResourceKey
 
@@ -307,6 +311,50 @@ class BgpUpdate(Message, frozen=True):
     intent: BgpIntent | None
 
 
+class TunnelUpdate(Message, frozen=True):
+    """The host has, or shall have, its end of this tunnel."""
+
+    host: str
+    tunnel: Tunnel
+    local: LocalTunnel
+
+
+class TunnelRemove(Message, frozen=True):
+    """No pool wants the tunnel, and nothing of it is left in the host's Node."""
+
+    host: str
+    tunnel: Tunnel
+
+
+class TunnelPeerUpdate(Message, frozen=True):
+    """Another host's end of a tunnel that this host has; only for VXLAN."""
+
+    host: str
+    tunnel: Tunnel
+    peer: str
+    """The other host's name."""
+    end: TunnelPeer
+
+
+class TunnelPeerRemove(Message, frozen=True):
+    host: str
+    tunnel: Tunnel
+    peer: str
+
+
+class RemoteRouteUpdate(Message, frozen=True):
+    """The way from this host to a block, or to a single address, of another one; only in pools with a tunnel: BGP does the others."""
+
+    host: str
+    destination: Prefix
+    route: RemoteRoute
+
+
+class RemoteRouteRemove(Message, frozen=True):
+    host: str
+    destination: Prefix
+
+
 class ConfigUpdate(Message, frozen=True):
     """FelixConfiguration for a host: ``default`` overlaid by ``node.<host>``; values as in the resources."""
 
@@ -333,6 +381,12 @@ Update = (
     | HostEndpointUpdate
     | HostEndpointRemove
     | BgpUpdate
+    | TunnelUpdate
+    | TunnelRemove
+    | TunnelPeerUpdate
+    | TunnelPeerRemove
+    | RemoteRouteUpdate
+    | RemoteRouteRemove
     | ConfigUpdate
     | ReadyUpdate
 )

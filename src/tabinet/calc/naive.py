@@ -25,6 +25,7 @@ from tabinet.calc.endpoints import (
     readable_nats,
 )
 from tabinet.calc.messages import ALL_HOSTS, ALL_POOLS, NAT_POOLS, Member, Nat, PortMember, SetKind, TierPolicies
+from tabinet.calc.naive_remote import remote_routes, tunnels
 from tabinet.calc.policyfacts import BUILT_IN_TIERS, HOSTS, WORKLOADS, PolicyFacts, StagedPolicy, arrange, describe_policy, translate_policy
 from tabinet.calc.profiles import BUILT_IN_PROFILES, profile_key, translate_profile
 from tabinet.calc.replica import State, policies_of
@@ -272,7 +273,14 @@ def _add_routing(state: State, resources: Resources, hosts: frozenset[str]) -> N
     for name, endpoint in _of(resources, WorkloadEndpoint):
         facts.endpoints.setdefault(endpoint.spec.node, {})[name] = endpoint
     configurations = {key.name: value.spec for key, value in _of(resources, FelixConfiguration)}
+    pools = {key.name: value for key, value in _of(resources, IPPool)}
+    endpoints = [endpoint for _, endpoint in _of(resources, WorkloadEndpoint)]
     for host in hosts:
+        own, peers = tunnels(host, facts.nodes, pools)
+        state.tunnels |= {(host, tunnel): local for tunnel, local in own.items()}
+        state.tunnel_peers |= {(host, tunnel, name): end for (tunnel, name), end in peers.items()}
+        routes = remote_routes(host, facts.nodes, pools, facts.blocks, endpoints)
+        state.remote_routes |= {(host, destination): route for destination, route in routes.items()}
         state.bgp[host], _ = bgp_intent(host, facts)
         state.config[host] = overlay(configurations, host)
     information, _ = resources.get(ResourceKey("ClusterInformation", "default"), (None, 0))

@@ -20,6 +20,7 @@ from tabinet.calc.messages import (
     HostEndpoint,
     HostEndpointRemove,
     HostEndpointUpdate,
+    LocalTunnel,
     Member,
     Policy,
     PolicyRemove,
@@ -27,13 +28,23 @@ from tabinet.calc.messages import (
     ProfileRemove,
     ProfileUpdate,
     ReadyUpdate,
+    RemoteRoute,
+    RemoteRouteRemove,
+    RemoteRouteUpdate,
     SetDelta,
     SetKind,
     SetRemove,
     SetUpdate,
+    Tunnel,
+    TunnelPeer,
+    TunnelPeerRemove,
+    TunnelPeerUpdate,
+    TunnelRemove,
+    TunnelUpdate,
     Update,
 )
 from tabinet.lib.delta import DeltaTracker
+from tabinet.lib.ip import Prefix
 from tabinet.model.keys import ResourceKey
 
 
@@ -53,6 +64,9 @@ class Outbox:
         "policies",
         "profiles",
         "ready",
+        "remote_routes",
+        "tunnel_peers",
+        "tunnels",
     )
 
     def __init__(self) -> None:
@@ -65,7 +79,16 @@ class Outbox:
         self.bgp: DeltaTracker[str, BgpIntent | None] = DeltaTracker()
         self.config: DeltaTracker[str, dict[str, object]] = DeltaTracker()
         self.ready: DeltaTracker[None, bool] = DeltaTracker()
-        self._trackers = (self.policies, self.profiles, self.endpoints, self.host_endpoints, self.bgp, self.config, self.ready)
+        self.tunnels: DeltaTracker[tuple[str, Tunnel], LocalTunnel] = DeltaTracker()
+        """By host."""
+        self.tunnel_peers: DeltaTracker[tuple[str, Tunnel, str], TunnelPeer] = DeltaTracker()
+        """By host, and name of the other host."""
+        self.remote_routes: DeltaTracker[tuple[str, Prefix], RemoteRoute] = DeltaTracker()
+        """By host and destination."""
+        self._trackers = (
+            *(self.policies, self.profiles, self.endpoints, self.host_endpoints, self.bgp, self.config, self.ready),
+            *(self.tunnels, self.tunnel_peers, self.remote_routes),
+        )
         self._new: dict[str, tuple[SetKind, Mapping[Member, int]]] = {}
         """Sets to be told whole, with their members as they stand."""
         self._changes: dict[str, dict[Member, bool]] = {}
@@ -116,6 +139,7 @@ class Outbox:
         if self._gone or not all(tracker.in_sync for tracker in self._trackers):
             yield from self._updates()
             yield from self._removals()
+            yield from self._tunnels()
             yield from self._rest()
 
     def _set_updates(self) -> Iterator[Update]:
@@ -161,6 +185,26 @@ class Outbox:
             del self._gone[set_id]
             self._told.discard(set_id)
             yield SetRemove(set_id)
+
+    def _tunnels(self) -> Iterator[Update]:
+        for (host, tunnel), local in self.tunnels.to_set():
+            self.tunnels.set_actual((host, tunnel), local)
+            yield TunnelUpdate(host, tunnel, local)
+        for (host, tunnel, peer), end in self.tunnel_peers.to_set():
+            self.tunnel_peers.set_actual((host, tunnel, peer), end)
+            yield TunnelPeerUpdate(host, tunnel, peer, end)
+        for (host, destination), route in self.remote_routes.to_set():
+            self.remote_routes.set_actual((host, destination), route)
+            yield RemoteRouteUpdate(host, destination, route)
+        for (host, destination), _ in self.remote_routes.to_delete():
+            self.remote_routes.drop_actual((host, destination))
+            yield RemoteRouteRemove(host, destination)
+        for (host, tunnel, peer), _ in self.tunnel_peers.to_delete():
+            self.tunnel_peers.drop_actual((host, tunnel, peer))
+            yield TunnelPeerRemove(host, tunnel, peer)
+        for (host, tunnel), _ in self.tunnels.to_delete():
+            self.tunnels.drop_actual((host, tunnel))
+            yield TunnelRemove(host, tunnel)
 
     def _rest(self) -> Iterator[Update]:
         for host, intent in self.bgp.to_set():

@@ -21,6 +21,7 @@ from tabinet.calc.messages import (
     HostEndpoint,
     HostEndpointRemove,
     HostEndpointUpdate,
+    LocalTunnel,
     Member,
     Policy,
     PolicyRemove,
@@ -28,12 +29,22 @@ from tabinet.calc.messages import (
     ProfileRemove,
     ProfileUpdate,
     ReadyUpdate,
+    RemoteRoute,
+    RemoteRouteRemove,
+    RemoteRouteUpdate,
     SetDelta,
     SetKind,
     SetRemove,
     SetUpdate,
+    Tunnel,
+    TunnelPeer,
+    TunnelPeerRemove,
+    TunnelPeerUpdate,
+    TunnelRemove,
+    TunnelUpdate,
     Update,
 )
+from tabinet.lib.ip import Prefix
 from tabinet.model.keys import ResourceKey
 
 
@@ -49,6 +60,12 @@ class State:
     host_endpoints: dict[ResourceKey, tuple[int, HostEndpoint]] = field(default_factory=dict)
     """Likewise; of an automatic one the revision of its Node."""
     bgp: dict[str, BgpIntent | None] = field(default_factory=dict)
+    tunnels: dict[tuple[str, Tunnel], LocalTunnel] = field(default_factory=dict)
+    """By host."""
+    tunnel_peers: dict[tuple[str, Tunnel, str], TunnelPeer] = field(default_factory=dict)
+    """By host, and name of the other host."""
+    remote_routes: dict[tuple[str, Prefix], RemoteRoute] = field(default_factory=dict)
+    """By host and destination."""
     config: dict[str, dict[str, object]] = field(default_factory=dict)
     ready: bool | None = None
 
@@ -99,6 +116,30 @@ class Replica:
                 state.config[host] = parameters
             case ReadyUpdate(ready):
                 state.ready = ready
+            case _:
+                self._apply_tunnel(update)
+
+    def _apply_tunnel(self, update: Update) -> None:
+        state = self.state
+        match update:
+            case TunnelUpdate(host, tunnel, local):
+                state.tunnels[host, tunnel] = local
+            case TunnelRemove(host, tunnel):
+                _require(state.tunnels.pop((host, tunnel), None) is not None, f"{tunnel} removed, but never told")
+                used = [key for key, route in state.remote_routes.items() if key[0] == host and route.tunnel is tunnel]
+                _require(not used, f"{tunnel} removed while {used} go through it")
+            case TunnelPeerUpdate(host, tunnel, peer, end):
+                _require((host, tunnel) in state.tunnels, f"{peer} is at the end of {tunnel}, which was not told")
+                state.tunnel_peers[host, tunnel, peer] = end
+            case TunnelPeerRemove(host, tunnel, peer):
+                _require(state.tunnel_peers.pop((host, tunnel, peer), None) is not None, f"{peer} removed, but never told")
+            case RemoteRouteUpdate(host, destination, route):
+                _require((host, route.tunnel) in state.tunnels, f"{destination} goes through {route.tunnel}, which was not told")
+                state.remote_routes[host, destination] = route
+            case RemoteRouteRemove(host, destination):
+                _require(state.remote_routes.pop((host, destination), None) is not None, f"{destination} removed, but never told")
+            case _:
+                raise BrokenPromise(f"unknown message {update}")
 
     def _apply_endpoint(self, update: EndpointUpdate | EndpointRemove | HostEndpointUpdate | HostEndpointRemove) -> None:
         state = self.state
