@@ -4,10 +4,10 @@ A *stage* is an endpoint's ordered policy in one role: its tiers, then its profi
 jumps to one chain for each tier, shared by all stages with that tier; that jumps to one chain for each policy, shared by all tiers.
 Chains exist exactly as long as an interface needs them.
 
-Allow and Deny leave by Goto and never come back. Pass comes back from the tier's chain into the stage's, to the next tier; nftables
-returns only one level, so that the rules of a policy with Pass stand in the tier's chain itself. In this way the nesting of chains
-does not grow with the number of tiers: the kernel allows 15, and counts Goto as it counts Jump (net/netfilter/nf_tables_api.c,
-nft_chain_validate).
+Deny leaves by Goto and never comes back, and so does Allow where nothing else has to be asked (``Form.allow``); elsewhere it comes back as
+decided through all levels. Pass comes back from the tier's chain into the stage's, to the next tier; nftables returns only one
+level, so that the rules of a policy with Pass stand in the tier's chain itself. In this way the nesting of chains does not grow with the
+number of tiers: the kernel allows 15, and counts Goto as it counts Jump (net/netfilter/nf_tables_api.c, nft_chain_validate).
 
 ``acquire``, ``release``, ``put_policy`` and ``settle`` cost what they change. What a policy's change can revoke is in ``revokes``.
 A policy that is not known denies; a profile that is not known says nothing, so that the next profile is asked.
@@ -15,7 +15,7 @@ A policy that is not known denies; a profile that is not known says nothing, so 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import msgspec
@@ -254,7 +254,7 @@ class Classes:
                 program.rules += live.program.rules
                 program.constants |= live.program.constants
             else:
-                program.rules.append(ir.Rule(ir.Jump(policy.chain)))
+                program.rules += asked_in_turn([policy.chain], ref.form)
         if ref.form.decides and ref.tier.default_action is not Action.PASS:
             comment = shortened(f"end of tier {ref.tier.tier}", "")
             program.rules.append(ir.Rule(ir.Goto(ref.form.deny), counter=True, comment=comment))
@@ -382,13 +382,20 @@ class Classes:
 def _stage_rules(stage: Stage) -> list[ir.Rule]:
     role = stage.role
     rules = [ir.Rule(ir.Jump(role.failsafe))] if role.failsafe else []
-    rules += [ir.Rule(ir.Jump(tier.chain)) for tier in stage.tier_refs]
-    rules += [ir.Rule(ir.Jump(ref.chain)) for ref in stage.profile_refs]
+    rules += asked_in_turn([*(tier.chain for tier in stage.tier_refs), *(ref.chain for ref in stage.profile_refs)], role.form)
     if role.asks_profiles:
         rules.append(ir.Rule(ir.Goto(role.form.deny), counter=True, comment="no profile allows it"))
     elif role.form.decides:
-        rules.append(ir.Rule(ir.Goto(role.form.allow)))
+        rules.append(ir.Rule(role.form.allow))
     return rules
+
+
+def asked_in_turn(chains: Iterable[str], form: Form) -> Iterator[ir.Rule]:
+    """Rules that jump to one chain after the other until one decides."""
+    for chain in chains:
+        yield ir.Rule(ir.Jump(chain))
+        if isinstance(form.allow, ir.Decide):
+            yield ir.Rule(ir.Return(), (ir.Decided(),))
 
 
 def _ref_order(ref: Ref) -> tuple[bool, str, ResourceKey]:

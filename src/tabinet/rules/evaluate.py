@@ -91,6 +91,7 @@ class _Run:
     out_interface: str = ""
     basis: Basis = Basis.FLOW
     untracked: bool = False
+    decided: bool = False
     reason: str = "chain policy"
     trace: list[str] = field(default_factory=list)
 
@@ -124,6 +125,10 @@ class _Run:
                     return False
                 case ir.Return():
                     position = len(rules)
+                case ir.Decide():
+                    self.decided, position = True, len(rules)
+                case ir.Undecide():
+                    self.decided = False
                 case ir.Jump():
                     stack.append((chain, position))
             if target is not None:
@@ -180,6 +185,8 @@ class _Run:
                 return not self._interface(via)
             case ir.Untracked():
                 return self.untracked
+            case ir.Decided():
+                return self.decided
             case ir.RelatedIn() | ir.RateOver() | ir.ConnectionsOver():
                 return False
             case ir.Family(family=family):
@@ -213,8 +220,8 @@ class _Run:
                 return packet.family == family and (member in self.table.elements[name]) is not negated
             case ir.HardwareIn(set_name=name):
                 return self._hardware_in(name)
-            case ir.InterfaceIn(set_name=name):
-                return ir.Interface(packet.in_interface) in self.table.elements[name]
+            case ir.InterfaceIn(set_name=name, via=via):
+                return ir.Interface(self._interface(via)) in self.table.elements[name]
             case ir.SourceIn(family=family, set_name=name):
                 return packet.family == family and self._source_in(name)
             case ir.HeaderAddress(side=side, net=net):

@@ -23,11 +23,13 @@ from tabinet.rules.ir import (
     AddressIn,
     Basis,
     Chain,
+    Decided,
     Dispatch,
     Drop,
     Goto,
     HeaderAddressIn,
     HookPoint,
+    InterfaceIn,
     InterfaceIs,
     InterfacePrefix,
     Jump,
@@ -40,6 +42,7 @@ from tabinet.rules.ir import (
     Return,
     Rule,
     Side,
+    Undecide,
     Untracked,
     Verdict,
     Via,
@@ -47,7 +50,6 @@ from tabinet.rules.ir import (
 from tabinet.rules.options import CONTROL_PORTS, ProtoPort, TableOptions
 from tabinet.rules.roles import (
     ACCEPTED,
-    AFTER_EGRESS,
     AFTER_PRE_DNAT,
     DENY_RAW,
     FAILSAFE_IN,
@@ -58,7 +60,7 @@ from tabinet.rules.roles import (
 )
 
 COVERED = "host_covered"
-"""Map: interface with a host endpoint to ``judge``."""
+"""Set of the interfaces with a host endpoint."""
 LOOPBACK = "lo"
 JUDGE = "judge"
 RAW_IN = "raw_in"
@@ -79,7 +81,7 @@ def covered(via: Via, use: HostUse | None) -> tuple[Rule, ...]:
         return ()
     if use.wildcard:
         return (Rule(Goto(JUDGE), (_real(via),)),)
-    return (Rule(Dispatch(COVERED, via)),)
+    return (Rule(Goto(JUDGE), (InterfaceIn(COVERED, via),)),)
 
 
 def accepted_untracked(use: HostUse | None) -> tuple[Rule, ...]:
@@ -96,9 +98,9 @@ def host_chains(options: TableOptions, use: HostUse, local: dict[int, str]) -> d
         FAILSAFE_OUT: Chain(_failsafes(options.failsafe_outbound, Side.DESTINATION, Goto(ACCEPTED))),
         AFTER_PRE_DNAT: Chain(
             (
+                Rule(Undecide()),
                 Rule(Goto(ACCEPTED), (OriginalDirection(), NoInterface(Via.OUT))),
                 Rule(Goto(ACCEPTED), (ReplyDirection(), NoInterface(Via.IN))),
-                Rule(Goto(AFTER_EGRESS)),
             )
         ),
     }
@@ -125,8 +127,8 @@ def _host_source(options: TableOptions, far: Via, local: dict[int, str], use: Ho
 
 def _elsewhere_source(word: str, near: Via, far: Via, use: HostUse) -> tuple[Rule, ...]:
     """The flow came in from elsewhere. What was said of it as it was sent comes first, and comes back if it decides nothing."""
-    before = (Rule(Jump(f"pre_dnat_{word}")),) if use.pre_dnat else ()
-    return (*before, Rule(Goto(f"to_this_host_{word}"), (NoInterface(far),)), *_dispatch(Role.FORWARD_IN, near, use, AFTER_EGRESS))
+    before = (Rule(Jump(f"pre_dnat_{word}")), Rule(Goto(AFTER_PRE_DNAT), (Decided(),))) if use.pre_dnat else ()
+    return (*before, Rule(Goto(f"to_this_host_{word}"), (NoInterface(far),)), *_dispatch(Role.FORWARD_IN, near, use))
 
 
 def _dispatch(role: Role, via: Via, use: HostUse, otherwise: str = "") -> tuple[Rule, ...]:

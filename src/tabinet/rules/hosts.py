@@ -19,7 +19,8 @@ from tabinet.lib.ip import Prefix
 from tabinet.model.keys import ResourceKey
 from tabinet.rules.classes import Classes, Stage
 from tabinet.rules.edit import TableEdit
-from tabinet.rules.hostlayout import COVERED, JUDGE, LOOPBACK, HostUse
+from tabinet.rules.hostlayout import COVERED, LOOPBACK, HostUse
+from tabinet.rules.ir import Interface
 from tabinet.rules.options import TableOptions
 from tabinet.rules.roles import HOST_MAPS, Role
 
@@ -143,6 +144,6 @@ class HostBindings:
             elif before is not None and role in before.stages:
                 edit.remove_mapping(map_name, name)
         if after is not None:
-            edit.set_mapping(COVERED, name, JUDGE)
+            edit.add_element(COVERED, Interface(name))
         else:
-            edit.remove_mapping(COVERED, name)
+            edit.remove_element(COVERED, Interface(name))

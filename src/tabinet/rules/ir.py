@@ -189,13 +189,18 @@ class HardwareIn(Ir, frozen=True):
 
 
 class InterfaceIn(Ir, frozen=True):
-    """The incoming interface is in an INTERFACES set."""
+    """The interface is in an INTERFACES set."""
 
     set_name: str
+    via: Via = Via.IN
 
 
 class Untracked(Ir, frozen=True):
     """The packet was accepted by ``AcceptUntracked`` before."""
+
+
+class Decided(Ir, frozen=True):
+    """``Decide`` was the verdict of a rule, and no ``Undecide`` since."""
 
 
 class RelatedIn(Ir, frozen=True):
@@ -265,6 +270,7 @@ Match = (
     | HardwareIn
     | InterfaceIn
     | Untracked
+    | Decided
     | RelatedIn
     | RateOver
     | ConnectionsOver
@@ -295,6 +301,14 @@ class Reject(Ir, frozen=True):
 
 class Return(Ir, frozen=True):
     """Back to the rule after the last Jump."""
+
+
+class Decide(Ir, frozen=True):
+    """Return, and remember in the packet that it was allowed (``Decided``), for whoever jumped and for whoever jumped there."""
+
+
+class Undecide(Ir, frozen=True):
+    """Forget that the packet was allowed, and go on with the next rule."""
 
 
 class Jump(Ir, frozen=True):
@@ -370,6 +384,8 @@ Verdict = (
     | Drop
     | Reject
     | Return
+    | Decide
+    | Undecide
     | Jump
     | Goto
     | Dispatch

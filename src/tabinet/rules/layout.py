@@ -3,11 +3,12 @@
 The way of a packet: ``antispoof`` (before connection tracking) lets a workload use only its own addresses. ``forward``, ``input`` and
 ``output`` let flows go on that were accepted in the current generation; the rest of what concerns workloads goes to ``judge``. A flow is
 judged by the tuple that it began with, in whichever direction its next packet happens to go: first by the egress policy of the
-source's endpoint, which ``judge`` finds, then by the ingress policy of the destination's, which ``after_egress`` finds. Policy chains
-continue by Goto: ``after_egress``, ``accepted`` and ``deny`` never return.
+source's endpoint, which ``source`` finds and from which allowed flows come back, then by the ingress policy of the destination's,
+which ``judge`` finds. ``accepted`` and ``deny`` never return.
 
-The kernel lets chains nest 15 deep and counts Goto as it counts Jump, so that a chain that only leads to another is dear:
-``NESTING_LIMIT``; a test follows every path.
+Whenever rules are added, the kernel follows all ways through the chains from each base chain on; older kernels walk a chain once for
+each way that leads there. So few rules lead to ``judge``, and what it asks first does not lead to what it asks second. It lets chains
+nest 15 deep and counts Goto as it counts Jump: ``NESTING_LIMIT``; a test follows every path.
 
 Between a workload and its own host: what the host begins is always accepted, so that health checks work without policy (as
 Calico does it). What the workload begins needs its egress policy and then ``TableOptions.endpoint_to_host``. DHCP, DHCPv6,
@@ -59,17 +60,19 @@ from tabinet.rules.ir import (
     StateIs,
     Table,
     Tuple,
-    Verdict,
+    Undecide,
     Via,
 )
 from tabinet.rules.limits import QOS_EGRESS, QOS_INGRESS, qos_chains
 from tabinet.rules.nat import FLOATING, FLOATING_SOURCE, NatUse, nat_chains
 from tabinet.rules.options import TCP, UDP, DenyAction, HostAction, ProtoPort, TableOptions
-from tabinet.rules.roles import ACCEPTED, AFTER_EGRESS, DENY, HOST_MAPS
+from tabinet.rules.roles import ACCEPTED, DENY, HOST_MAPS
 
 EGRESS = "egress"
 """Map: interface of a workload to the first chain of its egress policy."""
 INGRESS = "ingress"
+SOURCE = "source"
+"""Chain: asks the end that a flow began at. Comes back when that allows the flow."""
 VALID = "valid"
 VALID_RELATED = "valid_related"
 MARK_FLOW = "mark_flow"
@@ -102,11 +105,12 @@ _MLD_AND_ND = (130, 143)
 
 def fixed_sets() -> dict[str, SetDef]:
     """Sets and maps that every table has."""
-    sets = {name: SetDef(SetType.CHAINS) for name in (EGRESS, INGRESS, COVERED, *HOST_MAPS.values(), QOS_EGRESS, QOS_INGRESS)}
+    sets = {name: SetDef(SetType.CHAINS) for name in (EGRESS, INGRESS, *HOST_MAPS.values(), QOS_EGRESS, QOS_INGRESS)}
     sets[VALID] = SetDef(SetType.GENERATION)
     sets[VALID_RELATED] = SetDef(SetType.RELATED_GENERATION)
     sets[HARDWARE] = SetDef(SetType.HARDWARE)
     sets[ANY_HARDWARE] = SetDef(SetType.INTERFACES)
+    sets[COVERED] = SetDef(SetType.INTERFACES)
     for family in (IPV4, IPV6):
         sets[OWN[family]] = SetDef(SetType.SOURCES, family)
         sets[SPOOF[family]] = SetDef(SetType.SOURCE_NETS, family)
@@ -141,12 +145,15 @@ def fixed_chains(options: TableOptions, uses: Uses = NO_USES) -> dict[str, Chain
     )
     discovery = Rule(Accept(), (HeaderIcmp6(*_MLD_AND_ND),), comment="neighbour discovery and MLD")
     untracked = accepted_untracked(hosts)
-    judged_in, judged_out = _ours(Via.IN, prefixes, Goto(JUDGE)), _ours(Via.OUT, prefixes, Goto(JUDGE))
-    forward = (*judged_in, *judged_out, *untracked, *covered(Via.IN, hosts), *covered(Via.OUT, hosts))
-    into = (*_ours(Via.IN, prefixes, Goto("with_host")), *untracked, *covered(Via.IN, hosts))
+    others: dict[str, tuple[Rule, ...]] = {}
+    if hosts is not None:
+        into, out = covered(Via.IN, hosts), covered(Via.OUT, hosts)
+        others = {"forward_others": (*untracked, *into, *out), "input_others": (*untracked, *into), "output_others": (*untracked, *out)}
+    forward = _ours((Via.IN, Via.OUT), prefixes, JUDGE, "forward_others" if others else "")
+    into = _ours((Via.IN,), prefixes, "with_host", "input_others" if others else "")
     # The kernel's own errors (TTL, MTU) leave before forward judged the flow that they are about.
     errors = Rule(Accept(), (StateIs((State.RELATED,)),), comment="errors that this host reports")
-    out = (*_ours(Via.OUT, prefixes, Goto("with_host")), *untracked, *covered(Via.OUT, hosts))
+    out = _ours((Via.OUT,), prefixes, "with_host", "output_others" if others else "")
     elsewhere = (ACCEPTED, ACCEPTED) if hosts is None else ("elsewhere_target_original", "elsewhere_target_reply")
     chains = {
         "antispoof": Chain(_antispoof(options), HookPoint.PREROUTING_RAW),
@@ -160,17 +167,15 @@ def fixed_chains(options: TableOptions, uses: Uses = NO_USES) -> dict[str, Chain
             (
                 Rule(Drop(), (StateIs((State.INVALID, State.UNTRACKED)),), counter=True, comment="invalid or untracked"),
                 Rule(Drop(), (StateIs((State.RELATED,)),), counter=True, comment="error about a flow that is not current"),
-                *_source(Via.IN, "original", prefixes, hosts),
-                *_source(Via.OUT, "reply", prefixes, hosts),
-            )
-        ),
-        RELATED: Chain(_related(prefixes)),
-        AFTER_EGRESS: Chain(
-            (
+                Rule(Undecide()),
+                Rule(Jump(SOURCE)),
+                Rule(Undecide()),
                 *_half(INGRESS, Via.OUT, OriginalDirection(), prefixes, host="to_host", other=elsewhere[0]),
                 *_half(INGRESS, Via.IN, ReplyDirection(), prefixes, host="to_host", other=elsewhere[1]),
             )
         ),
+        SOURCE: Chain((*_source(Via.IN, "original", prefixes, hosts), *_source(Via.OUT, "reply", prefixes, hosts))),
+        RELATED: Chain(_related(prefixes)),
         "to_host": Chain((_to_host(options.endpoint_to_host),)),
         ACCEPTED: Chain((Rule(Jump(MARK_FLOW)), Rule(Accept()))),
         # By itself and without a verdict, so that a new generation costs the kernel nothing but this rule.
@@ -178,7 +183,7 @@ def fixed_chains(options: TableOptions, uses: Uses = NO_USES) -> dict[str, Chain
         DENY: Chain(_deny(options.deny)),
     }
     if hosts is not None:
-        chains |= host_chains(options, hosts, LOCAL)
+        chains |= host_chains(options, hosts, LOCAL) | {name: Chain(rules) for name, rules in others.items()}
     if uses.qos:
         chains |= qos_chains()
     return chains | nat_chains(options, uses.nat)
@@ -195,8 +200,10 @@ def empty_table(options: TableOptions) -> Table:
     return table
 
 
-def _ours(via: Via, prefixes: tuple[str, ...], verdict: Verdict) -> tuple[Rule, ...]:
-    return tuple(Rule(verdict, (InterfacePrefix(via, prefix),)) for prefix in prefixes)
+def _ours(ways: tuple[Via, ...], prefixes: tuple[str, ...], chain: str, others: str) -> tuple[Rule, ...]:
+    """What comes or goes through an interface of ours goes to ``chain``, by one rule; all else to ``others``, or is let alone."""
+    foreign = tuple(InterfacePrefix(via, prefix, negated=True) for via in ways for prefix in prefixes)
+    return (Rule(Goto(others) if others else Accept(), foreign), Rule(Goto(chain)))
 
 
 def _antispoof(options: TableOptions) -> tuple[Rule, ...]:
@@ -266,22 +273,22 @@ def _related(prefixes: tuple[str, ...]) -> tuple[Rule, ...]:
     return tuple(rules)
 
 
-def _half(map_name: str, via: Via, direction: Match, prefixes: tuple[str, ...], *, host: str, other: str) -> tuple[Rule, ...]:
-    """One end of a flow: a workload has its chain, the host goes to ``host``, everything else to ``other``."""
+def _half(map_name: str, via: Via, direction: Match, prefixes: tuple[str, ...], *, host: str, other: str = "") -> tuple[Rule, ...]:
+    """One end of a flow: a workload has its chain, the host goes to ``host``, everything else to ``other``, or is not asked."""
     comment = f"{map_name}: unknown interface"
     unknown = tuple(Rule(Goto(DENY), (direction, InterfacePrefix(via, prefix)), counter=True, comment=comment) for prefix in prefixes)
     return (
         Rule(Dispatch(map_name, via), (direction,)),
         *unknown,
         Rule(Goto(host), (direction, NoInterface(via))),
-        Rule(Goto(other), (direction,)),
+        *((Rule(Goto(other), (direction,)),) if other else ()),
     )
 
 
 def _source(via: Via, word: str, prefixes: tuple[str, ...], hosts: HostUse | None) -> tuple[Rule, ...]:
     direction = OriginalDirection() if word == "original" else ReplyDirection()
     if hosts is None:
-        return _half(EGRESS, via, direction, prefixes, host=ACCEPTED, other=AFTER_EGRESS)
+        return _half(EGRESS, via, direction, prefixes, host=ACCEPTED)
     return _half(EGRESS, via, direction, prefixes, host=f"host_source_{word}", other=f"elsewhere_source_{word}")
 
 

@@ -4,11 +4,12 @@
 
     bit   31......24  23..............8  7......0
           reserved    generation         reserved        of the conntrack mark
-    U  reserved reserved           reserved        of the packet mark
+    UD reserved reserved           reserved        of the packet mark
 
 Generation: 16 bits; 0 means that the flow was never accepted by us. All bits outside ``GENERATION_MASK`` belong to others or to
 later uses (a verdict identifier for flow logs, a bit against fast paths, a network number) and are kept as they are.
 U: the packet was accepted without a connection (doNotTrack), which the filter chains have to know.
+D: the policy that is being asked allowed the packet. Only while a packet is judged; cleared before and after.
 
 Wrapping: generations count 1, 2, ... 65535, 1, ...; 0 is skipped. A flow that sends nothing for 65,535 revocations in a row would be
 taken for current again. A busy host that makes one new generation a second needs more than 18 hours for that, longer than most
@@ -25,6 +26,8 @@ GENERATION_MASK = ((1 << GENERATION_BITS) - 1) << GENERATION_SHIFT
 LAST_GENERATION = (1 << GENERATION_BITS) - 1
 UNTRACKED_MARK = 0x80000000
 """Bit of the packet mark: accepted by a policy that wants no connections. Says so only for a packet that is in fact untracked."""
+DECIDED_MARK = 0x40000000
+"""Bit of the packet mark: the policy that is being asked allowed it."""
 
 
 def generation_mark(generation: int) -> int:

@@ -64,7 +64,7 @@ class Program:
 class Targets(msgspec.Struct, frozen=True):
     """Where the actions lead."""
 
-    allow: str
+    allow: ir.Verdict
     passing: ir.Verdict
     deny: str = DENY
 
@@ -147,7 +147,7 @@ def shortened(text: str, token: str, limit: int = 120) -> str:
 def _outcome(action: Action, key: ResourceKey, targets: Targets, options: TableOptions) -> tuple[ir.Verdict, ir.Log | None]:
     match action:
         case Action.ALLOW:
-            return ir.Goto(targets.allow), None
+            return targets.allow, None
         case Action.DENY:
             return ir.Goto(targets.deny), None
         case Action.PASS:

@@ -10,9 +10,8 @@ import enum
 
 import msgspec
 
-from tabinet.rules.ir import Basis
+from tabinet.rules.ir import Basis, Decide, Goto
 
-AFTER_EGRESS = "after_egress"
 ACCEPTED = "accepted"
 DENY = "deny"
 DENY_RAW = "deny_raw"
@@ -29,8 +28,10 @@ class Form(msgspec.Struct, frozen=True, gc=False):
 
     ingress: bool
     """Its ingress rules, else its egress rules."""
-    allow: str
-    """The chain that Allow goes to."""
+    allow: Goto | Decide
+    """What Allow means. Decide where more has to be asked afterwards: policies return then, so that each way through the chains ends
+    at one chain that asks on. If every Allow led there by itself, the kernel, which looks at every way whenever rules are added, would
+    look at all that comes after once for each of them."""
     deny: str = DENY
     basis: Basis = Basis.FLOW
     decides: bool = True
@@ -39,9 +40,9 @@ class Form(msgspec.Struct, frozen=True, gc=False):
     """Tells the chains of one policy apart."""
 
 
-_INGRESS = Form(True, ACCEPTED)
-_EGRESS = Form(False, AFTER_EGRESS)
-_FROM_HOST = Form(False, ACCEPTED, suffix="out")
+_INGRESS = Form(True, Goto(ACCEPTED))
+_EGRESS = Form(False, Decide())
+_FROM_HOST = Form(False, Goto(ACCEPTED), suffix="out")
 
 
 class Role(enum.Enum):
@@ -83,11 +84,11 @@ _FORMS = {
     Role.FROM_WORKLOAD: _EGRESS,
     Role.TO_HOST: _INGRESS,
     Role.FROM_HOST: _FROM_HOST,
-    Role.FORWARD_IN: Form(True, AFTER_EGRESS, suffix="fwd"),
+    Role.FORWARD_IN: Form(True, Decide(), suffix="fwd"),
     Role.FORWARD_OUT: _FROM_HOST,
-    Role.PRE_DNAT: Form(True, AFTER_PRE_DNAT, basis=Basis.ORIGINAL, decides=False, suffix="pre"),
-    Role.UNTRACKED_IN: Form(True, UNTRACKED, DENY_RAW, Basis.HEADER, False, "raw"),
-    Role.UNTRACKED_OUT: Form(False, UNTRACKED, DENY_RAW, Basis.HEADER, False, "raw"),
+    Role.PRE_DNAT: Form(True, Decide(), basis=Basis.ORIGINAL, decides=False, suffix="pre"),
+    Role.UNTRACKED_IN: Form(True, Goto(UNTRACKED), DENY_RAW, Basis.HEADER, False, "raw"),
+    Role.UNTRACKED_OUT: Form(False, Goto(UNTRACKED), DENY_RAW, Basis.HEADER, False, "raw"),
 }
 
 HOST_MAPS = {

@@ -31,7 +31,7 @@ def side(**fields) -> m.Side:
 
 
 def compiled(*rules: m.Rule):
-    return compile_policy(KEY, True, rules, SHAPES.get, Targets(allow="accepted", passing=ir.Return()), TableOptions())
+    return compile_policy(KEY, True, rules, SHAPES.get, Targets(allow=ir.Goto("accepted"), passing=ir.Return()), TableOptions())
 
 
 def matches(*rules: m.Rule) -> list[tuple[ir.Match, ...]]:

@@ -18,7 +18,7 @@ from tabinet.kernel.nftables import Element, Hook, SetSpec
 from tabinet.lib.ip import IPV4, Prefix, parse_address
 from tabinet.rules import ir
 from tabinet.rules.ir import Basis, HookPoint, SetDef, SetType, Side, State, Via
-from tabinet.rules.marks import GENERATION_MASK, UNTRACKED_MARK, generation_mark
+from tabinet.rules.marks import DECIDED_MARK, GENERATION_MASK, UNTRACKED_MARK, generation_mark
 
 NameOf = Callable[[str], str]
 """The name in the kernel of a set or map of the IR."""
@@ -124,11 +124,14 @@ def _statement(verdict: ir.Verdict, generation: int) -> list[bytes]:
             # An immediate, not a map element: a packet that still runs the old rules must mark the old generation.
             keep, put = x.host32(~GENERATION_MASK), x.host32(generation_mark(generation))
             return [x.ct(x.Ct.MARK, first), x.bitwise(first, first, keep, put), x.ct_set(x.Ct.MARK, first)]
+        case ir.Decide():
+            return [*_mark_packet(DECIDED_MARK, DECIDED_MARK), x.verdict(x.Verdict.RETURN)]
+        case ir.Undecide():
+            return _mark_packet(DECIDED_MARK, 0)
         case ir.Reject(reset=reset):
             return [x.reject_tcp_reset() if reset else x.reject_icmp_admin_prohibited()]
         case ir.AcceptUntracked():
-            marked = [x.meta(x.Meta.MARK, first), x.bitwise(first, first, x.host32(~UNTRACKED_MARK), x.host32(UNTRACKED_MARK))]
-            return [x.notrack(), *marked, x.meta_set(x.Meta.MARK, first), x.verdict(x.Verdict.ACCEPT)]
+            return [x.notrack(), *_mark_packet(UNTRACKED_MARK, UNTRACKED_MARK), x.verdict(x.Verdict.ACCEPT)]
         case ir.TranslateDestination(address=address, port=port):
             load = [x.immediate(first, address.packed)]
             if port:
@@ -148,6 +151,12 @@ def _statement(verdict: ir.Verdict, generation: int) -> list[bytes]:
             return _set_dscp(family, value)
         case _:
             raise AssertionError(verdict)
+
+
+def _mark_packet(mask: int, value: int) -> list[bytes]:
+    """Gives these bits of the packet's mark this value."""
+    first = x.reg(0)
+    return [x.meta(x.Meta.MARK, first), x.bitwise(first, first, x.host32(~mask), x.host32(value)), x.meta_set(x.Meta.MARK, first)]
 
 
 def _set_dscp(family: int, value: int) -> list[bytes]:
@@ -385,6 +394,8 @@ def _state_match(match: ir.Match, name_of: NameOf) -> list[bytes]:
             return _any_bit([x.ct(x.Ct.STATE, first)], bits)
         case ir.Untracked():
             return [*_any_bit([x.ct(x.Ct.STATE, first)], x.CtState.UNTRACKED), *_any_bit([x.meta(x.Meta.MARK, first)], UNTRACKED_MARK)]
+        case ir.Decided():
+            return _any_bit([x.meta(x.Meta.MARK, first)], DECIDED_MARK)
         case ir.ReplyDirection():
             return [x.ct(x.Ct.DIRECTION, first), x.compare(first, x.Compare.EQ, bytes((x.CtDirection.REPLY,)))]
         case ir.OriginalDirection():
@@ -417,8 +428,8 @@ def _header_match(match: ir.Match, name_of: NameOf) -> list[bytes]:
             return [x.meta(x.Meta.IIFNAME, first), x.ct(key, address, direction), x.lookup(name_of(name), first)]
         case ir.HardwareIn(set_name=name):
             return [x.meta(x.Meta.IIFNAME, first), x.payload(x.LINK_HEADER, 6, 6, x.reg(4)), x.lookup(name_of(name), first)]
-        case ir.InterfaceIn(set_name=name):
-            return [x.meta(x.Meta.IIFNAME, first), x.lookup(name_of(name), first)]
+        case ir.InterfaceIn(set_name=name, via=via):
+            return [x.meta(_interface_key(via), first), x.lookup(name_of(name), first)]
         case ir.HeaderAddress(side=side, net=net):
             size = _BYTES[net.family]
             return [*_header_address(net.family, side), _between(net.packed, net.last.to_bytes(size, "big"), False)]

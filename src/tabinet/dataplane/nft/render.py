@@ -16,7 +16,7 @@ from tabinet.dataplane.nft.plan import MAPS_TO_CHAINS
 from tabinet.lib.ip import BITS, IPV4, Prefix
 from tabinet.rules import ir
 from tabinet.rules.ir import Basis, SetDef, SetType, Side, Table, Via
-from tabinet.rules.marks import GENERATION_MASK, UNTRACKED_MARK, generation_mark
+from tabinet.rules.marks import DECIDED_MARK, GENERATION_MASK, UNTRACKED_MARK, generation_mark
 
 _HOOK_NAMES = ("prerouting", "input", "forward", "output", "postrouting")
 _ADDRESS = {4: "ipv4_addr", 6: "ipv6_addr"}
@@ -88,6 +88,10 @@ def _statement(verdict: ir.Verdict, generation: int) -> str:
             return f"ct mark set ct mark & {keep:#010x} | {generation_mark(generation):#010x}"
         case ir.Next():
             return ""
+        case ir.Decide():
+            return f"meta mark set meta mark | {DECIDED_MARK:#010x} return"
+        case ir.Undecide():
+            return f"meta mark set meta mark & {~DECIDED_MARK & 0xFFFFFFFF:#010x}"
         case ir.Reject(reset=reset):
             return f"reject with {'tcp reset' if reset else 'icmpx admin-prohibited'}"
         case ir.AcceptUntracked():
@@ -185,6 +189,8 @@ def _state_match(match: ir.Match) -> str:
             return f"ct state {','.join(state.value for state in states)}"
         case ir.Untracked():
             return f"ct state untracked meta mark & {UNTRACKED_MARK:#010x} != 0"
+        case ir.Decided():
+            return f"meta mark & {DECIDED_MARK:#010x} != 0"
         case ir.ReplyDirection():
             return "ct direction reply"
         case ir.OriginalDirection():
@@ -207,8 +213,8 @@ def _header_match(match: ir.Match) -> str:
             return f"iifname . ct {source.value} {_IP[family]} saddr @{name}"
         case ir.HardwareIn(set_name=name):
             return f"iifname . ether saddr @{name}"
-        case ir.InterfaceIn(set_name=name):
-            return f"iifname @{name}"
+        case ir.InterfaceIn(set_name=name, via=via):
+            return f"{_interface(via)} @{name}"
         case ir.HeaderAddress(side=side, net=net):
             return f"{_header_address(side, net.family)} {net}"
         case ir.HeaderAddressIn(side=side, family=family, set_name=name):
