@@ -292,6 +292,7 @@ class Agent:
         sessions = self.bgp.sessions if self.bgp is not None else ()
         bird = self.bgp.status if self.bgp is not None else BirdStatus()
         intent = self.bgp.intent if self.bgp is not None else None
+        in_force = self.bgp.in_force if self.bgp is not None else None
         for state in ("up", "down"):
             self.metrics.bgp_sessions.labels(state).set(sum(session.state == state for session in sessions))
         troubles = sorted(key for key, status in self.endpoints.items() if not status.ready)
@@ -314,7 +315,7 @@ class Agent:
                 bird_started=bird.started,
                 bird_configured=bird.configured,
                 as_number=intent.as_number if intent is not None else 0,
-                drain=intent.drain.value if intent is not None else "",
+                drain=in_force.drain.value if in_force is not None else "",
             )
         )
 

@@ -36,6 +36,8 @@ class BgpWatcher:
     error: str = "no configuration was asked for yet"
     status: BirdStatus = field(default_factory=BirdStatus)
     """What BIRD last said of itself."""
+    in_force: BgpIntent | None = None
+    """What BIRD was last told and has accepted."""
     _intent: BgpIntent | None = None
     _known: bool = False
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -63,7 +65,7 @@ class BgpWatcher:
                 await asyncio.sleep(SETTLE_S)
             except TimeoutError:
                 pass
-            before = (self.sessions, self.error, self.status)
+            before = (self.sessions, self.error, self.status, self.in_force)
             if self._known and (self._changed.is_set() or self.error):
                 self._changed.clear()
                 await self._configure()
@@ -71,12 +73,16 @@ class BgpWatcher:
                 self._take(await call_aside(self.driver.refresh))
             if self._known:
                 await self._watch()
-            if (self.sessions, self.error, self.status) != before:
+            if (self.sessions, self.error, self.status, self.in_force) != before:
                 publish()
 
     async def _configure(self) -> None:
         facts = await self.kernel.call(self.read_facts)
-        self._take(await call_aside(self.driver.apply, self._intent, facts))
+        intent = self._intent
+        result = await call_aside(self.driver.apply, intent, facts)
+        self._take(result)
+        if not result.error:
+            self.in_force = intent
 
     def _take(self, result: ApplyResult | None) -> None:
         if result is None:
@@ -117,6 +123,8 @@ def to_report(session: SessionStatus) -> SessionReport:
         bgp_state=session.state.value,
         last_error=session.last_error,
         bfd=session.bfd,
+        bfd_interval_ms=session.bfd_interval_ms,
+        bfd_timeout_ms=session.bfd_timeout_ms,
         filtered=sum(channel.filtered for channel in session.channels),
         preferred=sum(channel.preferred for channel in session.channels),
     )

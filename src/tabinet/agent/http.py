@@ -1,4 +1,5 @@
-"""The agent's HTTP face: ``/metrics`` (Prometheus text), ``/health``, ``/readiness`` and ``/liveness`` (JSON).
+"""The agent's HTTP face: ``/metrics`` (Prometheus text), ``/report``, ``/health``, ``/readiness`` and ``/liveness`` (JSON); and ``fetch``
+for whoever asks.
 
 Serves GET only, one request a connection, bounded in size and time; on a TCP address or a unix socket. Health is answered from state that
 the agent holds anyway; metrics ask the kernel for its counters first.
@@ -76,6 +77,32 @@ async def respond(head: bytes, routes: Routes) -> Response:
     if route is None:
         return Response(404, "text/plain", ("there are " + " ".join(sorted(routes)) + "\n").encode())
     return await route()
+
+
+async def fetch(address: str, path: str, timeout_s: float = 3.0) -> Response:
+    """What an agent at ``address:port`` or ``unix:/path`` answers.
+
+    Raises:
+        OSError: nothing answers, or not in time, or not in HTTP.
+    """
+    async with asyncio.timeout(timeout_s):
+        if address.startswith("unix:"):
+            reader, writer = await asyncio.open_unix_connection(address.removeprefix("unix:"))
+        else:
+            host, _, port = address.rpartition(":")
+            reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+        try:
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: tabinet\r\nConnection: close\r\n\r\n".encode())
+            await writer.drain()
+            head, _, body = (await reader.read(-1)).partition(b"\r\n\r\n")
+        finally:
+            writer.close()
+    first, *fields = head.decode("latin-1").split("\r\n")
+    status = first.split(" ")[1:2]
+    if not first.startswith("HTTP/") or not status or not status[0].isdigit():
+        raise ConnectionError("what answers does not speak HTTP")
+    kind = next((text.partition(":")[2].strip() for text in fields if text.lower().startswith("content-type:")), "")
+    return Response(int(status[0]), kind, body)
 
 
 def render_response(response: Response) -> bytes:

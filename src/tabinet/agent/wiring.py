@@ -20,6 +20,7 @@ from tabinet.agent.agent import Agent
 from tabinet.agent.bgp import BgpWatcher
 from tabinet.agent.dataplane import Dataplane
 from tabinet.agent.feed import Feed
+from tabinet.agent.hostname import host_name
 from tabinet.agent.http import Response, Routes, serve
 from tabinet.agent.kernelthread import KernelThread
 from tabinet.agent.log import Logger, open_log
@@ -101,6 +102,13 @@ class Face:
         ready, body = self.agent.health()
         return Response(200 if ready else 503, "application/json", body)
 
+    async def show_report(self) -> Response:
+        """What the host reports to the store, as it is now: also while the store is away."""
+        report = self.agent.reporter.report if self.agent is not None else b""
+        if not report:
+            return Response(503, "application/json", msgspec.json.encode({"waiting": self.waiting}))
+        return Response(200, "application/json", report)
+
     async def show_metrics(self) -> Response:
         """All metrics; the kernel's counters as fresh as can be had."""
         if self.agent is not None:
@@ -116,7 +124,13 @@ class Face:
     def routes(self) -> Routes:
         """By path."""
         health = self.show_health
-        return {"/metrics": self.show_metrics, "/health": health, "/readiness": health, "/liveness": self.show_life}
+        return {
+            "/metrics": self.show_metrics,
+            "/report": self.show_report,
+            "/health": health,
+            "/readiness": health,
+            "/liveness": self.show_life,
+        }
 
 
 @contextlib.asynccontextmanager
@@ -127,7 +141,7 @@ async def build_agent(parameters: Parameters) -> AsyncIterator[Agent]:
         SetupError: the kernel lacks something, another agent is here, or an address to serve on is taken.
         StoreError: the store's address makes no sense. A store that is merely away is waited for.
     """
-    host = parameters.text("agent", "host") or socket.gethostname().lower()
+    host = host_name(parameters)
     log = open_log(parameters.text("agent", "log_level"), parameters.text("agent", "log_format"), host)
     face = Face(Metrics())
     kernel = KernelThread()

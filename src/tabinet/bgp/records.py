@@ -154,6 +154,10 @@ class SessionStatus(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """BIRD keeps it while it reconnects, and after."""
     bfd: str = ""
     """State of the peer's BFD session (``Up``, ``Down``, ``Init``, ``AdminDown``); empty when it has none."""
+    bfd_interval_ms: int = 0
+    """Between BFD packets, as both sides agreed; 0 without BFD."""
+    bfd_timeout_ms: int = 0
+    """After this silence BFD says that the path is dead; 0 without BFD."""
     channels: tuple[Channel, ...] = ()
     reason: str = ""
     """Why it is not established, in words; empty when it is."""

@@ -116,10 +116,11 @@ def _render_leave(intent: BgpIntent, family: int, options: BgpOptions) -> Iterat
             yield f'  if ifname ~ "{pattern}" then reject;'
     yield f"  if {ours} then {{"
     if drain is Drain.WITHDRAWN:
-        yield "    reject;"
-    if drain is Drain.GRACEFUL:
+        # The host's own address stays: from it the agent reaches the store, where the end of the drain will be written.
+        yield "    if source != RTS_DEVICE then reject;"
+    if drain is not Drain.NONE:
         yield f"    bgp_community.add({LEAVING});"
-    preference = 0 if drain is Drain.GRACEFUL else HIGHEST_PREFERENCE - NORMAL_PRIORITY
+    preference = HIGHEST_PREFERENCE - NORMAL_PRIORITY if drain is Drain.NONE else 0
     yield f"    if !tb_external then bgp_local_pref = {preference};"
     yield "  }"
     for advertisement in intent.advertisements:

@@ -27,7 +27,7 @@ FIRST_ERROR = 8000
 _COUNT = re.compile(r"(\d{1,18}) of (\d{1,18}) routes for (\d{1,18}) networks in table (\S+)")
 _TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?"
 _PROTOCOL = re.compile(rf"(\S+)\s+BGP\s+(\S+)\s+(\S+)\s+({_TIME}|\S+)\s*(.*)")
-_BFD = re.compile(r"(\S+)\s+(\S+)\s+(Up|Down|Init|AdminDown)\s")
+_BFD = re.compile(r"(\S+)\s+(\S+)\s+(Up|Down|Init|AdminDown)\s(?:.*\s(\d{1,6})\.(\d{3})\s+(\d{1,6})\.(\d{3})\s*$)?")
 _ROUTES = re.compile(r"(\d{1,18}) (imported|filtered|exported|preferred)")
 _UPDATES = re.compile(r"(?:\S+\s+){2}(\d{1,18})\s")
 
@@ -52,6 +52,14 @@ class BirdStatus(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """When it read its file last, as it prints it."""
     message: str = ""
     """What it is doing, as in ``Daemon is up and running``."""
+
+
+class BfdStatus(msgspec.Struct, frozen=True, gc=False):
+    """One of the sessions in the answer to ``show bfd sessions``."""
+
+    state: str = ""
+    interval_ms: int = 0
+    timeout_ms: int = 0
 
 
 class TableCount(msgspec.Struct, frozen=True, gc=False):
@@ -132,11 +140,12 @@ def parse_sessions(protocols: Sequence[ReplyLine], bfd: Sequence[ReplyLine]) -> 
         match = _BFD.match(line.text)
         if line.code == CODE_BFD and match:
             # Link-local addresses can be the same on several interfaces.
-            states[match[1]] = states[f"{match[1]}%{match[2]}"] = match[3]
+            interval_ms, timeout_ms = (int((match[n] or "0") + (match[n + 1] or "")) for n in (4, 6))
+            states[match[1]] = states[f"{match[1]}%{match[2]}"] = BfdStatus(match[3], interval_ms, timeout_ms)
     return tuple(sorted(_each_session(protocols, states), key=lambda session: session.name))
 
 
-def _each_session(protocols: Sequence[ReplyLine], bfd: dict[str, str]) -> Iterator[SessionStatus]:
+def _each_session(protocols: Sequence[ReplyLine], bfd: dict[str, BfdStatus]) -> Iterator[SessionStatus]:
     head: re.Match[str] | None = None
     details: list[str] = []
     for line in protocols:
@@ -152,7 +161,7 @@ def _each_session(protocols: Sequence[ReplyLine], bfd: dict[str, str]) -> Iterat
         yield _session(head, details, bfd)
 
 
-def _session(head: re.Match[str], details: list[str], bfd: dict[str, str]) -> SessionStatus:
+def _session(head: re.Match[str], details: list[str], bfd: dict[str, BfdStatus]) -> SessionStatus:
     values: dict[str, str] = {}
     for text in details:
         key, colon, value = text.partition(":")
@@ -163,6 +172,7 @@ def _session(head: re.Match[str], details: list[str], bfd: dict[str, str]) -> Se
     state = _state(values.get("BGP state", ""))
     as_number = values.get("Neighbor AS", "")
     error = values.get("Last error", "")
+    path = bfd.get(neighbour) or bfd.get(address) or BfdStatus()
     session = SessionStatus(
         name=head[1],
         peer=values.get("Description") or head[1],
@@ -171,7 +181,9 @@ def _session(head: re.Match[str], details: list[str], bfd: dict[str, str]) -> Se
         state=state,
         since=head[4],
         last_error=error,
-        bfd=bfd.get(neighbour) or bfd.get(address, ""),
+        bfd=path.state,
+        bfd_interval_ms=path.interval_ms,
+        bfd_timeout_ms=path.timeout_ms,
         channels=tuple(_channels(details)),
     )
     return msgspec.structs.replace(session, reason=reason_of(session))

@@ -130,7 +130,7 @@ class Drain(enum.Enum):
     GRACEFUL = "true"
     """Its routes carry GRACEFUL_SHUTDOWN (RFC 8326): peers go elsewhere where they can."""
     WITHDRAWN = "withdrawn"
-    """It announces nothing of its own."""
+    """It announces nothing but its own address, with GRACEFUL_SHUTDOWN."""
 
 
 class PeerIntent(Intent, frozen=True):

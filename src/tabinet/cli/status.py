@@ -13,6 +13,7 @@ from tabinet.cli.place import STORE_OPTIONS, Place
 if TYPE_CHECKING:
     from tabinet.model.report import HostReport
     from tabinet.store.api import Datastore
+    from tabinet.store.client import Document
 
 
 @click.command()
@@ -29,7 +30,8 @@ def status(place: Place, as_json: bool) -> int:
     async def run() -> tuple[list[str], list[HostReport]]:
         store = await open_place(place)
         try:
-            return await read_hosts(store)
+            nodes, found = await read_hosts(store)
+            return [str(node["metadata"]["name"]) for node in nodes], found
         finally:
             await store.close()
 
@@ -64,8 +66,8 @@ def status(place: Place, as_json: bool) -> int:
     return 1 if troubles or not rows else 0
 
 
-async def read_hosts(store: Datastore) -> tuple[list[str], list[HostReport]]:
-    """Names of all Nodes, and the reports of those that have an agent."""
+async def read_hosts(store: Datastore) -> tuple[list[Document], list[HostReport]]:
+    """All Nodes, and the reports of those that have an agent."""
     import msgspec
 
     from tabinet.model.report import PREFIX, HostReport
@@ -75,7 +77,7 @@ async def read_hosts(store: Datastore) -> tuple[list[str], list[HostReport]]:
     reports = []
     async for page in store.list(PREFIX):
         reports += [msgspec.json.decode(item.value, type=HostReport) for item in page.items if item.key.endswith("/report")]
-    return [str(node["metadata"]["name"]) for node in nodes], reports
+    return nodes, reports
 
 
 def troubles_of(report: HostReport) -> list[str]:

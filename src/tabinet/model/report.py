@@ -37,6 +37,10 @@ class SessionReport(msgspec.Struct, frozen=True, gc=False):
     """What BIRD saw last; it stays after the session has come back."""
     bfd: str = ""
     """State of BFD with the peer: Up, Down, Init, AdminDown; empty without."""
+    bfd_interval_ms: int = 0
+    """Between BFD packets, as both sides agreed; 0 without BFD."""
+    bfd_timeout_ms: int = 0
+    """After this silence the path is dead; 0 without BFD."""
     filtered: int = 0
     """Routes of the peer that were refused."""
     preferred: int = 0
@@ -80,7 +84,7 @@ class HostReport(msgspec.Struct, frozen=True, gc=False):
     as_number: int = 0
     """Of the host; 0: it takes no part in BGP."""
     drain: str = ""
-    """How far the host is drained: empty, ``true`` (graceful shutdown) or ``withdrawn``."""
+    """How far BIRD has drained the host: empty, ``true`` (graceful shutdown) or ``withdrawn``."""
 
 
 def report_path(host: str) -> str:

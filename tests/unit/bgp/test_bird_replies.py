@@ -75,6 +75,7 @@ def test_sessions_carry_names_state_counts_and_reason() -> None:
         64512,
     )
     assert (established.state, established.since, established.bfd) == (SessionState.ESTABLISHED, "2026-11-25 09:48:31.826", "Up")
+    assert (established.bfd_interval_ms, established.bfd_timeout_ms) == (100, 300)
     assert established.channels == (Channel(family=6, imported=5, filtered=2, exported=1, preferred=4),)
     assert established.reason == ""
     assert (waiting.peer, waiting.state, waiting.bfd) == ("far", SessionState.ACTIVE, "")
