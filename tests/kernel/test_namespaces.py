@@ -150,7 +150,7 @@ def test_missing_features_are_named_in_one_line() -> None:
 def test_foreign_routes_are_dropped_by_the_kernel(name: str) -> None:
     netns.create(name)
     rt = netns.run_in(name, open_rtnetlink)
-    events = netns.run_in(name, lambda: open_events(Watch.ROUTES | Watch.LINKS, route_protocol=84))
+    events = netns.run_in(name, lambda: open_events(Watch.ROUTES | Watch.LINKS, route_protocols=(84,)))
     foreign = [AddRoute(blackhole_route(Prefix(4, i << 8, 24), protocol=12)) for i in range(1, 100)]
     ours = blackhole_route(parse_prefix("10.0.0.0/24"))
     execute_all(rt, [*foreign, AddRoute(ours), SetLink(1, up=True)])

@@ -95,7 +95,7 @@ def seat(request: pytest.FixtureRequest) -> Iterator[Seat]:
     for name in names:
         netns.create(name)
     rt = netns.run_in(names[0], open_rtnetlink)
-    real_events = netns.run_in(names[0], lambda: open_events(~Watch(0), route_protocol=84))
+    real_events = netns.run_in(names[0], lambda: open_events(~Watch(0), route_protocols=(84, 85)))
     elsewhere = netns.open_namespace(names[1])
     execute_all(rt, [SetLink(1, up=True)])
     yield Seat(rt, real_events, elsewhere)

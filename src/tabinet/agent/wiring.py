@@ -39,7 +39,7 @@ from tabinet.dataplane.tc.driver import BandwidthDriver
 from tabinet.dataplane.workloads import WorkloadManager
 from tabinet.errors import DataError, KernelError, SetupError, StoreError
 from tabinet.kernel.nftsocket import open_nftables
-from tabinet.kernel.rtnetlink import Watch
+from tabinet.kernel.rtnetlink import TABINET_PROTOCOL, TABINET_REMOTE_PROTOCOL, Watch
 from tabinet.kernel.rtsocket import open_events, open_rtnetlink
 from tabinet.kernel.sysctl import ProcSysctl
 from tabinet.kernel.tcsocket import open_traffic_control
@@ -253,7 +253,10 @@ def open_dataplane(parameters: Parameters) -> Dataplane:
             workloads=WorkloadManager(links, RouteDriver(rtnetlink)),
             bandwidth=BandwidthDriver(open_traffic_control()),
             rtnetlink=rtnetlink,
-            events=open_events(Watch.LINKS | Watch.ADDRESSES | Watch.ROUTES | Watch.NEIGHBOURS, route_protocol=84),
+            events=open_events(
+                Watch.LINKS | Watch.ADDRESSES | Watch.ROUTES | Watch.NEIGHBOURS,
+                route_protocols=(TABINET_PROTOCOL, TABINET_REMOTE_PROTOCOL),
+            ),
             interface_prefixes=parameters.items("felix", "interface_prefix"),
             floating=parameters.text("felix", "floating_ips") == "Enabled",
         )

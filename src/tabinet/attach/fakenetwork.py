@@ -20,6 +20,7 @@ from tabinet.kernel.rtnetlink import (
     MAIN_TABLE,
     AddVeth,
     DeleteLink,
+    Forwarding,
     InterfaceAddress,
     Link,
     Neighbour,
@@ -149,6 +150,9 @@ class _Host:
     def neighbours(self) -> list[Neighbour]:
         return self.network.host.neighbours()
 
+    def forwarding(self, index: int) -> list[Forwarding]:
+        return self.network.host.forwarding(index)
+
     def routes(self, *, protocol: int = 0, table: int = MAIN_TABLE) -> list[Route]:
         return self.network.host.routes(protocol=protocol, table=table)
 
@@ -185,6 +189,9 @@ class _Inside:
 
     def neighbours(self) -> list[Neighbour]:
         return self.rtnetlink.neighbours()
+
+    def forwarding(self, index: int) -> list[Forwarding]:
+        return self.rtnetlink.forwarding(index)
 
     def routes(self, *, protocol: int = 0, table: int = MAIN_TABLE) -> list[Route]:
         return self.rtnetlink.routes(protocol=protocol, table=table)

@@ -11,6 +11,7 @@ import socket
 import struct
 
 from tabinet.errors import KernelError
+from tabinet.kernel import tunnelcodec
 from tabinet.kernel.netlink import (
     NLM_F_CREATE,
     NLM_F_EXCL,
@@ -29,14 +30,18 @@ from tabinet.kernel.rtnetlink import (
     SCOPE_LINK,
     SCOPE_UNIVERSE,
     AddAddress,
+    AddIpip,
     AddressEvent,
     AddRoute,
     AddVeth,
+    AddVxlan,
     DeleteAddress,
+    DeleteForwarding,
     DeleteLink,
     DeleteNeighbour,
     DeleteRoute,
     Event,
+    ForwardingEvent,
     Hop,
     InterfaceAddress,
     Link,
@@ -48,6 +53,7 @@ from tabinet.kernel.rtnetlink import (
     RouteEvent,
     RouteKind,
     RtOp,
+    SetForwarding,
     SetLink,
     SetNeighbour,
 )
@@ -59,7 +65,7 @@ NEWROUTE, DELROUTE, GETROUTE = 24, 25, 26
 NEWNEIGH, DELNEIGH, GETNEIGH = 28, 29, 30
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_LINKINFO = 1, 3, 4, 5, 18
-_IFLA_NET_NS_FD, _IFLA_EXT_MASK = 28, 29
+_IFLA_IFALIAS, _IFLA_NET_NS_FD, _IFLA_EXT_MASK = 20, 28, 29
 _IFLA_INFO_KIND, _IFLA_INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
 _SKIP_STATISTICS = 1 << 3  # RTEXT_FILTER_SKIP_STATS
 _IFF_UP, _IFF_LOWER_UP = 1, 0x10000
@@ -70,6 +76,7 @@ _NUD_PERMANENT = 0x80
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC, _RTA_MULTIPATH, _RTA_TABLE, _RTA_VIA = 1, 4, 5, 6, 7, 9, 15, 18
 _SCOPE_NOWHERE = 255
 _RTM_F_CLONED = 0x200
+_RTNH_F_ONLINK = 4
 
 _IFINFO = struct.Struct("=BxHiII")  # family, type, index, flags, change
 _IFADDR = struct.Struct("=BBBBI")  # family, length, flags, scope, index
@@ -112,6 +119,12 @@ def render(operation: RtOp) -> Request:
     match operation:
         case AddVeth():
             return Request(NEWLINK, NLM_F_CREATE | NLM_F_EXCL, _veth(operation))
+        case AddVxlan() | AddIpip():
+            return Request(NEWLINK, NLM_F_CREATE | NLM_F_EXCL, _tunnel(operation))
+        case SetForwarding(entry):
+            return Request(NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, tunnelcodec.render_forwarding(entry, render_mac(entry.mac)))
+        case DeleteForwarding(entry):
+            return Request(DELNEIGH, 0, tunnelcodec.render_forwarding(entry, render_mac(entry.mac)))
         case DeleteLink(name):
             return Request(DELLINK, 0, _IFINFO.pack(0, 0, 0, 0, 0) + attribute(_IFLA_IFNAME, text(name)))
         case SetLink():
@@ -150,6 +163,16 @@ def _veth(operation: AddVeth) -> bytes:
     return end(operation.name, operation.mac, None, operation.index) + information
 
 
+def _tunnel(operation: AddVxlan | AddIpip) -> bytes:
+    body = _IFINFO.pack(0, 0, 0, 0, 0) + attribute(_IFLA_IFNAME, text(operation.name)) + attribute(_IFLA_MTU, u32(operation.mtu))
+    if isinstance(operation, AddVxlan):
+        body += attribute(_IFLA_ADDRESS, render_mac(operation.mac))
+        kind, data = b"vxlan", tunnelcodec.render_vxlan(operation.vxlan)
+    else:
+        kind, data = b"ipip", tunnelcodec.render_ipip()
+    return body + nested(_IFLA_LINKINFO, attribute(_IFLA_INFO_KIND, kind), nested(_IFLA_INFO_DATA, data))
+
+
 def _set_link(operation: SetLink) -> bytes:
     flags = _IFF_UP if operation.up else 0
     change = 0 if operation.up is None else _IFF_UP
@@ -160,6 +183,8 @@ def _set_link(operation: SetLink) -> bytes:
         body += attribute(_IFLA_ADDRESS, render_mac(operation.mac))
     if operation.mtu:
         body += attribute(_IFLA_MTU, u32(operation.mtu))
+    if operation.alias is not None:
+        body += attribute(_IFLA_IFALIAS, text(operation.alias))
     if operation.namespace is not None:
         body += attribute(_IFLA_NET_NS_FD, u32(operation.namespace))
     return body
@@ -189,7 +214,8 @@ def _neighbour(neighbour: Neighbour) -> bytes:
 
 def _route_head(route: Route, scope: int) -> bytes:
     table = route.table if route.table < 256 else 0
-    head = _ROUTE.pack(_AF[route.destination.family], route.destination.length, 0, 0, table, route.protocol, scope, route.kind, 0)
+    flags = _RTNH_F_ONLINK if any(hop.on_link for hop in route.hops) else 0
+    head = _ROUTE.pack(_AF[route.destination.family], route.destination.length, 0, 0, table, route.protocol, scope, route.kind, flags)
     body = attribute(_RTA_DST, route.destination.packed) if route.destination.length else b""
     return head + body + attribute(_RTA_TABLE, u32(route.table)) + (attribute(_RTA_PRIORITY, u32(route.metric)) if route.metric else b"")
 
@@ -277,16 +303,20 @@ def parse_link(message: Message) -> Link | None:
     if family != socket.AF_UNSPEC:
         return None
     found = parse_attributes(message.payload, _IFINFO.size)
-    kind = parse_text(parse_attributes(found.get(_IFLA_LINKINFO, b"")).get(_IFLA_INFO_KIND, b""))
+    information = parse_attributes(found.get(_IFLA_LINKINFO, b""))
+    kind = parse_text(information.get(_IFLA_INFO_KIND, b""))
     return Link(
         index=index,
         name=parse_text(found.get(_IFLA_IFNAME, b"")),
-        mac=parse_mac(found.get(_IFLA_ADDRESS, b"")),
+        # the "hardware address" of an IP tunnel is its IP address
+        mac=parse_mac(found.get(_IFLA_ADDRESS, b"")) if kind not in ("ipip", "sit", "gre", "ip6tnl") else "",
         mtu=_u32(found.get(_IFLA_MTU)),
         up=bool(flags & _IFF_UP),
         carrier=bool(flags & _IFF_LOWER_UP),
         kind=kind,
-        peer_index=_u32(found.get(_IFLA_LINK)),
+        peer_index=_u32(found.get(_IFLA_LINK)) if kind != "vxlan" else 0,
+        alias=parse_text(found.get(_IFLA_IFALIAS, b"")),
+        vxlan=tunnelcodec.parse_vxlan(information.get(_IFLA_INFO_DATA, b"")) if kind == "vxlan" else None,
     )
 
 
@@ -323,7 +353,7 @@ def parse_route(message: Message) -> Route | None:
     zero = bytes(BITS[family] // 8)
     return Route(
         destination=_prefix(family, found.get(_RTA_DST, zero), length),
-        hops=_parse_hops(family, kind, found),
+        hops=_parse_hops(family, kind, found, on_link=bool(flags & _RTNH_F_ONLINK)),
         kind=RouteKind(kind),
         protocol=protocol,
         table=_u32(found.get(_RTA_TABLE)) or table,
@@ -333,11 +363,11 @@ def parse_route(message: Message) -> Route | None:
     )
 
 
-def _parse_hops(family: int, kind: int, found: dict[int, bytes]) -> tuple[Hop, ...]:
+def _parse_hops(family: int, kind: int, found: dict[int, bytes], *, on_link: bool) -> tuple[Hop, ...]:
     if kind in (RouteKind.BLACKHOLE, RouteKind.UNREACHABLE, RouteKind.PROHIBIT, RouteKind.THROW):
         return ()  # IPv6 names the loopback interface here, IPv4 none
     if _RTA_MULTIPATH not in found:
-        return (Hop(_u32(found.get(_RTA_OIF)), _parse_gateway(family, found)),)
+        return (Hop(_u32(found.get(_RTA_OIF)), _parse_gateway(family, found), on_link=on_link),)
     hops = []
     data, offset = found[_RTA_MULTIPATH], 0
     while offset + _HOP.size <= len(data):
@@ -373,6 +403,9 @@ def parse_event(message: Message) -> Event | None:
             route = parse_route(message)
             return RouteEvent(route, message.type == DELROUTE, message.sender) if route else None
         case 28 | 29:
+            entry = tunnelcodec.parse_forwarding(message)
+            if entry is not None:
+                return ForwardingEvent(entry, message.type == DELNEIGH)
             neighbour = parse_neighbour(message)
             return NeighbourEvent(neighbour, message.type == DELNEIGH) if neighbour else None
         case _:

@@ -22,14 +22,19 @@ from tabinet.errors import KernelError
 from tabinet.kernel.rtnetlink import (
     MAIN_TABLE,
     AddAddress,
+    AddIpip,
     AddressEvent,
     AddRoute,
     AddVeth,
+    AddVxlan,
     DeleteAddress,
+    DeleteForwarding,
     DeleteLink,
     DeleteNeighbour,
     DeleteRoute,
     Event,
+    Forwarding,
+    ForwardingEvent,
     Hop,
     InterfaceAddress,
     Link,
@@ -42,6 +47,7 @@ from tabinet.kernel.rtnetlink import (
     RouteEvent,
     RouteKind,
     RtOp,
+    SetForwarding,
     SetLink,
     SetNeighbour,
     describe,
@@ -102,15 +108,17 @@ class FakeEvents:
 
 
 class FakeRtnetlink:
-    """Implements ``Rtnetlink`` in memory. A new one has the loopback interface, up."""
+    """Implements ``Rtnetlink`` in memory. A new one has the loopback interface, up. ``ipip``: the kernel has IP-in-IP."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, ipip: bool = False) -> None:
+        self._ipip = ipip
         self.port = 4711
         self.executed: list[RtOp] = []
         self._links: dict[int, Link] = {1: Link(1, "lo", mtu=65536, up=True, carrier=True)}
         self._peers: dict[int, int] = {}
         self._addresses: dict[InterfaceAddress, None] = {}
         self._neighbours: dict[tuple[int, Prefix], Neighbour] = {}
+        self._forwarding: dict[tuple[int, str], Forwarding] = {}
         self._routes: dict[RouteKey, Route] = {}
         self._next_index = 2
         self._listeners: list[FakeEvents] = []
@@ -165,6 +173,9 @@ class FakeRtnetlink:
     def neighbours(self) -> list[Neighbour]:
         return list(self._neighbours.values())
 
+    def forwarding(self, index: int) -> list[Forwarding]:
+        return [entry for entry in self._forwarding.values() if entry.index == index]
+
     def routes(self, *, protocol: int = 0, table: int = MAIN_TABLE) -> list[Route]:
         return [route for route in self._routes.values() if route.table == table and protocol in (0, route.protocol)]
 
@@ -188,6 +199,8 @@ class FakeRtnetlink:
         match operation:
             case AddVeth():
                 self._add_veth(operation)
+            case AddVxlan() | AddIpip():
+                self._add_tunnel(operation)
             case DeleteLink(name):
                 self._delete_link(name)
             case SetLink():
@@ -208,6 +221,8 @@ class FakeRtnetlink:
                 _need(neighbour.index in self._links, errno.ENODEV)
                 _need((neighbour.index, neighbour.address) in self._neighbours, errno.ENOENT)
                 self._announce(NeighbourEvent(self._neighbours.pop((neighbour.index, neighbour.address)), True))
+            case SetForwarding(entry) | DeleteForwarding(entry):
+                self._change_forwarding(entry, gone=isinstance(operation, DeleteForwarding))
             case AddRoute(route) | ReplaceRoute(route):
                 self._check_hops(route)
                 route = _as_kernel(route)
@@ -237,6 +252,37 @@ class FakeRtnetlink:
             self._change(peer, peer_index=index)
         self._change(index, peer_index=peer if here else 2)
 
+    def _add_tunnel(self, operation: AddVxlan | AddIpip) -> None:
+        _need(isinstance(operation, AddVxlan) or self._ipip, errno.EOPNOTSUPP)
+        _need(operation.name not in {link.name for link in self._links.values()}, errno.EEXIST)
+        if isinstance(operation, AddIpip):
+            index = self._new_link(operation.name, "", operation.mtu, 0)
+            self._links[index] = Link(index, operation.name, mtu=operation.mtu, kind="ipip")
+        else:
+            wanted = operation.vxlan
+            others = [link.vxlan for link in self._links.values() if link.vxlan is not None]
+            family = wanted.local.family if wanted.local is not None else IPV4
+            taken = any(
+                (other.vni, other.port) == (wanted.vni, wanted.port) and (other.local.family if other.local else IPV4) == family
+                for other in others
+            )
+            _need(not taken, errno.EEXIST)
+            index = self._new_link(operation.name, operation.mac, operation.mtu, 0)
+            self._links[index] = msgspec.structs.replace(self._links[index], kind="vxlan", vxlan=wanted)
+        self._peers[index] = _ELSEWHERE
+        self._announce(LinkEvent(self._links[index], False))
+
+    def _change_forwarding(self, entry: Forwarding, *, gone: bool) -> None:
+        _need(entry.index in self._links, errno.ENODEV)
+        _need(self._links[entry.index].kind == "vxlan", errno.EINVAL)
+        key = (entry.index, entry.mac)
+        if gone:
+            _need(self._forwarding.get(key) == entry, errno.ENOENT)
+            del self._forwarding[key]
+        else:
+            self._forwarding[key] = entry
+        self._announce(ForwardingEvent(entry, gone))
+
     def _new_link(self, name: str, mac: str, mtu: int, wanted: int) -> int:
         index = wanted or self._next_index
         self._next_index = max(self._next_index, index) + 1
@@ -254,6 +300,7 @@ class FakeRtnetlink:
                     self._drop_address(address)
                 del self._peers[gone]
                 link = self._links.pop(gone)
+                self._forwarding = {key: entry for key, entry in self._forwarding.items() if entry.index != gone}
                 self._announce(LinkEvent(msgspec.structs.replace(link, up=False, carrier=False), True))
 
     def _set_link(self, operation: SetLink) -> None:
@@ -266,6 +313,8 @@ class FakeRtnetlink:
             self._change(operation.index, mac=operation.mac)
         if operation.mtu:
             self._change(operation.index, mtu=operation.mtu)
+        if operation.alias is not None:
+            self._change(operation.index, alias=operation.alias)
         if operation.up is not None and operation.up != self._links[operation.index].up:
             self._change(operation.index, up=operation.up)
             if not operation.up:
@@ -307,7 +356,10 @@ class FakeRtnetlink:
     def _check_hops(self, route: Route) -> None:
         _need(bool(route.hops) == (route.kind == RouteKind.UNICAST), errno.EINVAL)
         for hop in route.hops:
-            if hop.gateway is not None:
+            if hop.gateway is not None and hop.on_link:
+                _need(hop.index in self._links, errno.ENODEV)
+                _need(self._links[hop.index].up, errno.ENETDOWN)
+            elif hop.gateway is not None:
                 unreachable = errno.ENETUNREACH if hop.gateway.family == IPV4 else errno.EHOSTUNREACH
                 _need(self._reaches(hop), unreachable)
             else:

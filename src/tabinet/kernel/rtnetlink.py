@@ -18,6 +18,9 @@ from tabinet.lib.ip import IPV4, Prefix
 
 TABINET_PROTOCOL = 84
 """The routing protocol number that marks routes as ours (rtm_protocol); BIRD's are 12, Calico's 80, the kernel's own 2."""
+TABINET_REMOTE_PROTOCOL = 85
+"""The same for routes to other hosts' workloads, through tunnels and beside them: a number of their own, so that no BGP daemon takes them
+for routes to workloads here."""
 MAIN_TABLE = 254
 
 SCOPE_UNIVERSE, SCOPE_LINK, SCOPE_HOST = 0, 253, 254
@@ -41,6 +44,16 @@ class RouteKind(enum.IntEnum):
 # --- records --------------------------------------------------------------------------------------------------------
 
 
+class Vxlan(msgspec.Struct, frozen=True, gc=False):
+    """What makes a VXLAN interface (RFC 7348): it learns nothing by itself, and sends only where it was told the other end is."""
+
+    vni: int
+    port: int
+    """UDP port of both ends."""
+    local: Prefix | None = None
+    """Source address of its packets; None: the one that the route has."""
+
+
 class Link(msgspec.Struct, frozen=True, gc=False):
     """A network interface."""
 
@@ -58,6 +71,9 @@ class Link(msgspec.Struct, frozen=True, gc=False):
     """``veth``, ``tun``, ``bridge``...; empty for hardware and loopback."""
     peer_index: int = 0
     """For veth: the index of the other end, in its own namespace; 0 when unknown."""
+    alias: str = ""
+    """Free text for people and owners (ifalias)."""
+    vxlan: Vxlan | None = None
 
 
 class InterfaceAddress(msgspec.Struct, frozen=True, order=True, gc=False):
@@ -80,6 +96,15 @@ class Neighbour(msgspec.Struct, frozen=True, order=True, gc=False):
     """Set by someone, never asked for or forgotten (NUD_PERMANENT)."""
 
 
+class Forwarding(msgspec.Struct, frozen=True, order=True, gc=False):
+    """Behind which host the other end with this MAC address is: a permanent entry of a VXLAN interface's table (bridge(8) fdb)."""
+
+    index: int
+    mac: str
+    remote: Prefix
+    """The host's address."""
+
+
 class Hop(msgspec.Struct, frozen=True, order=True, gc=False):
     """Where packets go next."""
 
@@ -89,6 +114,8 @@ class Hop(msgspec.Struct, frozen=True, order=True, gc=False):
     """A host prefix; None: the destination is on the link."""
     weight: int = 1
     """Share among several hops, 1 to 256."""
+    on_link: bool = False
+    """The gateway is taken to be on the link, whatever routes say; only for a route with one hop."""
 
 
 class Route(msgspec.Struct, frozen=True, gc=False):
@@ -151,6 +178,25 @@ class AddVeth(RtOp, frozen=True):
     peer_index: int = 0
 
 
+class AddVxlan(RtOp, frozen=True):
+    """The interface exists, down. EEXIST when the name is taken, or another one of the family has the identifier and port."""
+
+    name: str
+    vxlan: Vxlan
+    mac: str
+    mtu: int
+
+
+class AddIpip(RtOp, frozen=True):
+    """An IP-in-IP interface to anywhere exists, down: the gateway of a route over it says to which host.
+
+    EOPNOTSUPP when the kernel has no such interfaces. With the module it makes one by itself, ``tunl0``: EEXIST.
+    """
+
+    name: str
+    mtu: int
+
+
 class DeleteLink(RtOp, frozen=True):
     """The interface, and a veth's other end, is gone with its addresses, routes and neighbours. ENODEV when absent."""
 
@@ -168,6 +214,8 @@ class SetLink(RtOp, frozen=True):
     mtu: int = 0
     namespace: int | None = None
     """File descriptor of the namespace that it moves to; it arrives down, without addresses."""
+    alias: str | None = None
+    """Empty: it has none any more."""
 
 
 class AddAddress(RtOp, frozen=True):
@@ -194,6 +242,18 @@ class DeleteNeighbour(RtOp, frozen=True):
     neighbour: Neighbour
 
 
+class SetForwarding(RtOp, frozen=True):
+    """The VXLAN interface sends what is for the MAC address to this host and to no other. EINVAL for loopback."""
+
+    entry: Forwarding
+
+
+class DeleteForwarding(RtOp, frozen=True):
+    """ENOENT when absent."""
+
+    entry: Forwarding
+
+
 class AddRoute(RtOp, frozen=True):
     """EEXIST when there is a route with the same table, destination and metric, whoever made it. ENETDOWN while the interface is down."""
 
@@ -217,6 +277,11 @@ def describe(operation: RtOp) -> str:
     match operation:
         case AddVeth(name, peer):
             return f"add veth {name} with peer {peer}"
+        case AddVxlan(name) | AddIpip(name):
+            return f"add {type(operation).__name__.removeprefix('Add').lower()} interface {name}"
+        case SetForwarding(f) | DeleteForwarding(f):
+            verb = "set" if isinstance(operation, SetForwarding) else "delete"
+            return f"{verb} forwarding of {f.mac} to {f.remote.address} over interface {f.index}"
         case DeleteLink(name):
             return f"delete interface {name}"
         case SetLink(index):
@@ -263,6 +328,11 @@ class RouteEvent(Event, frozen=True):
 
 class NeighbourEvent(Event, frozen=True):
     neighbour: Neighbour
+    gone: bool
+
+
+class ForwardingEvent(Event, frozen=True):
+    entry: Forwarding
     gone: bool
 
 
@@ -317,6 +387,10 @@ class Rtnetlink(Protocol):
     def addresses(self) -> list[InterfaceAddress]: ...
 
     def neighbours(self) -> list[Neighbour]: ...
+
+    def forwarding(self, index: int) -> list[Forwarding]:
+        """The permanent entries of a VXLAN interface; of any other none."""
+        ...
 
     def routes(self, *, protocol: int = 0, table: int = MAIN_TABLE) -> list[Route]:
         """Routes of both families with this protocol number (0: any) in this table."""

@@ -14,11 +14,12 @@ import struct
 from collections.abc import Sequence
 
 from tabinet.errors import KernelError, KernelOverrun
-from tabinet.kernel import rtcodec
+from tabinet.kernel import rtcodec, tunnelcodec
 from tabinet.kernel.netlink import NETLINK_ROUTE, NetlinkSocket, open_netlink
 from tabinet.kernel.rtnetlink import (
     MAIN_TABLE,
     Event,
+    Forwarding,
     InterfaceAddress,
     Link,
     Neighbour,
@@ -87,6 +88,11 @@ class RtSocket:
             for neighbour in self._netlink.dump(rtcodec.get_neighbours(family), rtcodec.parse_neighbour, "read neighbours")
         ]
 
+    def forwarding(self, index: int) -> list[Forwarding]:
+        """The permanent entries of a VXLAN interface; of any other none."""
+        request = tunnelcodec.get_forwarding(index)
+        return self._netlink.dump(request, tunnelcodec.parse_forwarding, "read forwarding entries")
+
     def routes(self, *, protocol: int = 0, table: int = MAIN_TABLE) -> list[Route]:
         """The routes of both families with this protocol number (0: any) in this table."""
         found: list[Route] = []
@@ -140,32 +146,33 @@ class RtEventSocket:
             events += [event for message in messages if (event := rtcodec.parse_event(message)) is not None]
 
 
-def open_events(watch: Watch, *, route_protocol: int = 0) -> RtEventSocket:
+def open_events(watch: Watch, *, route_protocols: Sequence[int] = ()) -> RtEventSocket:
     """Hears about what is watched, in the network namespace of the calling thread, from now on.
 
-    With ``route_protocol`` the kernel drops the news of all other routes, so that a full table that churns costs us nothing.
+    With ``route_protocols`` the kernel drops the news of all other routes, so that a full table that churns costs us nothing.
 
     Raises:
         KernelError: it cannot be opened.
     """
     groups = [group for kind, numbers in _GROUPS.items() if kind in watch for group in numbers]
-    netlink = open_netlink(NETLINK_ROUTE, groups=groups, packet_filter=_only_routes_of(route_protocol) if route_protocol else b"")
+    netlink = open_netlink(NETLINK_ROUTE, groups=groups, packet_filter=_only_routes_of(route_protocols) if route_protocols else b"")
     return RtEventSocket(netlink)
 
 
-def _only_routes_of(protocol: int) -> bytes:
+def _only_routes_of(protocols: Sequence[int]) -> bytes:
     """A classic BPF program (struct sock_filter[]): everything but NEWROUTE and DELROUTE of other protocols passes.
 
     Loads are in network order, netlink headers in host order, so the message types are compared swapped.
     """
     load_half, load_byte, jump_equal, give = 0x28, 0x30, 0x15, 0x06
     new, gone = socket.htons(rtcodec.NEWROUTE), socket.htons(rtcodec.DELROUTE)
+    count = len(protocols)
     program = (
         (load_half, 0, 0, 4),  # nlmsg_type
         (jump_equal, 1, 0, new),
-        (jump_equal, 0, 2, gone),
+        (jump_equal, 0, 1 + count, gone),
         (load_byte, 0, 0, 16 + 5),  # rtm_protocol
-        (jump_equal, 0, 1, protocol),
+        *((jump_equal, count - 1 - at, 1 if at == count - 1 else 0, protocol) for at, protocol in enumerate(protocols)),
         (give, 0, 0, 0xFFFFFFFF),
         (give, 0, 0, 0),
     )
