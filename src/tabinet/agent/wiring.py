@@ -28,7 +28,7 @@ from tabinet.agent.metrics import Metrics
 from tabinet.agent.notify import notify
 from tabinet.agent.parameters import Parameters, store_config
 from tabinet.agent.reporter import Reporter
-from tabinet.agent.values import parse_failsafe, parse_port_range
+from tabinet.agent.tableoptions import table_options
 from tabinet.bgp.driver import open_driver
 from tabinet.bgp.records import BgpOptions
 from tabinet.calc.graph import Graph
@@ -44,14 +44,12 @@ from tabinet.kernel.rtsocket import open_events, open_rtnetlink
 from tabinet.kernel.sysctl import ProcSysctl
 from tabinet.kernel.tcsocket import open_traffic_control
 from tabinet.lib.backoff import Backoff
-from tabinet.lib.ip import parse_address
 from tabinet.model.codec import decode_stored
 from tabinet.model.keys import ResourceKey, affinity_prefix, kind_prefix, path_of
 from tabinet.model.report import report_path
 from tabinet.model.resources import FelixConfiguration
 from tabinet.model.status import HostStatus, HostStatusKey, endpoint_status_prefix, status_path_of
 from tabinet.rules.builder import TableBuilder
-from tabinet.rules.options import DenyAction, HostAction, TableOptions
 from tabinet.store.api import Datastore
 from tabinet.store.open import open_store
 from tabinet.store.syncer import Syncer
@@ -216,24 +214,6 @@ def protect(parameters: Parameters) -> None:
         nftables.close()
     except (OSError, KernelError) as error:
         raise SetupError(f"the kernel refuses our nf_tables table: {error}; the agent needs root (CAP_NET_ADMIN) and nf_tables") from error
-
-
-def table_options(parameters: Parameters) -> TableOptions:
-    """The part of the parameters that the table depends on."""
-    text = parameters.text
-    address = text("felix", "nat_outgoing_address")
-    return TableOptions(
-        interface_prefixes=parameters.items("felix", "interface_prefix"),
-        endpoint_to_host=HostAction(text("felix", "default_endpoint_to_host_action")),
-        allow_source_prefixes=text("felix", "workload_source_spoofing") == "Any",
-        deny=DenyAction(text("felix", "deny_action")),
-        failsafe_inbound=tuple(map(parse_failsafe, parameters.items("felix", "failsafe_inbound_host_ports"))),
-        failsafe_outbound=tuple(map(parse_failsafe, parameters.items("felix", "failsafe_outbound_host_ports"))),
-        nat_ports=parse_port_range(text("felix", "nat_port_range")),
-        nat_addresses=(parse_address(address),) if address else (),
-        nat_spares_hosts=text("felix", "nat_outgoing_exclusions") == "IPPoolsAndHostIPs",
-        floating_addresses=text("felix", "floating_ips") == "Enabled",
-    )
 
 
 def open_dataplane(parameters: Parameters) -> Dataplane:

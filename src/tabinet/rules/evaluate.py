@@ -257,3 +257,9 @@ class _Run:
             isinstance(item, ir.SourceRange) and item.interface == packet.in_interface and item.first <= packet.source.value <= item.last
             for item in self.table.elements[name]
         )
+
+
+def begins_flow(protocol: int, icmp_type: int) -> bool:
+    """True unless it is an ICMP message that connection tracking takes for part of a flow that exists: an error or an answer."""
+    requests = {ICMP: _REQUESTS4, ICMPV6: _REQUESTS6}.get(protocol)
+    return requests is None or icmp_type in requests

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tabinet.agent.parameters import PARAMETERS, felix_problems, parse_parameters, render_parameters_page, restart_needed
-from tabinet.agent.wiring import table_options
+from tabinet.agent.tableoptions import table_options
 from tabinet.calc.messages import PortRange
 from tabinet.errors import InputError
 from tabinet.lib.ip import parse_prefix

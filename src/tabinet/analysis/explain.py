@@ -1,0 +1,317 @@
+"""``explain``: what becomes of the first packet of a flow, and everything that has to do with it.
+
+In: a fabric, two places, what kind of packet. Out: an ``Explanation`` that says what each host on the way asks and answers, in terms of
+the resources. The verdict is that of the tables that the kernels get; the story must agree with it, or it is a bug, which is raised.
+
+Not modelled: the state of connection tracking (rates, numbers of connections), firewalls that are not ours, routers between hosts.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from tabinet.analysis.fabric import Fabric, HostView, Place
+from tabinet.analysis.mismatch import protocol_text
+from tabinet.analysis.routes import Hop, find_route, is_outside_pools, sent_from
+from tabinet.analysis.story import Outcome, PolicyLook, Stage, Subject, TierLook, allows, tell
+from tabinet.analysis.words import Words, address_text, workload_name
+from tabinet.calc.messages import Action
+from tabinet.errors import InputError, Problem
+from tabinet.lib.ip import IPV4, Prefix
+from tabinet.model.keys import ResourceKey
+from tabinet.model.protocols import ICMP, ICMPV6
+from tabinet.rules.evaluate import Packet, begins_flow, evaluate
+
+ECHO_REQUEST = {4: 8, 6: 128}
+CLIENT_PORT = 40_000
+"""Source port where none is given: one that nobody listens on."""
+
+
+class Question(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """The first packet of a flow between addresses of one family. ICMP without a type: an echo request."""
+
+    source: Place
+    destination: Place
+    protocol: int
+    source_port: int = CLIENT_PORT
+    destination_port: int = 0
+    icmp_type: int = 0
+    icmp_code: int = 0
+
+
+class PlaceLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One end of the flow."""
+
+    address: str
+    kind: str
+    """``workload``, ``host`` or ``outside``."""
+    name: str = ""
+    endpoint: str = ""
+    """Kind and name of the resource."""
+    host: str = ""
+    interface: str = ""
+    floating: str = ""
+    """The floating address that was asked for."""
+    labels: dict[str, str] = {}
+
+
+class RuleLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A rule that was looked at."""
+
+    path: str
+    """In the resource, as in ``spec.ingress[2]``."""
+    rule: str
+    """In one line."""
+    matches: bool
+    why_not: str = ""
+
+
+class PolicyLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A policy or profile that was looked at."""
+
+    policy: str
+    """Kind and name."""
+    verdict: str
+    """``Allow``, ``Deny``, ``Pass``, or ``no match``."""
+    trouble: str = ""
+    rules: tuple[RuleLine, ...] = ()
+
+
+class TierLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A tier that was looked at."""
+
+    tier: str
+    verdict: str
+    by_default: bool
+    policies: tuple[PolicyLine, ...]
+
+
+class StageLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One thing that a host asks."""
+
+    host: str
+    hook: str
+    """``forward``, ``input`` or ``output``."""
+    subject: str
+    endpoint: str
+    verdict: str
+    """``allow`` or ``deny``."""
+    reason: str
+    tiers: tuple[TierLine, ...] = ()
+    profiles: tuple[PolicyLine, ...] = ()
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """What becomes of the packet."""
+
+    source: PlaceLine
+    destination: PlaceLine
+    packet: str
+    """In one line."""
+    allowed: bool
+    reason: str
+    """What decided, in one line."""
+    stages: tuple[StageLine, ...]
+    """In order; the last one decided."""
+    route: tuple[Hop, ...]
+    """From the source's host to the destination's."""
+    translations: tuple[str, ...]
+    reply: str
+    """What becomes of the answer."""
+
+
+class _Pass(msgspec.Struct, frozen=True):
+    """What one host sees of the packet."""
+
+    host: str
+    hook: str
+    packet: Packet
+
+
+def explain(fabric: Fabric, question: Question) -> Explanation:
+    """What becomes of the packet.
+
+    Raises:
+        InputError: neither end is in the fabric, or no flow begins with such a packet.
+    """
+    source, destination = question.source, question.destination
+    if not source.host and not destination.host:
+        ends = f"{source.address.address}, {destination.address.address}"
+        raise InputError([Problem(path="SRC, DST", value=ends, allowed="one of them at least must be a workload or host of the fabric")])
+    if not begins_flow(question.protocol, question.icmp_type):
+        hint = "a request: errors and answers pass with the flow that they belong to, so ask about that flow"
+        raise InputError([Problem(path="icmp type", value=str(question.icmp_type), allowed=hint)])
+    views = fabric.view(place.host for place in (source, destination) if place.host)
+    translations: list[str] = []
+    passes = _passes(fabric, question, views, translations)
+    words = Words(fabric)
+    stages: list[StageLine] = []
+    allowed = True
+    for one in passes:
+        view = views[one.host]
+        told = tell(view.world, one.packet, one.hook)
+        allowed = allows(told)
+        verdict = evaluate(view.table, one.packet, one.hook)
+        if verdict.accepted != allowed:
+            raise AssertionError(f"the table of {one.host} says {verdict}, the story {told[-1:]}")
+        stages += [_stage_line(words, one, stage) for stage in told]
+        if not allowed:
+            break
+    return Explanation(
+        source=_place_line(fabric, words, source),
+        destination=_place_line(fabric, words, destination),
+        packet=packet_text(question),
+        allowed=allowed,
+        reason=_headline(stages, allowed),
+        stages=tuple(stages),
+        route=find_route(fabric, source, destination),
+        translations=tuple(translations),
+        reply=_reply_text(stages, allowed),
+    )
+
+
+# --- the way of the packet ------------------------------------------------------------------------------------------
+
+
+def _passes(fabric: Fabric, question: Question, views: dict[str, HostView], translations: list[str]) -> list[_Pass]:
+    source, destination = question.source, question.destination
+    is_local = bool(source.host) and source.host == destination.host
+    passes = []
+    sent_to = destination.external or destination.address
+    origin = source.address
+    if source.host:
+        host = source.host
+        into = source.interface if source.kind == "workload" else ""
+        out = fabric.uplink(host)
+        if is_local:
+            out = destination.interface if destination.kind == "workload" else ""
+        hook = "output" if not into else "input" if not out else "forward"
+        if into or out:
+            target = destination.address if is_local else sent_to
+            passes.append(_Pass(host, hook, _packet(question, into, out, origin, target, sent_to)))
+        if not is_local:
+            origin = sent_from(fabric, source, sent_to, views[host])
+            if origin != source.address:
+                translations.append(f"{host}: source {source.address.address} becomes {origin.address}")
+    if destination.external is not None:
+        translations.append(f"{destination.host}: destination {sent_to.address} becomes {destination.address.address}")
+    if destination.host and not is_local:
+        into = fabric.uplink(destination.host)
+        out = destination.interface if destination.kind == "workload" else ""
+        hook = "forward" if out else "input"
+        passes.append(_Pass(destination.host, hook, _packet(question, into, out, origin, destination.address, sent_to)))
+    return passes
+
+
+def _packet(question: Question, into: str, out: str, source: Prefix, destination: Prefix, sent_to: Prefix) -> Packet:
+    is_icmp = question.protocol in (ICMP, ICMPV6)
+    return Packet(
+        in_interface=into,
+        out_interface=out,
+        source=source,
+        destination=destination,
+        protocol=question.protocol,
+        source_port=0 if is_icmp else question.source_port,
+        destination_port=0 if is_icmp else question.destination_port,
+        icmp_type=question.icmp_type,
+        icmp_code=question.icmp_code,
+        original_destination=None if sent_to == destination else sent_to,
+    )
+
+
+# --- words ----------------------------------------------------------------------------------------------------------
+
+
+def packet_text(question: Question) -> str:
+    """The packet in one line."""
+    name = protocol_text(question.protocol)
+    target = question.destination.external or question.destination.address
+    ends = f"{question.source.address.address} -> {target.address}"
+    if question.protocol in (ICMP, ICMPV6):
+        return f"{name} type {question.icmp_type} code {question.icmp_code} {ends}"
+    return f"{name} {ends} port {question.destination_port}" if question.destination_port else f"{name} {ends}"
+
+
+def _place_line(fabric: Fabric, words: Words, place: Place) -> PlaceLine:
+    address = address_text(place.address)
+    floating = address_text(place.external) if place.external is not None else ""
+    if place.endpoint is None:
+        name = place.host or ("outside, in no pool" if is_outside_pools(fabric, place.address) else "an address of a pool that nobody has")
+        return PlaceLine(address=address, kind=place.kind, name=name, host=place.host)
+    return PlaceLine(
+        address=address,
+        kind=place.kind,
+        name=workload_name(fabric.workloads[place.endpoint]),
+        endpoint=str(place.endpoint),
+        host=place.host,
+        interface=place.interface,
+        floating=floating,
+        labels=words.labels(place.endpoint),
+    )
+
+
+def _stage_line(words: Words, one: _Pass, stage: Stage) -> StageLine:
+    return StageLine(
+        host=one.host,
+        hook=one.hook,
+        subject=stage.subject.value,
+        endpoint=_endpoint_text(words.fabric, stage.endpoint),
+        verdict=stage.outcome.value,
+        reason=stage.reason,
+        tiers=tuple([_tier_line(words, tier) for tier in stage.tiers]),
+        profiles=tuple([_policy_line(words, look) for look in stage.profiles]),
+    )
+
+
+def _endpoint_text(fabric: Fabric, key: ResourceKey | None) -> str:
+    if key is None:
+        return ""
+    workload = fabric.workloads.get(key)
+    return workload_name(workload) if workload is not None else key.name
+
+
+def _tier_line(words: Words, look: TierLook) -> TierLine:
+    policies = tuple([_policy_line(words, policy) for policy in look.policies])
+    return TierLine(tier=look.tier, verdict=look.action.value, by_default=look.by_default, policies=policies)
+
+
+def _policy_line(words: Words, look: PolicyLook) -> PolicyLine:
+    lines = []
+    for rule in look.rules:
+        path, text = words.rule(look.key, look.ingress, rule.index)
+        why = "" if rule.mismatch is None else words.mismatch(rule.mismatch)
+        lines.append(RuleLine(path=path, rule=text, matches=rule.mismatch is None, why_not=why))
+    verdict = look.action.value if look.action is not None else "no match"
+    return PolicyLine(policy=str(look.key), verdict=verdict, trouble=look.trouble, rules=tuple(lines))
+
+
+def _headline(stages: list[StageLine], allowed: bool) -> str:
+    """The rule that decided; of a packet that is allowed, the last one that did."""
+    if not stages:
+        return "no policy has a say in it"
+    deciding = [stage for stage in stages if stage.subject != Subject.SOURCE.value] or stages
+    stage = stages[-1] if not allowed else deciding[-1]
+    return f"{stage.subject}{f' {stage.endpoint}' if stage.endpoint else ''} on {stage.host}: {_decider(stage)}"
+
+
+def _decider(stage: StageLine) -> str:
+    looks = [*(policy for tier in stage.tiers for policy in tier.policies), *stage.profiles]
+    for look in reversed(looks):
+        if look.verdict in (Action.ALLOW.value, Action.DENY.value):
+            rule = next((rule for rule in reversed(look.rules) if rule.matches and not rule.rule.startswith(Action.LOG.value)), None)
+            where = f" {rule.path}: {rule.rule}" if rule is not None else f": {look.trouble}"
+            return f"{look.policy}{where}"
+    return stage.reason
+
+
+def _reply_text(stages: list[StageLine], allowed: bool) -> str:
+    if not allowed:
+        return "there is none: the flow does not begin"
+    if any(stage.subject == Subject.UNTRACKED.value and stage.verdict == Outcome.ALLOW.value for stage in stages):
+        return "a doNotTrack policy let the packet pass without a connection: answers need a rule of their own, in both directions"
+    return "passes: every host judges it by the packet that the flow began with"
+
+
+def icmp_of(family: int) -> int:
+    """The family's ICMP."""
+    return ICMP if family == IPV4 else ICMPV6

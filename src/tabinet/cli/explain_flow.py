@@ -1,0 +1,160 @@
+"""``tabinet explain``: why a packet passes, or why not."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import click
+
+from tabinet.cli.place import STORE_OPTIONS, Place
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tabinet.analysis.explain import Question
+    from tabinet.analysis.fabric import Fabric, Resources
+    from tabinet.analysis.fabric import Place as Spot
+    from tabinet.calc.inputs import Input
+    from tabinet.model.keys import Key
+    from tabinet.rules.options import TableOptions
+    from tabinet.store.api import Datastore
+
+
+@click.command()
+@click.argument("source", metavar="SRC")
+@click.argument("destination", metavar="DST")
+@click.option("-p", "--protocol", default=None, help="tcp, udp, icmp, sctp, ... or a number (default: tcp with --port, else icmp).")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Destination port.")
+@click.option("--source-port", type=click.IntRange(0, 65535), default=None, help="Source port (default: one that nothing listens on).")
+@click.option("--icmp-type", type=click.IntRange(0, 255), default=None, help="Type of the ICMP message (default: echo request).")
+@click.option("--icmp-code", type=click.IntRange(0, 255), default=0, help="Code of the ICMP message.")
+@click.option("-4", "family", flag_value=4, type=int, help="IPv4 (default: what both have, IPv4 first).")
+@click.option("-6", "family", flag_value=6, type=int, help="IPv6.")
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="How to show it.")
+@click.option("--json", "as_json", is_flag=True, help="The same as -o json.")
+@STORE_OPTIONS
+@click.pass_obj
+def explain(
+    place: Place,
+    source: str,
+    destination: str,
+    protocol: str | None,
+    port: int,
+    source_port: int | None,
+    icmp_type: int | None,
+    icmp_code: int,
+    family: int | None,
+    output: str,
+    as_json: bool,
+) -> int:
+    """Say whether a packet from SRC reaches DST, and why.
+
+    Shows every policy and rule that was asked on the way.
+
+    SRC and DST are addresses, inside or outside, or names: of workloads, endpoints or hosts.
+
+    \b
+    tabinet explain web1 db1 --port 5432        tabinet explain shop/web1 10.65.0.7 -p udp --port 53
+    tabinet explain 192.0.2.1 web1 --port 443   tabinet explain web1 web2 -6
+
+    Nothing is sent: the answer is calculated from what is in the store. Exit code 0: allowed, 1: denied.
+    """
+    import msgspec
+
+    from tabinet.analysis.explain import explain as explain_packet
+    from tabinet.analysis.render import render_explanation
+    from tabinet.analysis.seek import find_ends
+    from tabinet.cli.output import show_json
+
+    fabric = read_fabric(place)
+    start, end = find_ends(fabric, source, destination, family)
+    question = ask(start, end, protocol, port, source_port, icmp_type, icmp_code)
+    found = explain_packet(fabric, question)
+    if as_json or output == "json":
+        show_json(msgspec.to_builtins(found))
+    else:
+        for line in render_explanation(found):
+            click.echo(line)
+    return 0 if found.allowed else 1
+
+
+def read_fabric(place: Place) -> Fabric:
+    """The fabric as the store has it now. Broken values fail closed, as they do in the agents.
+
+    Raises:
+        SetupError, StoreError: there is no store, or it does not answer.
+    """
+    from tabinet.agent.tableoptions import table_options
+    from tabinet.analysis.fabric import survey
+    from tabinet.cli.place import open_place, read_parameters
+
+    parameters = read_parameters(place)
+
+    def options_of(felix: Mapping[str, object]) -> TableOptions:
+        return table_options(parameters.under(dict(felix)))
+
+    async def read() -> Resources:
+        store = await open_place(place)
+        try:
+            return await read_resources(store)
+        finally:
+            await store.close()
+
+    return survey(asyncio.run(read()), options_of)
+
+
+async def read_resources(store: Datastore) -> Resources:
+    """Everything that the calculation looks at, at one revision."""
+    from tabinet.agent.feed import Feed
+    from tabinet.calc.inputs import Put
+    from tabinet.model.keys import AFFINITIES, RESOURCES
+    from tabinet.store.api import PutEvent, WatchBatch
+
+    found: dict[Key, tuple[object, int]] = {}
+
+    def take(told: Input) -> None:
+        if isinstance(told, Put):
+            found[told.key] = (told.value, told.revision)
+
+    feed = Feed(take)
+    for prefix in (RESOURCES, AFFINITIES):
+        async for page in store.list(prefix):
+            feed.on_batch(WatchBatch([PutEvent(item) for item in page.items], 0))
+    return found
+
+
+def ask(
+    source: Spot, destination: Spot, protocol: str | None, port: int, source_port: int | None, icmp_type: int | None, icmp_code: int
+) -> Question:
+    """The question that the options ask.
+
+    Raises:
+        InputError: they do not fit together.
+    """
+    from tabinet.analysis.explain import CLIENT_PORT, ECHO_REQUEST, Question, icmp_of
+    from tabinet.errors import InputError, Problem
+    from tabinet.model.protocols import ICMP, ICMPV6, WITH_PORTS, parse_protocol
+
+    family = source.address.family
+    if protocol is None:
+        number = parse_protocol("tcp") if port else icmp_of(family)
+    else:
+        try:
+            number = parse_protocol(protocol)
+        except ValueError as error:
+            raise InputError([Problem(path="--protocol", value=protocol, allowed=str(error))]) from None
+    number = icmp_of(family) if number in (ICMP, ICMPV6) else number
+    if port and number not in WITH_PORTS:
+        raise InputError([Problem(path="--port", value=str(port), allowed="only with TCP, UDP or SCTP")])
+    if icmp_type is not None and number not in (ICMP, ICMPV6):
+        raise InputError([Problem(path="--icmp-type", value=str(icmp_type), allowed="only with ICMP")])
+    return Question(
+        source=source,
+        destination=destination,
+        protocol=number,
+        source_port=CLIENT_PORT if source_port is None else source_port,
+        destination_port=port,
+        icmp_type=ECHO_REQUEST[family] if icmp_type is None else icmp_type,
+        icmp_code=icmp_code,
+    )
