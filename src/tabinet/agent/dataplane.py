@@ -25,6 +25,7 @@ from tabinet.dataplane.nft.driver import NftDriver
 from tabinet.dataplane.tc.driver import BandwidthDriver
 from tabinet.dataplane.workloads import WorkloadManager
 from tabinet.errors import KernelError
+from tabinet.kernel.conntrack import Conntrack
 from tabinet.kernel.nftables import Nftables
 from tabinet.kernel.rtnetlink import AddressEvent, LinkEvent, Overrun, RtEvents, Rtnetlink
 from tabinet.lib.ip import Prefix
@@ -71,6 +72,8 @@ class Dataplane:
     rtnetlink: Rtnetlink
     events: RtEvents
     interface_prefixes: tuple[str, ...]
+    conntrack: Conntrack | None = None
+    """Closed with the rest."""
     floating: bool = True
     """Floating addresses have routes, so that BGP announces them."""
     _limited: dict[ResourceKey, str] = field(default_factory=dict)
@@ -153,6 +156,8 @@ class Dataplane:
     def close(self) -> None:
         """Closes the sockets; the kernel keeps everything."""
         self.nftables.close()
+        if self.conntrack is not None:
+            self.conntrack.close()
         self.events.close()
         self.rtnetlink.close()
 

@@ -34,10 +34,12 @@ from tabinet.bgp.records import BgpOptions
 from tabinet.calc.graph import Graph
 from tabinet.dataplane.links.driver import LinkDriver
 from tabinet.dataplane.nft.driver import NftDriver
+from tabinet.dataplane.nft.sweep import MarkSweeper
 from tabinet.dataplane.routes.driver import RouteDriver
 from tabinet.dataplane.tc.driver import BandwidthDriver
 from tabinet.dataplane.workloads import WorkloadManager
 from tabinet.errors import DataError, KernelError, SetupError, StoreError
+from tabinet.kernel.ctsocket import open_conntrack
 from tabinet.kernel.nftsocket import open_nftables
 from tabinet.kernel.rtnetlink import TABINET_PROTOCOL, TABINET_REMOTE_PROTOCOL, Watch
 from tabinet.kernel.rtsocket import open_events, open_rtnetlink
@@ -224,12 +226,13 @@ def open_dataplane(parameters: Parameters) -> Dataplane:
     """
     try:
         nftables = open_nftables()
-        rtnetlink = open_rtnetlink()
+        rtnetlink, conntrack = open_rtnetlink(), open_conntrack()
         links = LinkDriver(rtnetlink, ProcSysctl(), ipv6=parameters.switch("felix", "ipv6_support"))
         return Dataplane(
             builder=TableBuilder(table_options(parameters)),
             nftables=nftables,
-            nft=NftDriver(nftables),
+            nft=NftDriver(nftables, sweeper=MarkSweeper(conntrack)),
+            conntrack=conntrack,
             workloads=WorkloadManager(links, RouteDriver(rtnetlink)),
             bandwidth=BandwidthDriver(open_traffic_control()),
             rtnetlink=rtnetlink,

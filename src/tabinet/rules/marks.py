@@ -13,8 +13,8 @@ D: the policy that is being asked allowed the packet. Only while a packet is jud
 
 Wrapping: generations count 1, 2, ... 65535, 1, ...; 0 is skipped. A flow that sends nothing for 65,535 revocations in a row would be
 taken for current again. A busy host that makes one new generation a second needs more than 18 hours for that, longer than most
-conntrack timeouts; only an established TCP flow (5 days) that stays silent all the time comes into question. Whoever drives the
-datapath is told when the counter wraps (``next_generation``) so that idle entries can be swept.
+conntrack timeouts, but not than that of an established TCP flow (5 days). So twice in every round, before it goes on, all marks but those
+of the current generation are cleared (``sweep_due``): every generation is over at one of these moments before it comes again.
 """
 
 from __future__ import annotations
@@ -40,6 +40,11 @@ def generation_mark(generation: int) -> int:
 def mark_generation(mark: int) -> int:
     """The generation in a conntrack mark; 0 when the flow was never accepted."""
     return (mark & GENERATION_MASK) >> GENERATION_SHIFT
+
+
+def sweep_due(generation: int) -> bool:
+    """True when the marks of all other generations must be cleared before the one after this begins."""
+    return generation in (LAST_GENERATION // 2, LAST_GENERATION)
 
 
 def next_generation(generation: int) -> tuple[int, bool]:

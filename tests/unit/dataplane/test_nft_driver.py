@@ -8,13 +8,17 @@ import pytest
 
 from tabinet.calc import messages as m
 from tabinet.dataplane.nft.driver import NftDriver
+from tabinet.dataplane.nft.sweep import MarkSweeper
 from tabinet.errors import KernelError
+from tabinet.kernel.conntrack import TcpFlow
+from tabinet.kernel.ctfake import FakeConntrack
 from tabinet.kernel.nftables import AddChain, AddRule, AddSet, AddTable, DeleteElements, FlushChain, FlushSet, Hook
 from tabinet.kernel.nftfake import FakeNftables
 from tabinet.lib.ip import parse_prefix
 from tabinet.model.keys import ResourceKey
 from tabinet.rules import layout, roles
 from tabinet.rules.builder import TableBuilder
+from tabinet.rules.marks import LAST_GENERATION, generation_mark
 
 POLICY = ResourceKey("NetworkPolicy", "web", "default")
 OTHER = ResourceKey("NetworkPolicy", "db", "default")
@@ -270,3 +274,44 @@ def test_counters_by_policy_rule_and_by_reason():
     assert (origin.owner, origin.ingress, origin.index, origin.action) == ("NetworkPolicy/default/web", True, 0, "Allow")
     assert counters.rules[origin].packets == 2 * len(info.rules[chain]) > 2
     assert counters.denied["spoofed source"].packets == 5
+
+
+FLOW = TcpFlow(parse_prefix("10.0.0.1"), parse_prefix("10.0.0.2"), 40000, 80)
+
+
+def revoke(builder: TableBuilder, driver: NftDriver) -> None:
+    for update in (m.SetDelta("s", addresses("10.9.9.9"), frozenset()), m.SetDelta("s", frozenset(), addresses("10.9.9.9"))):
+        builder.on_update(update)
+        result = driver.apply(builder.flush())
+    assert result.revoked
+
+
+@pytest.mark.parametrize("mark", [1, 2, 300, LAST_GENERATION // 2, LAST_GENERATION // 2 + 1, LAST_GENERATION])
+def test_no_mark_outlives_half_a_round(mark):
+    """Whenever a generation was current, its mark is gone before the generation comes again."""
+    sweeper = MarkSweeper(FakeConntrack())
+    for generation in (mark, *range(mark + 1, LAST_GENERATION + 1), *range(1, mark)):
+        if generation == mark:
+            sweeper.conntrack.add_tcp(FLOW, generation_mark(generation) | 0xFF0000FF)
+        sweeper.before_next(generation)
+    assert sweeper.conntrack.marks == {FLOW: 0xFF0000FF}
+    assert sweeper.swept == 1
+
+
+def test_a_sweep_that_failed_is_tried_again_and_holds_nothing_up():
+    fake = FakeNftables()
+    builder = TableBuilder()
+    small_world(builder)
+    conntrack = FakeConntrack({FLOW: generation_mark(5)})
+    driver = NftDriver(fake, first_generation=LAST_GENERATION - 2, sweeper=(sweeper := MarkSweeper(conntrack)))
+    driver.resync(builder.table)
+    assert conntrack.marks == {FLOW: 0}, "a new table knows no marks of an old one"
+    conntrack.marks[FLOW] = generation_mark(5)
+    revoke(builder, driver)
+    assert driver.generation == LAST_GENERATION
+    conntrack.failing = True
+    revoke(builder, driver)
+    assert driver.generation == 1 and sweeper.owed
+    conntrack.failing = False
+    revoke(builder, driver)
+    assert driver.generation == 2 and not sweeper.owed and conntrack.marks == {FLOW: 0}

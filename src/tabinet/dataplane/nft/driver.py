@@ -34,6 +34,7 @@ from tabinet.dataplane.nft.plan import (
     preload,
     step_for,
 )
+from tabinet.dataplane.nft.sweep import MarkSweeper
 from tabinet.errors import KernelError
 from tabinet.kernel.nftables import AddTable, DeleteTable, Element, Nftables, NftOp, TableInfo
 from tabinet.rules import layout
@@ -54,7 +55,7 @@ class ApplyResult(msgspec.Struct, frozen=True):
     revoked: bool
     """A new generation began: established flows are judged again."""
     wrapped: bool
-    """The generation began again at 1: marks of flows that have been idle since then are ambiguous (``rules.marks``)."""
+    """The generation began again at 1 (``rules.marks``)."""
     resynced: bool
     """The kernel was read."""
 
@@ -62,15 +63,24 @@ class ApplyResult(msgspec.Struct, frozen=True):
 class NftDriver:
     """One host's table in the kernel."""
 
-    def __init__(self, nftables: Nftables, *, first_generation: int = 0, preload_elements: int = PRELOAD_ELEMENTS) -> None:
+    def __init__(
+        self,
+        nftables: Nftables,
+        *,
+        sweeper: MarkSweeper | None = None,
+        first_generation: int = 0,
+        preload_elements: int = PRELOAD_ELEMENTS,
+    ) -> None:
         """``first_generation``: what a table that does not exist yet counts on from; 0 takes a random one.
 
-        Random, because flows may carry the marks of a table that was deleted.
+        Random, because flows may carry the marks of a table that was deleted; ``sweeper`` clears them besides, and those of flows that
+        are idle while the generation wraps.
         ``preload_elements``: how many elements of new sets one transaction takes.
         """
         self._nftables = nftables
         self._first_generation = first_generation
         self._preload_elements = preload_elements
+        self._sweeper = sweeper
         self._table: Table | None = None
         self._generation = 0
         self._steps: dict[str, int] = {}
@@ -158,6 +168,8 @@ class NftDriver:
     def _initial_generation(self) -> int:
         if self._generation:  # the table was taken from us: its flows must not pass for current
             return next_generation(self._generation)[0]
+        if self._sweeper is not None:
+            self._sweeper.before_first()
         return self._first_generation or 1 + secrets.randbelow(LAST_GENERATION)
 
     def _adopt_generation(self, info: TableInfo | None) -> int:
@@ -173,6 +185,8 @@ class NftDriver:
 
     def _renew(self, table: Table, changes: Changes, old: dict[str, tuple[Element, ...]]) -> bool:
         """The changes begin a new generation; True when the counter wrapped."""
+        if self._sweeper is not None:
+            self._sweeper.before_next(self._generation)
         self._generation, wrapped = next_generation(self._generation)
         changes.chains_written[layout.MARK_FLOW] = self._encoded(table, layout.MARK_FLOW)
         for name, new in _generation_elements(self._generation).items():

@@ -1,0 +1,95 @@
+"""Flows that are idle while the generation wraps, and flows that are older than the table, in a real kernel."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import pytest
+from one_host import ADDRESSES, OneHost, one_host
+from test_nft_packets import Agent, members, start_serving
+
+from tabinet.calc import messages as m
+from tabinet.dataplane.nft.driver import NftDriver
+from tabinet.dataplane.nft.sweep import MarkSweeper
+from tabinet.kernel import netns
+from tabinet.kernel.ctsocket import open_conntrack
+from tabinet.kernel.nftables import DeleteTable
+from tabinet.rules.marks import LAST_GENERATION
+
+pytestmark = pytest.mark.kernel
+
+FAMILIES = (0, 1)
+
+
+@pytest.fixture(scope="module")
+def fabric() -> Iterator[OneHost]:
+    with one_host() as made:
+        yield made
+
+
+@pytest.fixture
+def agent(fabric: OneHost) -> Iterator[Agent]:
+    made = Agent(fabric)
+    yield made
+    if made.nft.read_table() is not None:
+        made.nft.commit([DeleteTable()])
+    made.nft.close()
+
+
+@pytest.fixture
+def sweeper(fabric: OneHost) -> Iterator[MarkSweeper]:
+    conntrack = netns.run_in(fabric.host, open_conntrack)
+    yield MarkSweeper(conntrack)
+    conntrack.close()
+
+
+def revoke(agent: Agent, driver: NftDriver) -> None:
+    """A permission that nobody uses goes, and with it the generation."""
+    for added, removed in ((members("c"), frozenset()), (frozenset(), members("c"))):
+        agent.builder.on_update(m.SetDelta("clients", added, removed))
+        result = driver.apply(agent.builder.flush())
+    assert result.revoked and not result.resynced
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("swept", [True, False])
+def test_a_flow_that_is_idle_while_the_generation_wraps(fabric: OneHost, agent: Agent, sweeper: MarkSweeper, swept: bool, family: int):
+    agent.driver = NftDriver(agent.nft, first_generation=4)
+    start_serving(agent)
+    with contextlib.closing(fabric.tcp("a", "b", ADDRESSES["b"][family], 80)) as connection:
+        assert connection.carries() and agent.driver.generation == 5
+        # The permission goes, and many generations later only five are left before the round is over.
+        agent.builder.on_update(m.SetDelta("clients", frozenset(), members("a")))
+        agent.builder.flush()
+        agent.nft.commit([DeleteTable()])
+        NftDriver(agent.nft, first_generation=LAST_GENERATION - 6).resync(agent.builder.table)
+        driver = NftDriver(agent.nft, sweeper=sweeper if swept else None)
+        assert driver.resync(agent.builder.table).operations == 0 and driver.generation == LAST_GENERATION - 5
+        for generation in (*range(LAST_GENERATION - 4, LAST_GENERATION + 1), 1, 2, 3, 4, 5):
+            revoke(agent, driver)
+            assert driver.generation == generation
+        assert connection.carries() is not swept, "without the sweep its mark would mean something again"
+        assert not sweeper.owed and (sweeper.swept > 0) is swept
+
+
+def test_a_sweep_keeps_the_flows_that_are_current(fabric: OneHost, agent: Agent, sweeper: MarkSweeper):
+    agent.driver = NftDriver(agent.nft, first_generation=LAST_GENERATION - 3, sweeper=sweeper)
+    start_serving(agent)
+    with contextlib.closing(fabric.tcp("a", "b", ADDRESSES["b"][0], 80)) as connection:
+        for forward in (True, False, True, False):
+            revoke(agent, agent.driver)
+            assert connection.carries(forward=forward)
+    assert agent.driver.generation == 2
+
+
+def test_a_new_table_knows_no_marks_of_an_old_one(fabric: OneHost, agent: Agent, sweeper: MarkSweeper):
+    agent.driver = NftDriver(agent.nft, first_generation=9)
+    start_serving(agent)
+    with contextlib.closing(fabric.tcp("a", "b", ADDRESSES["b"][0], 80)) as connection:
+        assert connection.carries()
+        agent.builder.on_update(m.SetDelta("clients", frozenset(), members("a")))
+        agent.builder.flush()
+        agent.nft.commit([DeleteTable()])
+        NftDriver(agent.nft, first_generation=9, sweeper=sweeper).resync(agent.builder.table)
+        assert not connection.carries() and not connection.carries(forward=False)
