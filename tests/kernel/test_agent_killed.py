@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from agent_world import SPARES, AgentProcess, Changing, Churn, Kernel, Traffic, steady_resources
+from killed_world import SPARES, AgentProcess, Changing, Churn, Kernel, Traffic, steady_resources
 from two_hosts import ADDRESSES, TwoHosts, two_hosts
 
 from tabinet.store.client import ResourceClient
