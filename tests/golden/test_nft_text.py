@@ -24,7 +24,7 @@ def nothing() -> TableBuilder:
 
 def everything() -> TableBuilder:
     """Every kind of rule and set at least once."""
-    builder = TableBuilder()
+    builder = TableBuilder(TableOptions(dispatch_from=2))
     key = ResourceKey("NetworkPolicy", "web", "shop")
     clients = m.Side(sets=("clients",))
     ports = (m.PortRange(80, 80), m.PortRange(443, 445))
@@ -38,7 +38,9 @@ def everything() -> TableBuilder:
         m.Rule(m.Action.ALLOW, not_protocol=6, destination=m.Side(not_ports=ports, not_port_sets=("named",))),
     )
     members = frozenset(parse_prefix(text) for text in ("10.0.0.1", "10.1.0.0/16", "10.1.2.0/24", "fd00::1"))
-    tier = m.TierPolicies("default", m.Action.DENY, (key, ResourceKey("GlobalNetworkPolicy", "unknown")))
+    by_port = {"db": m.PortRange(5432, 5433), "cache": m.PortRange(6379, 6379), "both": m.PortRange(5433, 6379)}
+    keys = tuple(ResourceKey("GlobalNetworkPolicy", name) for name in (*by_port, "unknown"))
+    tier = m.TierPolicies("default", m.Action.DENY, (key, *keys))
     nets_own = tuple(parse_address(text) for text in ("10.0.0.2", "fd00::2"))
     body = m.Endpoint("h", "cali1", "", nets_own, (parse_prefix("10.9.0.0/24"),), (tier,), (tier,), ("open",))
     for update in (
@@ -49,6 +51,10 @@ def everything() -> TableBuilder:
         m.EndpointUpdate(ResourceKey("WorkloadEndpoint", "w", "shop"), 1, body),
     ):
         builder.on_update(update)
+    for policy, ports_of_it in zip(keys, by_port.values(), strict=False):
+        allow = m.Rule(m.Action.ALLOW, protocol=6, destination=m.Side(ports=(ports_of_it,)))
+        ping = m.Rule(m.Action.ALLOW, protocol=1)
+        builder.on_update(m.PolicyUpdate(policy, m.Policy((allow, ping), (allow,))))
     builder.flush()
     return builder
 

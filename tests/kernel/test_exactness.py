@@ -82,8 +82,8 @@ def random_side(choose: random.Random, *, ports: bool) -> m.Side:
     )
 
 
-def random_rule(choose: random.Random) -> m.Rule:
-    protocol = choose.choice((None, None, TCP, UDP, SCTP, UDPLITE, 1, 58))
+def random_rule(choose: random.Random, *, any_protocol: bool = True) -> m.Rule:
+    protocol = choose.choice((*((None, None) if any_protocol else ()), TCP, UDP, SCTP, UDPLITE, 1, 58))
     icmp = m.Icmp({1: 8, 58: 128}[protocol], choose.choice((None, 0, 1))) if protocol in (1, 58) and choose.random() < 0.6 else None
     source, destination = (choose.choice((None, None, False, True)) for _ in range(2))
     return m.Rule(
@@ -100,7 +100,8 @@ def random_rule(choose: random.Random) -> m.Rule:
 
 def random_policy(choose: random.Random) -> m.Policy:
     def rules() -> tuple[m.Rule, ...]:
-        found = [random_rule(choose) for _ in range(choose.randint(1, 4))]
+        any_protocol = choose.random() < 0.5  # otherwise the policy can be told by protocol and port
+        found = [random_rule(choose, any_protocol=any_protocol) for _ in range(choose.randint(1, 4))]
         if choose.random() < 0.4:  # many that differ in a port only
             alike = random_rule(choose)
             protocol = choose.choice((TCP, UDP, SCTP))
@@ -113,7 +114,7 @@ def random_policy(choose: random.Random) -> m.Policy:
 
 def random_tiers(choose: random.Random, most: int) -> tuple[m.TierPolicies, ...]:
     names = [f"t{index}" for index in range(choose.randint(0, most))]
-    return tuple(m.TierPolicies(name, choose.choice((DENY, PASS)), some(choose, tuple(POLICIES), (1, 2, 3))) for name in names)
+    return tuple(m.TierPolicies(name, choose.choice((DENY, PASS)), some(choose, tuple(POLICIES), (1, 2, 3, 5))) for name in names)
 
 
 class World:
@@ -321,7 +322,7 @@ def fabric() -> Iterator[TwoHosts]:
 
 @pytest.fixture(scope="module")
 def hosts(fabric: TwoHosts) -> Iterator[dict[str, HostAgent]]:
-    options = TableOptions(endpoint_to_host=HostAction.ACCEPT, floating_sources=False)
+    options = TableOptions(endpoint_to_host=HostAction.ACCEPT, floating_sources=False, dispatch_from=2)
     made = {host: HostAgent(fabric, host, options) for host in ("h1", "h2")}
     yield made
     for agent in made.values():

@@ -1,7 +1,8 @@
 """Endpoint classes, tiers and policies as chains, shared by whoever has the same.
 
 A *stage* is an endpoint's ordered policy in one role: its tiers, then its profiles. Endpoints with equal stages share the stage's chain. It
-jumps to one chain for each tier, shared by all stages with that tier; that jumps to one chain for each policy, shared by all tiers.
+jumps to one chain for each tier, shared by all stages with that tier; that jumps to one chain for each policy, shared by all tiers, or
+finds by protocol and port those that a packet can concern (``rules.dispatch``).
 Chains exist exactly as long as an interface needs them.
 
 Deny leaves by Goto and never comes back, and so does Allow where nothing else has to be asked (``Form.allow``); elsewhere it comes back as
@@ -15,7 +16,7 @@ A policy that is not known denies; a profile that is not known says nothing, so 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -23,11 +24,14 @@ import msgspec
 from tabinet.calc.messages import Action, Policy, Rule, TierPolicies
 from tabinet.model.keys import ResourceKey
 from tabinet.rules import ir, names
+from tabinet.rules.chainstore import ChainStore
+from tabinet.rules.dispatch import EVERYTHING, Asked, Reach, reach_of
 from tabinet.rules.edit import TableEdit
 from tabinet.rules.options import TableOptions
-from tabinet.rules.policy import Constant, Program, SetShape, Targets, compile_policy, has_pass, missing_rule, rules_of, shortened
+from tabinet.rules.policy import Program, SetShape, Targets, compile_policy, has_pass, missing_rule, rules_of, shortened
 from tabinet.rules.revocation import Polarity, only_adds, polarities
 from tabinet.rules.roles import Form, Role
+from tabinet.rules.tiers import asked_in_turn, tier_program
 
 PROFILE = "Profile"
 
@@ -102,6 +106,8 @@ class _LivePolicy:
     passes: bool = False
     program: Program = field(default_factory=Program)
     """With ``passes``: what its tiers have to hold."""
+    reach: Reach = EVERYTHING
+    """What its rules can match."""
     settled: bool = False
     """It was in the table at the last flush; then ``rules`` and ``denies`` say what it was."""
     rules: tuple[Rule, ...] = ()
@@ -135,8 +141,7 @@ class Classes:
     _forms: dict[ResourceKey, set[Ref]] = field(default_factory=dict)
     """The live ones of each policy."""
     _uses: dict[str, _Uses] = field(default_factory=dict)
-    _constants: dict[str, int] = field(default_factory=dict)
-    _chain_constants: dict[str, frozenset[str]] = field(default_factory=dict)
+    _chains: ChainStore = field(default_factory=ChainStore)
     _dirty_stages: dict[Stage, None] = field(default_factory=dict)
     _dirty_tiers: dict[TierRef, None] = field(default_factory=dict)
     _dirty_policies: dict[Ref, None] = field(default_factory=dict)
@@ -230,10 +235,10 @@ class Classes:
             self._tiers[tier] = self._tiers.get(tier, 0) + 1
         for ref in stage.profile_refs:
             self._hold_policy(ref)
-        self._put_chain(edit, chain, Program(_stage_rules(stage)), stage.role.form.basis)
+        self._chains.put(edit, chain, Program(_stage_rules(stage)), stage.role.form.basis)
 
     def _go(self, stage: Stage, chain: str, edit: TableEdit) -> None:
-        self._drop_chain(edit, chain)
+        self._chains.drop(edit, chain)
         for ref in stage.profile_refs:
             self._let_go_of_policy(ref, edit)
         for tier in stage.tier_refs:
@@ -241,24 +246,24 @@ class Classes:
             if self._tiers[tier]:
                 continue
             del self._tiers[tier]
-            self._drop_chain(edit, tier.chain)
+            self._chains.drop(edit, tier.chain)
             for ref in tier.policy_refs:
                 self._live[ref].tiers.discard(tier)
                 self._let_go_of_policy(ref, edit)
 
     def _write_tier(self, ref: TierRef, edit: TableEdit) -> None:
-        program = Program()
-        for policy in ref.policy_refs:
-            live = self._live[policy]
-            if live.passes:
-                program.rules += live.program.rules
-                program.constants |= live.program.constants
-            else:
-                program.rules += asked_in_turn([policy.chain], ref.form)
+        asked = [(policy.chain, self._live[policy]) for policy in ref.policy_refs]
+        reaches = [Asked(chain, EVERYTHING if self._asks_all(ref.form, live) else live.reach) for chain, live in asked]
+        inlined = {chain: live.program for chain, live in asked if live.passes}
+        program = tier_program(ref.chain, ref.form, reaches, inlined, self.options.dispatch_from)
         if ref.form.decides and ref.tier.default_action is not Action.PASS:
             comment = shortened(f"end of tier {ref.tier.tier}", "")
             program.rules.append(ir.Rule(ir.Goto(ref.form.deny), counter=True, comment=comment))
-        self._put_chain(edit, ref.chain, program, ref.form.basis)
+        self._chains.put(edit, ref.chain, program, ref.form.basis)
+
+    def _asks_all(self, form: Form, live: _LivePolicy) -> bool:
+        """True when the policy has to be asked of every packet. Of a packet that is a fragment nobody knows the port before tracking."""
+        return live.passes or form.basis is ir.Basis.HEADER
 
     # --- policies ---
 
@@ -279,7 +284,7 @@ class Classes:
         live.users -= 1
         if live.users:
             return
-        self._drop_chain(edit, ref.chain)
+        self._chains.drop(edit, ref.chain)
         self._index_uses(ref, live, {})
         del self._live[ref]
         self._forms[ref.key].discard(ref)
@@ -298,13 +303,14 @@ class Classes:
             program = compile_policy(ref.key, form.ingress, rules, self.shape_of, targets, self.options)
         if program is None or (policy is None and not is_profile):
             program, denies = Program([missing_rule(ref.key, form.ingress, form.deny)]), True
-        if passes or live.passes:
+        reach = reach_of(program.rules, {name: constant.elements for name, constant in program.constants.items()})
+        if passes or live.passes or reach != live.reach:
             self._dirty_tiers.update(dict.fromkeys(live.tiers))
-        live.passes, live.program = passes, program if passes else Program()
+        live.passes, live.program, live.reach = passes, program if passes else Program(), reach
         if passes:
-            self._drop_chain(edit, ref.chain)
+            self._chains.drop(edit, ref.chain)
         else:
-            self._put_chain(edit, ref.chain, program, form.basis)
+            self._chains.put(edit, ref.chain, program, form.basis)
         if live.settled and not live.denies and (denies or not only_adds(live.rules, rules)):
             self.revokes = True
         live.settled, live.rules, live.denies = True, rules, denies
@@ -345,39 +351,6 @@ class Classes:
             index.shrinking_revokes += polarity.shrinking_revokes
         live.uses = uses
 
-    # --- chains ---
-
-    def _put_chain(self, edit: TableEdit, name: str, program: Program, basis: ir.Basis) -> None:
-        edit.set_chain(name, ir.Chain(tuple(program.rules), basis=basis))
-        before = self._chain_constants.get(name, frozenset())
-        after = frozenset(program.constants)
-        for constant in after - before:
-            self._hold_constant(edit, constant, program.constants[constant])
-        self._release_constants(edit, before - after)
-        if after:
-            self._chain_constants[name] = after
-        else:
-            self._chain_constants.pop(name, None)
-
-    def _drop_chain(self, edit: TableEdit, name: str) -> None:
-        edit.remove_chain(name)
-        self._release_constants(edit, self._chain_constants.pop(name, frozenset()))
-
-    def _hold_constant(self, edit: TableEdit, name: str, constant: Constant) -> None:
-        count = self._constants.get(name, 0)
-        self._constants[name] = count + 1
-        if not count:
-            edit.add_set(name, constant.definition)
-            for element in constant.elements:
-                edit.add_element(name, element)
-
-    def _release_constants(self, edit: TableEdit, constants: frozenset[str]) -> None:
-        for name in constants:
-            self._constants[name] -= 1
-            if not self._constants[name]:
-                del self._constants[name]
-                edit.remove_set(name)
-
 
 def _stage_rules(stage: Stage) -> list[ir.Rule]:
     role = stage.role
@@ -388,14 +361,6 @@ def _stage_rules(stage: Stage) -> list[ir.Rule]:
     elif role.form.decides:
         rules.append(ir.Rule(role.form.allow))
     return rules
-
-
-def asked_in_turn(chains: Iterable[str], form: Form) -> Iterator[ir.Rule]:
-    """Rules that jump to one chain after the other until one decides."""
-    for chain in chains:
-        yield ir.Rule(ir.Jump(chain))
-        if isinstance(form.allow, ir.Decide):
-            yield ir.Rule(ir.Return(), (ir.Decided(),))
 
 
 def _ref_order(ref: Ref) -> tuple[bool, str, ResourceKey]:

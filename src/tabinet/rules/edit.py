@@ -93,6 +93,23 @@ class TableEdit:
         for element in wanted - self.table.elements[name]:
             self.add_element(name, element)
 
+    def add_map(self, name: str, definition: SetDef) -> None:
+        """The table has the map; empty if it is new."""
+        if name in self.table.sets:
+            return
+        self._sets.setdefault(name, None)
+        self.table.sets[name] = definition
+        self.table.maps[name] = {}
+
+    def remove_map(self, name: str) -> None:
+        """The table has neither the map nor its elements."""
+        definition = self.table.sets.pop(name, None)
+        if definition is None:
+            return
+        self._sets.setdefault(name, definition)
+        for key, chain in self.table.maps.pop(name).items():
+            self._maps.setdefault((name, key), chain)
+
     def set_mapping(self, name: str, key: str, chain: str) -> None:
         """The map leads from ``key`` to ``chain``."""
         mapping = self.table.maps[name]
@@ -117,7 +134,7 @@ class TableEdit:
                 delta.chains[name] = after
         self._finish_sets(delta)
         for (name, key), before_chain in self._maps.items():
-            after_chain = self.table.maps[name].get(key)
+            after_chain = self.table.maps[name].get(key) if name in self.table.maps else before_chain
             if after_chain == before_chain:
                 continue
             if before_chain is not None:

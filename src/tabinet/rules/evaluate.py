@@ -129,7 +129,7 @@ class _Run:
                     self.decided, position = True, len(rules)
                 case ir.Undecide():
                     self.decided = False
-                case ir.Jump():
+                case ir.Jump() | ir.DispatchPort() if target is not None:
                     stack.append((chain, position))
             if target is not None:
                 chain, position = target, 0
@@ -141,6 +141,10 @@ class _Run:
                 return chain
             case ir.Dispatch(map_name=name, via=via):
                 return self.table.maps[name].get(self._interface(via))
+            case ir.DispatchPort(map_name=name):
+                port = self._port(Side.DESTINATION)
+                ranges = ((ir.parse_ports(key), chain) for key, chain in self.table.maps[name].items())
+                return next((chain for item, chain in ranges if item.first <= port <= item.last), None)
             case _:
                 return None  # a new flow is of no generation
 

@@ -338,6 +338,12 @@ class DispatchAddress(Ir, frozen=True):
     side: Side
 
 
+class DispatchPort(Ir, frozen=True):
+    """Jump to the chain that a PORT_CHAINS map holds for the flow's destination port. Only beside a Protocol that has ports."""
+
+    map_name: str
+
+
 class CheckGeneration(Ir, frozen=True):
     """A flow that was accepted in the current generation goes on; others, and errors about flows: the next rule."""
 
@@ -390,6 +396,7 @@ Verdict = (
     | Goto
     | Dispatch
     | DispatchAddress
+    | DispatchPort
     | CheckGeneration
     | MarkFlow
     | AcceptUntracked
@@ -487,6 +494,8 @@ class SetType(enum.Enum):
     """Map: interface name to chain name."""
     ADDRESS_CHAINS = "address-chains"
     """Map: address, as text, to chain name."""
+    PORT_CHAINS = "port-chains"
+    """Map: ports, as ``first-last``, to chain name; disjoint."""
     GENERATION = "generation"
     """Map of (state, generation) to verdict; its elements belong to the datapath."""
     RELATED_GENERATION = "related-generation"
@@ -531,6 +540,12 @@ Element = Prefix | Range | PortMember | Source | SourceRange | Hardware | Interf
 # --- the whole and its changes --------------------------------------------------------------------------------------
 
 
+def parse_ports(key: str) -> Range:
+    """The ports of a key of a PORT_CHAINS map."""
+    first, _, last = key.partition("-")
+    return Range(int(first), int(last))
+
+
 @dataclass(slots=True)
 class Table:
     """All that one host's kernel shall hold. Changed only by its builder's ``flush``; everybody else reads."""
@@ -540,7 +555,7 @@ class Table:
     elements: dict[str, set[Element]] = field(default_factory=dict)
     """By set name; every set that is no map has an entry."""
     maps: dict[str, dict[str, str]] = field(default_factory=dict)
-    """By name of a CHAINS or ADDRESS_CHAINS map: interface or address to chain."""
+    """By name of a CHAINS, ADDRESS_CHAINS or PORT_CHAINS map: interface, address or ports to chain."""
 
 
 @dataclass(slots=True)

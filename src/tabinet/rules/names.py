@@ -45,6 +45,16 @@ def stage_chain(stage: object, prefix: str) -> str:
     return f"{prefix}-{digest(stage)}"
 
 
+def list_chain(ingress: bool, content: object) -> str:
+    """A chain that asks some policies of a tier: the name is a function of what it asks."""
+    return f"l{direction_letter(ingress)}-{digest(content)}"
+
+
+def port_map(protocol: int, owner: object) -> str:
+    """The map from a protocol's ports to chains that belongs to a part of a tier."""
+    return f"port{protocol}-{digest(owner)}"
+
+
 def member_set(set_id: str, kind: str, family: int) -> str:
     """The set of one family's members: kind ``a`` addresses, ``n`` nets, ``p`` (address, protocol, port)."""
     return f"{kind}{family}-{set_id}"

@@ -84,6 +84,8 @@ class TableOptions(msgspec.Struct, frozen=True):
     """``ipNATs`` are heeded (``floatingIPs``)."""
     floating_sources: bool = True
     """What an endpoint with a floating address sends to addresses outside all pools comes from its floating address."""
+    dispatch_from: int = 4
+    """Fewest adjacent policies of a tier that are asked by protocol and port instead of one after the other."""
     log_group: int = 1
     """nfnetlink_log group of Log rules."""
     log_per_second: int = 10

@@ -59,6 +59,10 @@ class Program:
 
     rules: list[ir.Rule] = field(default_factory=list)
     constants: dict[str, Constant] = field(default_factory=dict)
+    lists: dict[str, tuple[ir.Rule, ...]] = field(default_factory=dict)
+    """Chains that others with the same need share."""
+    maps: dict[str, dict[str, str]] = field(default_factory=dict)
+    """PORT_CHAINS maps of this program's own."""
 
 
 class Targets(msgspec.Struct, frozen=True):

@@ -143,6 +143,31 @@ def test_a_delta_leads_where_a_fresh_start_would(updates):
     assert NftDriver(fake).resync(builder.table).operations == 0
 
 
+def test_maps_from_ports_follow_policy():
+    keys = [ResourceKey("GlobalNetworkPolicy", f"p{number}") for number in range(6)]
+
+    def allow(*ports: int) -> m.Policy:
+        ranges = tuple(m.PortRange(port, port + 1) for port in ports)
+        return m.Policy((m.Rule(m.Action.ALLOW, protocol=6, destination=m.Side(ports=ranges)),), ())
+
+    fake = FakeNftables()
+    builder, driver = started(fake)
+    steps = [
+        [endpoint(3, *keys), *(m.PolicyUpdate(key, allow(80, 65534 - 3 * number)) for number, key in enumerate(keys))],
+        [m.PolicyUpdate(keys[2], allow(81, 90, 65534))],
+        [m.PolicyUpdate(keys[3], m.Policy((m.Rule(m.Action.ALLOW),), ()))],  # parts the run
+        [m.PolicyRemove(keys[0])],
+        [endpoint(3, *keys[1:])],
+        [m.EndpointRemove(endpoint(3).key)],
+    ]
+    for updates in steps:
+        for update in updates:
+            builder.on_update(update)
+        assert not driver.apply(builder.flush()).resynced
+        assert kernel_state(fake) == fresh_state(builder)
+        assert NftDriver(fake).resync(builder.table).operations == 0
+
+
 def test_a_full_set_grows_and_keeps_everything():
     fake = FakeNftables()
     builder, driver = started(fake)

@@ -213,7 +213,7 @@ class NftDriver:
             changes.elements_removed[physical] = encode.encode_elements(table.sets[name], delta.removed.get(name, ()))
             changes.elements_added[physical] = encode.encode_elements(table.sets[name], delta.added.get(name, ()))
         for name in delta.map_removed.keys() | delta.map_set.keys():
-            if name not in grown:
+            if name not in delta.sets and name not in grown:
                 physical, definition = self._physical(name), table.sets[name]
                 changes.maps_removed[physical] = encode.encode_keys(definition, delta.map_removed.get(name, ()))
                 changes.maps_added[physical] = encode.encode_mapping(definition, delta.map_set.get(name, {}).items())

@@ -99,6 +99,9 @@ def encode_rule(rule: ir.Rule, generation: int, name_of: NameOf, basis: Basis = 
         case ir.DispatchAddress(map_name=name, family=family, side=side):
             parts += [*_header_address(family, side), x.verdict_map(name_of(name), x.reg(0))]
             sets.append(name_of(name))
+        case ir.DispatchPort(map_name=name):
+            parts += [_port(basis, Side.DESTINATION, x.reg(0)), x.verdict_map(name_of(name), x.reg(0))]
+            sets.append(name_of(name))
         case ir.CheckGeneration(map_name=name):
             parts += [*_state_and_generation(), x.verdict_map(name_of(name), x.reg(0))]
             sets.append(name_of(name))
@@ -181,7 +184,7 @@ def sets_of(chain: ir.Chain) -> Iterator[str]:
             named = _set_of(match)
             if named:
                 yield named
-        if isinstance(rule.verdict, ir.Dispatch | ir.DispatchAddress | ir.CheckGeneration):
+        if isinstance(rule.verdict, ir.Dispatch | ir.DispatchAddress | ir.DispatchPort | ir.CheckGeneration):
             yield rule.verdict.map_name
 
 
@@ -223,6 +226,8 @@ def encode_set(definition: SetDef, size: int) -> SetSpec:
             return x.set_spec(x.Datatype.IFNAME, size=size, verdict_map=True)
         case SetType.ADDRESS_CHAINS:
             return x.set_spec(_ADDRESS_TYPE[definition.family], size=size, verdict_map=True)
+        case SetType.PORT_CHAINS:
+            return x.set_spec(x.Datatype.INET_SERVICE, interval=True, verdict_map=True)
         case SetType.GENERATION | SetType.RELATED_GENERATION:
             is_map = definition.type is SetType.GENERATION
             return x.set_spec(x.Datatype.CT_STATE, x.Datatype.MARK, size=size, verdict_map=is_map)
@@ -254,14 +259,23 @@ def encode_elements(definition: SetDef, elements: Iterable[ir.Element]) -> tuple
 
 def encode_mapping(definition: SetDef, mapping: Iterable[tuple[str, str]]) -> tuple[Element, ...]:
     """The kernel's elements of a map to chains, sorted."""
-    return tuple(
-        sorted((Element(_map_key(definition, key), verdict=x.Verdict.GOTO, chain=chain) for key, chain in mapping), key=_element_order)
-    )
+    found: list[Element] = []
+    for key, chain in mapping:
+        if definition.type is SetType.PORT_CHAINS:
+            start, *end = _interval(ir.parse_ports(key), 2)
+            found += [msgspec.structs.replace(start, verdict=x.Verdict.JUMP, chain=chain), *end]
+        else:
+            found.append(Element(_map_key(definition, key), verdict=x.Verdict.GOTO, chain=chain))
+    return tuple(sorted(found, key=_element_order))
 
 
 def encode_keys(definition: SetDef, keys: Iterable[str]) -> tuple[Element, ...]:
     """The kernel's elements of a map to chains by which keys are deleted, sorted."""
-    return tuple(sorted((Element(_map_key(definition, key)) for key in keys), key=_element_order))
+    if definition.type is SetType.PORT_CHAINS:
+        found = [item for key in keys for item in _interval(ir.parse_ports(key), 2)]
+    else:
+        found = [Element(_map_key(definition, key)) for key in keys]
+    return tuple(sorted(found, key=_element_order))
 
 
 def _map_key(definition: SetDef, key: str) -> bytes:

@@ -53,13 +53,13 @@ def render_rule(rule: ir.Rule, generation: int, basis: Basis = Basis.FLOW) -> st
     if rule.log is not None:
         parts.append(f"limit rate {rule.log.per_second}/second burst {rule.log.burst} packets")
         parts.append(f'log prefix "{rule.log.prefix}" group {rule.log.group}')
-    parts.append(_verdict(rule.verdict, generation))
+    parts.append(_verdict(rule.verdict, generation, basis))
     if rule.comment:
         parts.append(f'comment "{rule.comment}"')
     return " ".join(part for part in parts if part)
 
 
-def _verdict(verdict: ir.Verdict, generation: int) -> str:
+def _verdict(verdict: ir.Verdict, generation: int, basis: Basis) -> str:
     match verdict:
         case ir.Accept():
             return "accept"
@@ -71,6 +71,8 @@ def _verdict(verdict: ir.Verdict, generation: int) -> str:
             return f"jump {chain}"
         case ir.Goto(chain=chain):
             return f"goto {chain}"
+        case ir.DispatchPort(map_name=name):
+            return f"{_port(basis, Side.DESTINATION)} vmap @{name}"
         case ir.Dispatch(map_name=name, via=via):
             return f"{_interface(via)} vmap @{name}"
         case ir.DispatchAddress(map_name=name, family=family, side=side):
@@ -236,7 +238,7 @@ def _render_set(table: Table, name: str, definition: SetDef, generation: int) ->
     is_map = definition.type in MAPS_TO_CHAINS or definition.type is SetType.GENERATION
     yield f"\t{'map' if is_map else 'set'} {name} {{"
     yield f"\t\ttype {key}{' : verdict' if is_map else ''}"
-    if definition.type in (SetType.NETS, SetType.PORTS, SetType.SOURCE_NETS):
+    if definition.type in (SetType.NETS, SetType.PORTS, SetType.SOURCE_NETS, SetType.PORT_CHAINS):
         yield "\t\tflags interval"
     if is_map or definition.type is SetType.RELATED_GENERATION:
         elements = _map_elements(table, name, definition, generation)
@@ -251,7 +253,7 @@ def _key_type(definition: SetDef) -> str:
     match definition.type:
         case SetType.ADDRESSES | SetType.NETS | SetType.ADDRESS_CHAINS:
             return _ADDRESS[definition.family]
-        case SetType.PORTS:
+        case SetType.PORTS | SetType.PORT_CHAINS:
             return "inet_service"
         case SetType.ADDRESS_PORTS:
             return f"{_ADDRESS[definition.family]} . inet_proto . inet_service"
@@ -268,6 +270,9 @@ def _key_type(definition: SetDef) -> str:
 def _map_elements(table: Table, name: str, definition: SetDef, generation: int) -> list[str]:
     if definition.type is SetType.ADDRESS_CHAINS:
         return [f"{address} : goto {chain}" for address, chain in sorted(table.maps[name].items())]
+    if definition.type is SetType.PORT_CHAINS:
+        ports = sorted((ir.parse_ports(key), chain) for key, chain in table.maps[name].items())
+        return [f"{_between(item.first, item.last)} : jump {chain}" for item, chain in ports]
     if definition.type is SetType.CHAINS:
         return [f'"{interface}" : goto {chain}' for interface, chain in sorted(table.maps[name].items())]
     mark = f"{generation_mark(generation):#010x}"
