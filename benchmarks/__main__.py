@@ -12,6 +12,8 @@ NAMES = {
     "footprint": "what an agent needs: memory, time to be ready, CPU, with 100,000 endpoints in etcd (needs root)",
     "ipam": "addresses on a real etcd: one host, twenty at once, half of them killed",
     "model": "decoding, validating, selecting, and whole commands (needs etcd)",
+    "convergence": "what cut links, dying hosts and restarts cost in packets, under FRR and under BIRD top-of-rack routers (needs root)",
+    "routes": "from an endpoint to the farthest kernel, 10,000 routes at once, 100 peerings changed at once (needs root)",
     "fabric": "a lab: attaching a workload, enforcing a policy, what failures cost (needs root)",
 }
 

@@ -105,6 +105,7 @@ annotations = optional(
         "tabinet.io/bfd-interval": st.sampled_from(("50ms", "10s", "1h")),
         "tabinet.io/bfd-multiplier": st.sampled_from(("2", "255", "256")),
         "tabinet.io/route-limit": st.sampled_from(("1", "10000000", "x")),
+        "tabinet.io/long-lived": st.sampled_from(("true", "false", "x")),
     }
 )
 peers = st.builds(lambda spec, notes: r.BGPPeer(metadata=r.Metadata(annotations=notes), spec=r.BGPPeerSpec(**spec)), specs, annotations)

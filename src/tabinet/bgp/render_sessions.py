@@ -10,7 +10,8 @@ In: the ``PeerIntent`` with the peer's address, the host's intent, facts and opt
   an IPv4 session can carry IPv6 routes too (RFC 4760).
 - Routes of another host of the cluster become the last resort as soon as BFD or the connection fails (long-lived graceful restart,
   RFC 9494), so that a restart of a host's BIRD loses nothing, and neither does the death of a host whose addresses others have as well.
-  Peers of other makes know less: their routes go with BFD, and stay while BIRD restarts only where BFD is left alone (as FRR does).
+  Peers of other makes do so where they are said to (``long_lived``); with the others routes go with BFD, and stay while BIRD restarts
+  only where the peer leaves BFD alone then (as FRR does).
 - TTL security (RFC 5082) asks for 255 minus the hops in between; a connected peer is one hop away.
 """
 
@@ -129,15 +130,19 @@ def render_session(peer: PeerIntent, intent: BgpIntent, route: Route, password: 
 def _render_restart(peer: PeerIntent, options: BgpOptions) -> Iterator[str]:
     """What becomes of routes while the session is away."""
     restart_s = peer.max_restart_time_s or options.restart_time_s
-    if peer.ours:
+    if _long_lived(peer):
         # Both ends keep the other's routes as the last resort from the first moment on (RFC 9494).
         yield f"  graceful restart on; graceful restart time 0; long lived graceful restart on; long lived stale time {restart_s};"
     else:
         yield f"  graceful restart on; graceful restart time {restart_s};"
 
 
+def _long_lived(peer: PeerIntent) -> bool:
+    return peer.ours or peer.long_lived
+
+
 def _render_bfd(peer: PeerIntent, options: BgpOptions) -> Iterator[str]:
-    graceful = " graceful;" if peer.ours else ""
+    graceful = " graceful;" if _long_lived(peer) else ""
     slower_ms = max(options.bfd_interval_ms, options.mesh_bfd_interval_ms) if peer.ours else options.bfd_interval_ms
     interval_ms = peer.bfd_interval_ms or slower_ms
     multiplier = peer.bfd_multiplier or options.bfd_multiplier

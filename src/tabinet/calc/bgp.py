@@ -187,6 +187,7 @@ class _Planner:
             bfd_interval_ms=options.bfd_interval_ms,
             bfd_multiplier=options.bfd_multiplier,
             route_limit=options.route_limit,
+            long_lived=options.long_lived,
         )
         return found if len(self.cluster.problems) == before else None
 

@@ -10,6 +10,8 @@ In: the resource. Out: ``PeerOptions``, and what is wrong. Calico's programs ign
 ``tabinet.io/bfd-interval``     Between BFD packets, as in ``50ms``: 10 ms to 10 s.
 ``tabinet.io/bfd-multiplier``   So many packets missing mean that the path is dead: 2 to 255.
 ``tabinet.io/route-limit``      Most routes of a family that are taken from the peer: more of them restart the session.
+``tabinet.io/long-lived``       ``true``: both ends keep the other's routes as the last resort as soon as BFD or the connection fails
+                                (RFC 9494), as hosts of the cluster do among themselves. The peer has to be configured so too.
 =============================== ======================================================================================================
 """
 
@@ -29,7 +31,8 @@ REMOTE_AS = "tabinet.io/remote-as"
 BFD_INTERVAL = "tabinet.io/bfd-interval"
 BFD_MULTIPLIER = "tabinet.io/bfd-multiplier"
 ROUTE_LIMIT = "tabinet.io/route-limit"
-ANNOTATIONS = (INTERFACES, REMOTE_AS, BFD_INTERVAL, BFD_MULTIPLIER, ROUTE_LIMIT)
+LONG_LIVED = "tabinet.io/long-lived"
+ANNOTATIONS = (INTERFACES, REMOTE_AS, BFD_INTERVAL, BFD_MULTIPLIER, ROUTE_LIMIT, LONG_LIVED)
 
 ANY_NEIGHBOUR: Prefix = parse_prefix("fe80::/10")
 """Stands for the peer's address where that is not configured."""
@@ -45,6 +48,7 @@ class PeerOptions(msgspec.Struct, frozen=True, gc=False):
     bfd_interval_ms: int = 0
     bfd_multiplier: int = 0
     route_limit: int = 0
+    long_lived: bool = False
 
 
 def read_options(peer: BGPPeer, report: Callable[[str, object, str], None]) -> PeerOptions:
@@ -71,6 +75,9 @@ def read_options(peer: BGPPeer, report: Callable[[str, object, str], None]) -> P
     external = annotations.get(REMOTE_AS)
     if external not in (None, "external"):
         wrong(REMOTE_AS, "external")
+    long_lived = annotations.get(LONG_LIVED)
+    if long_lived not in (None, "true", "false"):
+        wrong(LONG_LIVED, "true or false")
     interval_ms = 0
     if BFD_INTERVAL in annotations:
         try:
@@ -85,4 +92,5 @@ def read_options(peer: BGPPeer, report: Callable[[str, object, str], None]) -> P
         bfd_interval_ms=interval_ms,
         bfd_multiplier=number(BFD_MULTIPLIER, 2, 255),
         route_limit=number(ROUTE_LIMIT, 1, 10_000_000),
+        long_lived=long_lived == "true",
     )

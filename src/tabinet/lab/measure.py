@@ -72,7 +72,7 @@ async def denied_after_ms(flows: Sequence[FlowSpec], change: Event) -> float:
     Raises:
         LabError: a flow did not pass before, or still passes at the end.
     """
-    began_ns, reports = await _observe(flows, change)
+    began_ns, reports = await _observe(flows, change, ENFORCED_AFTER_S)
     for report in reports:
         if not report.first_ns or report.first_ns > began_ns:
             raise LabError(f"{report.flow.source} did not reach {report.flow.destination} before the change")
@@ -81,13 +81,13 @@ async def denied_after_ms(flows: Sequence[FlowSpec], change: Event) -> float:
     return max(report.last_ns - began_ns for report in reports) / 1e6
 
 
-async def allowed_after_ms(flows: Sequence[FlowSpec], change: Event) -> float:
-    """Milliseconds from the beginning of the change until the first packet of every flow passed.
+async def allowed_after_ms(flows: Sequence[FlowSpec], change: Event, *, within_s: float = ENFORCED_AFTER_S) -> float:
+    """Milliseconds from the beginning of the change until the first packet of every flow passed, which is waited for ``within_s``.
 
     Raises:
         LabError: a flow passed before, or never does.
     """
-    began_ns, reports = await _observe(flows, change)
+    began_ns, reports = await _observe(flows, change, within_s)
     for report in reports:
         if not report.first_ns:
             raise LabError(f"{report.flow.source} never reaches {report.flow.destination} after the change")
@@ -96,13 +96,13 @@ async def allowed_after_ms(flows: Sequence[FlowSpec], change: Event) -> float:
     return max(report.first_ns - began_ns for report in reports) / 1e6
 
 
-async def _observe(flows: Sequence[FlowSpec], change: Event) -> tuple[int, list[LossReport]]:
+async def _observe(flows: Sequence[FlowSpec], change: Event, for_s: float) -> tuple[int, list[LossReport]]:
     traffic = await start_traffic(flows)
     try:
         await asyncio.sleep(BEFORE_S)
         began_ns = time.monotonic_ns()
         await change()
-        await asyncio.sleep(max(0.0, began_ns / 1e9 + ENFORCED_AFTER_S - time.monotonic()))
+        await asyncio.sleep(max(0.0, began_ns / 1e9 + for_s - time.monotonic()))
     except BaseException:
         await traffic.close()
         raise

@@ -14,7 +14,7 @@ import uuid
 
 import msgspec
 
-from tabinet.calc.bgp_options import INTERFACES, REMOTE_AS
+from tabinet.calc.bgp_options import INTERFACES, LONG_LIVED, REMOTE_AS
 from tabinet.lab.routerspec import NeighbourSpec, RouterSpec, Software
 from tabinet.lab.topology import LINKS, LOOPBACKS, MANAGEMENT4, Topology
 from tabinet.lib.ip import IPV4, Prefix
@@ -312,6 +312,7 @@ def _resources(topology: Topology, hosts: tuple[HostPlan, ...]) -> tuple[dict[st
         return {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name, **given}, "spec": spec}
 
     guid = uuid.uuid5(_CLUSTER, topology.name).hex
+    birds = {router.name for router in topology.routers if Software(router.software) is Software.BIRD}
     documents = [
         resource("ClusterInformation", "default", {"clusterGUID": guid, "clusterType": "tabinet-lab", "datastoreReady": True}),
         resource("FelixConfiguration", "default", {"endpointReportingEnabled": True}),
@@ -340,7 +341,8 @@ def _resources(topology: Topology, hosts: tuple[HostPlan, ...]) -> tuple[dict[st
     for host in hosts:
         for peer, as_number, address in host.peers:
             spec = {"node": host.name, "peerIP": address.address, "asNumber": as_number, "sourceAddress": "None"}
-            documents.append(resource("BGPPeer", f"{host.name}-{peer}-ipv{address.family}", spec))
+            annotations = {LONG_LIVED: "true"} if peer in birds else {}
+            documents.append(resource("BGPPeer", f"{host.name}-{peer}-ipv{address.family}", spec, annotations=annotations))
         if host.uplinks:
             annotations = {INTERFACES: ", ".join(host.uplinks), REMOTE_AS: "external"}
             spec = {"node": host.name, "peerIP": "fe80::", "asNumber": topology.as_number}

@@ -8,9 +8,10 @@ AS-path loop detection keeps routes from going down and up again. Sessions run o
 equal-cost routes of up to 16 neighbours are all used. A dead link is seen by its carrier or else by BFD (RFC 5880); graceful restart
 (RFC 4724) and GRACEFUL_SHUTDOWN (RFC 8326) are honoured.
 
-Two implementations: ``bird`` (one small process) and ``frr`` (zebra, bfdd and bgpd). They differ where a neighbour restarts: FRR keeps
-the stale routes of a neighbour that announced graceful restart although the neighbour's BFD went with it; BIRD drops them as soon as BFD
-says so. A host that restarts its BIRD in a planned manner therefore loses nothing behind FRR routers.
+Two implementations: ``bird`` (one small process) and ``frr`` (zebra, bfdd and bgpd). They differ where a host's BIRD restarts, and BFD goes
+with it: FRR keeps the stale routes of a neighbour that announced graceful restart, unless BFD fails while the session is up. BIRD cannot
+tell the two apart, so it keeps a host's routes in any case, but as the last resort (long-lived graceful restart, RFC 9494): whatever other
+way there is wins at once. The host has to want the same (``tabinet.io/long-lived``).
 
 The caller puts the addresses on the interfaces and on ``lo`` and sets the sysctls (forwarding, ``fib_multipath_hash_policy``,
 ``ignore_routes_with_linkdown``, ``keep_addr_on_down``), starts the daemons in the order given, each when the one before is ready. Cost:
@@ -108,9 +109,13 @@ def _render_bird_sessions(spec: RouterSpec, neighbour: NeighbourSpec, index: int
         yield f"  local {local.address} as {spec.as_number}; neighbor {peer.address} as {neighbour.peer_as};"
         yield f"  hold time {spec.hold_time_s}; keepalive time {spec.keepalive_time_s};"
         yield "  connect delay time 1; connect retry time 2; error wait time 1, 5;"
-        yield f"  graceful restart on; graceful restart time {spec.restart_time_s};"
+        if neighbour.is_host:
+            yield "  graceful restart on; graceful restart time 0; long lived graceful restart on;"
+            yield f"  long lived stale time {spec.restart_time_s};"
+        else:
+            yield f"  graceful restart on; graceful restart time {spec.restart_time_s};"
         if spec.bfd_interval_ms:
-            yield "  bfd on;"
+            yield f"  bfd {'graceful' if neighbour.is_host else 'on'};"
         yield f"  ipv{family} {{"
         yield f"    import filter from_{kind}{family}; export where source = RTS_BGP || source = RTS_DEVICE; next hop self;"
         yield f"    import limit {spec.route_limit} action restart;"

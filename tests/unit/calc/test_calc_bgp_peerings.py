@@ -71,8 +71,9 @@ def wrong(of: RoutingFacts, host: str = "h1") -> list[tuple[str, str]]:
 
 
 def test_everything_that_a_peering_can_say() -> None:
+    annotations = {"bfd-interval": "50ms", "bfd-multiplier": "4", "route-limit": "500", "long-lived": "true"}
     spec = peer(
-        {"tabinet.io/bfd-interval": "50ms", "tabinet.io/bfd-multiplier": "4", "tabinet.io/route-limit": "500"},
+        {f"tabinet.io/{name}": text for name, text in annotations.items()},
         node="h1",
         peer_ip="192.0.2.1:1179",
         as_number=65100,
@@ -107,6 +108,7 @@ def test_everything_that_a_peering_can_say() -> None:
         bfd_interval_ms=50,
         bfd_multiplier=4,
         route_limit=500,
+        long_lived=True,
     )
 
 
@@ -268,6 +270,7 @@ def test_unnumbered_peers_are_one_session_for_each_interface() -> None:
         ({"tabinet.io/bfd-interval": "fast"}, {}, "metadata.annotations.tabinet.io/bfd-interval"),
         ({"tabinet.io/bfd-multiplier": "1"}, {}, "metadata.annotations.tabinet.io/bfd-multiplier"),
         ({"tabinet.io/route-limit": "-3"}, {}, "metadata.annotations.tabinet.io/route-limit"),
+        ({"tabinet.io/long-lived": "yes"}, {}, "metadata.annotations.tabinet.io/long-lived"),
     ],
 )
 def test_annotations_that_make_no_sense_are_reported(annotations: dict[str, str], spec: dict[str, Any], path: str) -> None:
