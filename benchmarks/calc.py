@@ -10,8 +10,8 @@ Workloads (see ``calc_workloads``):
 ``snapshot_s`` is everything from the first resource to the last message, ``table_s`` what the conversion of these messages to rules takes
 on top. Single changes are told and flushed one by one: 50th and 99th percentile, in microseconds. ``memory_mb`` is by how much the process
 grew, in a process of its own that keeps nothing but the graph. ``slice_*_ms`` is how long ``work`` took with ``--budget`` units.
-The garbage collector is off during the snapshot, as ``calc.collector`` advises, and on for the changes. Times are CPU time: the
-calculation never waits, and neighbours on the machine count less that way.
+What the calculation keeps is kept out of the garbage collector as the agent does it (``agent.keeper``). Times are CPU time: the calculation
+never waits, and neighbours on the machine count less that way.
 
 The baseline is the naive recomputation of the same workload at a small fraction of its size, in the same run; it also checks the result.
 """
@@ -32,7 +32,8 @@ from random import Random
 import msgspec
 
 from benchmarks.calc_workloads import BASELINE_SCALE, ELSEWHERE, HOST, WORKLOADS, address
-from tabinet.calc.collector import uncollected
+from tabinet.agent.calculation import SLICE_UNITS
+from tabinet.agent.keeper import Keeper
 from tabinet.calc.graph import Graph
 from tabinet.calc.inputs import Input, InSync, Put
 from tabinet.calc.messages import Update
@@ -59,21 +60,20 @@ def measure(name: str, scale: float, budget: int) -> Figures:
     inputs = [Put(key, value, number) for number, (key, value) in enumerate(WORKLOADS[name](scale), 1)]
     gc.collect()
     gc.freeze()
-    builder = TableBuilder()
-    with uncollected():
-        graph = Graph(frozenset({HOST}))
-        began = time.process_time()
-        for item in inputs:
-            graph.on_input(item)
-        loaded = time.process_time()
-        graph.on_input(InSync())
-        slices = slices_of(graph, budget)
-        told = graph.flush()
-        done = time.process_time()
-        for update in told:
-            builder.on_update(update)
-        builder.flush()
-        converted = time.process_time()
+    builder, keeper, graph = TableBuilder(), Keeper(), Graph(frozenset({HOST}))
+    began = time.process_time()
+    for item in inputs:
+        graph.on_input(item)
+        keeper.on_work(1)
+    loaded = time.process_time()
+    graph.on_input(InSync())
+    slices = slices_of(graph, budget, keeper)
+    told = graph.flush()
+    done = time.process_time()
+    for update in told:
+        builder.on_update(update)
+    builder.flush()
+    converted = time.process_time()
     replica = replay(told)
     figures: Figures = {
         "inputs": len(inputs),
@@ -94,13 +94,14 @@ def measure(name: str, scale: float, budget: int) -> Figures:
     return figures
 
 
-def slices_of(graph: Graph, budget: int) -> list[float]:
+def slices_of(graph: Graph, budget: int, keeper: Keeper) -> list[float]:
     """Seconds of each of the slices in which the graph settles, sorted."""
     slices: list[float] = []
     settled = False
     while not settled:
         began = time.process_time()
         settled = graph.work(budget)
+        keeper.on_work(budget)
         slices.append(time.process_time() - began)
     return sorted(slices)
 
@@ -242,7 +243,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=f"{', '.join(WORKLOADS)}; all when none is given")
     parser.add_argument("--scale", type=float, default=1.0, help="a fraction of the full size (default: %(default)s)")
-    parser.add_argument("--budget", type=int, default=200, help="units of one slice of work (default: %(default)s, as the agent)")
+    parser.add_argument("--budget", type=int, default=SLICE_UNITS, help="units of one slice of work (default: %(default)s, as the agent)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
     chosen = arguments.workloads or list(WORKLOADS)

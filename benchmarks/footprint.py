@@ -1,4 +1,5 @@
-"""What an agent needs when the fabric is large and its own host is not: memory, time to be ready, CPU when idle and while others change.
+"""What an agent needs when the fabric is large and its own host is not: memory, time to be ready, CPU when idle and while others change,
+and how long its event loop is away at most (see ``stalls``): while it loads, at remote changes, and when much changes at once.
 
 etcd holds 100,000 endpoints and 10,000 policies in 500 namespaces; 100 of the endpoints are on the agent's host. The agent is the real
 program with the real etcd, in a network namespace of its own, without BIRD. The baseline is the same agent with an empty store.
@@ -13,6 +14,7 @@ import contextlib
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -48,10 +50,14 @@ TICKS = os.sysconf("SC_CLK_TCK")
 Figures = dict[str, float]
 
 
+def namespaces_of(endpoints: int) -> int:
+    return max(1, endpoints // 200)
+
+
 def documents(endpoints: int, policies: int) -> list[tuple[str, bytes]]:
     """Paths and values of everything in the store."""
     chance = random.Random(1)
-    namespaces = max(1, endpoints // 200)
+    namespaces = namespaces_of(endpoints)
     every = max(1, endpoints // LOCAL)
     found = []
     for number in range(namespaces):
@@ -121,7 +127,40 @@ async def wait_ready(store: Datastore, revision: int, timeout_s: float) -> None:
     raise TimeoutError(f"the agent is not ready after {timeout_s:g} s")
 
 
-async def measure_agent(store: Datastore, directory: Path, socket: Path, names: list[tuple[str, bytes]], idle_s: float) -> Figures:
+async def stalls_of(agent: subprocess.Popen[bytes], file: Path, when: str) -> Figures:
+    """The agent's longest stall since the last time, and the longest time that its loop worked itself."""
+    agent.send_signal(signal.SIGUSR1)
+    found = await asyncio.to_thread(wait_file, file)
+    return {f"longest stall {when}, ms": found["longest_ms"], f"of work {when}, ms": found["worked_ms"]}
+
+
+def wait_file(file: Path) -> Figures:
+    """What is in the file, which is then gone; waits for it up to 10 s."""
+    deadline = time.monotonic() + 10
+    while not file.exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError("the agent does not write its stalls")
+        time.sleep(0.02)
+    found: Figures = json.loads(file.read_text())
+    file.unlink()
+    return found
+
+
+def policy_for_all() -> list[tuple[str, bytes]]:
+    """A policy that lets everybody in, as one of all endpoints and as one of all teams."""
+    sources: list[dict[str, object]] = [{"selector": "all()"}, {"namespaceSelector": "has(team) && team != 'nobody'"}]
+    rules = [{"action": "Allow", "source": source} for source in sources]
+    return [resource("GlobalNetworkPolicy", "everybody", "", {}, {"order": 5, "selector": "all()", "types": ["Ingress"], "ingress": rules})]
+
+
+def relabelled_namespaces(count: int) -> list[tuple[str, bytes]]:
+    """Every namespace has another team."""
+    return [resource("Profile", f"kns.ns-{n}", "", {}, {"labelsToApply": {"pcns.team": f"team-{n % 40 + 1}"}}) for n in range(count)]
+
+
+async def measure_agent(
+    store: Datastore, directory: Path, socket: Path, names: list[tuple[str, bytes]], namespaces: int, idle_s: float
+) -> Figures:
     """Figures of one agent on what the store holds."""
     namespace = f"tbf-{uuid.uuid4().hex[:6]}"
     netns.create(namespace)
@@ -129,12 +168,14 @@ async def measure_agent(store: Datastore, directory: Path, socket: Path, names: 
     config.write_text(CONFIG.format(host=HOST, socket=socket))
     revision = (await store.txn((), ())).revision
     begin = time.monotonic()
-    argv = ["nsenter", f"--net=/run/netns/{namespace}", sys.executable, "-m", "tabinet.agent", "--config", str(config)]
+    stalls = directory / f"{namespace}.json"
+    argv = ["nsenter", f"--net=/run/netns/{namespace}", sys.executable, "-m", "benchmarks.stalls", str(config), str(stalls)]
     agent = subprocess.Popen(argv)  # noqa: ASYNC220  # a millisecond
     try:
         await wait_ready(store, revision - 1 if names else 0, 120)
         figures: Figures = {"ready s": round(time.monotonic() - begin, 2), "cpu until ready s": round(cpu_s(agent.pid), 2)}
         figures["memory MB"] = memory_mb(agent.pid)
+        figures |= await stalls_of(agent, stalls, "at load")
         await asyncio.sleep(2)
         before, since = cpu_s(agent.pid), time.monotonic()
         await asyncio.sleep(idle_s)
@@ -146,6 +187,15 @@ async def measure_agent(store: Datastore, directory: Path, socket: Path, names: 
                 await store.txn((), (PutOp(path, value.replace(b'"tier":"web"', b'"tier":"api"')),))
                 await asyncio.sleep(0.005)
             figures["cpu at remote changes, us each"] = round((cpu_s(agent.pid) - before) / 1000 * 1e6, 0)
+            figures |= await stalls_of(agent, stalls, "at remote changes")
+            for what, change in (
+                ("at a policy for all", policy_for_all()),
+                ("at new labels of all namespaces", relabelled_namespaces(namespaces)),
+            ):
+                for start in range(0, len(change), BATCH):
+                    revision = (await store.txn((), [PutOp(*item) for item in change[start : start + BATCH]])).revision
+                await wait_ready(store, revision, 60)
+                figures |= await stalls_of(agent, stalls, what)
         figures["memory at the end MB"] = memory_mb(agent.pid)
         return figures
     finally:
@@ -167,12 +217,12 @@ async def measure(endpoints: int, policies: int, idle_s: float) -> dict[str, Fig
         store = await open_store(StoreConfig(endpoints=(f"unix://{socket}",)))
         try:
             await wait_store(store)
-            empty = await measure_agent(store, directory, socket, [], idle_s)
+            empty = await measure_agent(store, directory, socket, [], 0, idle_s)
             everything = documents(endpoints, policies)
             for start in range(0, len(everything), BATCH):
                 await store.txn((), [PutOp(path, value) for path, value in everything[start : start + BATCH]])
             remote = [item for item in everything if "/workloadendpoints/" in item[0] and b'"tier":"web"' in item[1]]
-            full = await measure_agent(store, directory, socket, remote, idle_s)
+            full = await measure_agent(store, directory, socket, remote, namespaces_of(endpoints), idle_s)
         finally:
             await store.close()
     return {"empty store (baseline)": empty, f"{endpoints} endpoints, {policies} policies": full}

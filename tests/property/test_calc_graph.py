@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from random import Random
 
 from calc_world import HOSTS, World
@@ -40,7 +41,7 @@ class GraphMachine(RuleBasedStateMachine):
         self.resources[item[0]] = (item[1], self.revision)
         self.graph.on_input(Put(item[0], item[1], self.revision))
 
-    def take(self, limit: int | None) -> int:
+    def take(self, limit: int = sys.maxsize) -> int:
         told = self.graph.flush(limit)
         assert self.in_sync or not told
         for update in told:
@@ -48,8 +49,8 @@ class GraphMachine(RuleBasedStateMachine):
         return len(told)
 
     def check(self) -> None:
-        self.take(None)
-        assert self.take(None) == 0
+        self.take()
+        assert self.take() == 0
         assert self.replica.state == recompute(self.resources, self.hosts)
         judged = staged_endpoints(self.resources, self.hosts)
         effects = {effect.key: set(effect.endpoints) for effect in self.graph.staged()}

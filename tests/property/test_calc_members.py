@@ -68,7 +68,10 @@ class MemberMachine(RuleBasedStateMachine):
                 key, size, ports = ResourceKey("WorkloadEndpoint", random.choice("abcdef")), 1, random.choice(((), HTTP))
             nets = tuple(random.sample(NETS, size))
             carrier = self.carriers[key] = (labels(random), tuple(random.sample(PROFILES, random.randrange(2))), nets, ports)
-            self.index.put(key, ("", "", ""), *carrier)
+            if key.kind == "GlobalNetworkSet":
+                self.index.put_network_set(key, ("", "", ""), *carrier[:3])
+            else:
+                self.index.put(key, ("", "", ""), *carrier)
 
     @precondition(lambda self: self.carriers)
     @rule(random=dice)

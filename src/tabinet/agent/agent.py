@@ -1,6 +1,6 @@
 """The daemon of one host: store -> calculation -> kernel and BIRD -> status.
 
-One event loop owns the store and the graph; one thread owns the kernel sockets (``KernelThread``); at most one apply is in flight, and what
+One event loop owns the store and the graph; one thread owns the kernel sockets (``KernelThread``); at most one apply is in flight, and
 what changes meanwhile is coalesced by the graph. A store or BIRD that is away changes nothing in the kernel. Loops carry the retries.
 While the store is being changed as a whole (``datastoreReady: false``) nothing is taken over from it; what the kernel holds is still kept.
 """
@@ -15,16 +15,15 @@ from time import monotonic, perf_counter
 import msgspec
 
 from tabinet.agent.bgp import BgpWatcher
+from tabinet.agent.calculation import Calculation
 from tabinet.agent.dataplane import ApplyReport, Dataplane, EndpointStatus
-from tabinet.agent.feed import Feed
-from tabinet.agent.kernelthread import KernelThread
+from tabinet.agent.kernelthread import KernelThread, call_aside
 from tabinet.agent.log import Logger
 from tabinet.agent.metrics import Metrics
 from tabinet.agent.notify import notify
 from tabinet.agent.parameters import Parameters, felix_problems, restart_needed
 from tabinet.agent.reporter import Reporter
 from tabinet.bgp.replies import BirdStatus
-from tabinet.calc.graph import Graph
 from tabinet.calc.messages import BgpUpdate, ConfigUpdate, PolicyRemove, PolicyUpdate, Update
 from tabinet.dataplane.nft.counters import TableCounters
 from tabinet.lib.backoff import Backoff
@@ -35,12 +34,10 @@ from tabinet.model.status import endpoint_status_path, render_endpoint_status
 from tabinet.store.api import WatchBatch
 from tabinet.store.syncer import Syncer, SyncState, SyncStatus
 
-SLICE_EVENTS = 500
-"""So many store events are decoded before other work gets its turn: about 5 ms."""
 REPORTED = 20
 """Most troubles and problems in a report: it is for people."""
-SLICE_UNITS = 200
-"""So many policies, endpoints or sets are settled before other work gets its turn."""
+SLICE_STATUSES = 500
+"""So many statuses of endpoints are noted before other work gets its turn."""
 VERIFY_EVERY_S = 1.0
 """How long at most nobody notices that somebody else took our table away."""
 PUBLISH_EVERY_S = 0.1
@@ -68,8 +65,7 @@ class Agent:
     started: str
     parameters: Parameters
     syncer: Syncer
-    graph: Graph
-    feed: Feed
+    calculation: Calculation
     kernel: KernelThread
     dataplane: Dataplane
     bgp: BgpWatcher | None
@@ -89,8 +85,6 @@ class Agent:
     """Applies that failed in a row."""
     endpoints: dict[ResourceKey, EndpointStatus] = field(default_factory=dict)
     config_problems: tuple[str, ...] = ()
-    _complete: bool = False
-    """The first snapshot was seen whole."""
     _dirty: asyncio.Event = field(default_factory=asyncio.Event)
     _kernel_asked: bool = True
     _policies: set[ResourceKey] = field(default_factory=set)
@@ -133,17 +127,15 @@ class Agent:
         self._dirty.set()
 
     async def on_sync_event(self, event: SyncStatus | WatchBatch) -> None:
-        """Takes in what the syncer says, in slices that leave the loop free."""
+        """Takes in what the syncer says."""
         if isinstance(event, SyncStatus):
             self.status = event
             self.log.info("store", state=event.state.value, error=event.error or None)
             if event.state is SyncState.IN_SYNC:
-                self.feed.on_in_sync()
+                self.calculation.on_in_sync()
             self._publish_soon()
         else:
-            for start in range(0, max(1, len(event.events)), SLICE_EVENTS):
-                self.feed.on_batch(WatchBatch(event.events[start : start + SLICE_EVENTS], event.revision))
-                await asyncio.sleep(0)
+            await self.calculation.take_in(event)
             self._problems = None
         self._dirty.set()
 
@@ -159,11 +151,9 @@ class Agent:
             begin = perf_counter()
             updates: list[Update] = []
             revision = self.revision
-            if not self.feed.hold:
-                revision = self.feed.revision
-                await self._settle()
-                updates = self.graph.flush()
-                self._complete = self._complete or self.in_sync
+            told = await self.calculation.tell()
+            if told is not None:
+                updates, revision = told
                 self._route(updates)
             if not updates and not self._kernel_asked and self.programmed:
                 # A change that is of no concern here: most are, in a large fabric.
@@ -171,16 +161,10 @@ class Agent:
                 self._publish_soon()
                 continue
             self._kernel_asked = False
-            report = await self.kernel.call(self.dataplane.apply, updates, self._complete)
+            report = await self.kernel.call(self.dataplane.apply, updates, self.calculation.complete)
             self._listen()
+            await self._note_statuses(report)
             self._take_report(report, revision, perf_counter() - begin, bool(updates))
-
-    async def _settle(self) -> None:
-        """The calculation has little left to do; while it worked, others had their turns."""
-        while True:
-            if self.graph.work(SLICE_UNITS):
-                return
-            await asyncio.sleep(0)
 
     async def _verify_forever(self) -> None:
         """Looks in the background for what no event tells; and as it needs both the loop and the kernel thread, it is the sign of life."""
@@ -235,23 +219,28 @@ class Agent:
         else:
             self.reporter.set_endpoint(path, render_endpoint_status(status.ready, status.revision, status.reason))
 
-    def _take_report(self, report: ApplyReport, revision: int, took_s: float, changed: bool) -> None:
-        for key, status in report.endpoints.items():
+    async def _note_statuses(self, report: ApplyReport) -> None:
+        """The store will say of the endpoints what the apply found."""
+        for place, (key, status) in enumerate(report.endpoints.items(), 1):
             self.endpoints[key] = status
             self._report_endpoint(key, status)
-        if report.endpoints or report.removed:
-            self._problems = None
+            if place % SLICE_STATUSES == 0:
+                await asyncio.sleep(0)
         for key in report.removed:
             self.endpoints.pop(key, None)
             self._report_endpoint(key, None)
+        if report.endpoints or report.removed:
+            self._problems = None
+
+    def _take_report(self, report: ApplyReport, revision: int, took_s: float, changed: bool) -> None:
         if report.error:
             self._retry(report.error)
         else:
             self.failures = 0
-            if self._complete:
+            if self.calculation.complete:
                 self.revision, self.programmed = revision, True
                 self.reporter.begin()
-        self.kernel_error = report.error if self._complete else self.kernel_error
+        self.kernel_error = report.error if self.calculation.complete else self.kernel_error
         if changed or any(report.operations.values()):
             self.metrics.apply_seconds.observe(took_s)
             operations = {name: n for name, n in report.operations.items() if n}
@@ -322,10 +311,10 @@ class Agent:
     def problems(self) -> list[str]:
         """What is wrong with resources, in words, and what keeps this host from following them. O(1) while nothing changes."""
         if self._problems is None:
-            broken = [f"{path}: {problem}" for path, found in sorted(self.feed.problems.items()) for problem in found]
+            broken = [f"{path}: {problem}" for path, found in sorted(self.calculation.feed.problems.items()) for problem in found]
             nameless = [f"{key}: the name is none of an endpoint's, so it has no status" for key in self.endpoints if not _has_status(key)]
-            self._problems = [*broken, *nameless, *self.config_problems, *(str(problem) for problem in self.graph.problems())]
-        now = [HELD] if self.feed.hold else []
+            self._problems = [*broken, *nameless, *self.config_problems, *(str(problem) for problem in self.calculation.graph.problems())]
+        now = [HELD] if self.calculation.feed.hold else []
         if self.reporter.rival:
             now.append(f"another agent reports as host {self.host}: each host needs a name of its own ([agent] host)")
         return [*now, *self._problems]
@@ -347,8 +336,7 @@ class Agent:
         if monotonic() - self._counted_s >= COUNTERS_FRESH_S:
             counters: TableCounters = await self.kernel.call(self.dataplane.counters)
             self._counted_s = monotonic()
-            self.metrics.set_counters(counters)
-            self.metrics.set_staged(self.graph.staged())
+            await call_aside(self.metrics.set_counts, counters, self.calculation.graph.staged())
 
 
 def _has_status(key: ResourceKey) -> bool:

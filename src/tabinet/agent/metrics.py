@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from threading import Lock
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from tabinet.calc.staged import StagedEffect
@@ -13,6 +15,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._whole = Lock()
+        """Held while what belongs together is set or read."""
         self.store_in_sync = Gauge("tabinet_store_in_sync", "1 while the agent has seen everything in the store", registry=self.registry)
         self.revision = Gauge("tabinet_applied_revision", "Store revision that the kernel holds", registry=self.registry)
         self.endpoints = Gauge("tabinet_endpoints", "Local endpoints by state", ["state"], registry=self.registry)
@@ -41,14 +45,19 @@ class Metrics:
             "tabinet_staged_endpoints", "Local endpoints that a staged policy would police", ["policy", "action"], registry=self.registry
         )
 
-    def set_staged(self, effects: list[StagedEffect]) -> None:
-        """What the staged policies would come to."""
+    def set_counts(self, counters: TableCounters, effects: list[StagedEffect]) -> None:
+        """What the kernel has counted, and what the staged policies would come to. O(rules); on any thread."""
+        with self._whole:
+            self._set_counters(counters)
+            self._set_staged(effects)
+
+    def _set_staged(self, effects: list[StagedEffect]) -> None:
         self.staged_endpoints.clear()
         for effect in effects:
             self.staged_endpoints.labels(str(effect.key), effect.action).set(len(effect.endpoints))
 
-    def set_counters(self, counters: TableCounters) -> None:
-        """What the kernel has counted; rules that are gone are gone."""
+    def _set_counters(self, counters: TableCounters) -> None:
+        """Rules that are gone are gone."""
         self.denied_packets.clear()
         for reason, count in counters.denied.items():
             self.denied_packets.labels(reason).set(count.packets)
@@ -58,5 +67,6 @@ class Metrics:
             self.policy_packets.labels(rule.owner, direction, str(rule.index), rule.action).set(count.packets)
 
     def render(self) -> bytes:
-        """The exposition text."""
-        return generate_latest(self.registry)
+        """The exposition text. O(rules); on any thread."""
+        with self._whole:
+            return generate_latest(self.registry)

@@ -18,11 +18,12 @@ import msgspec
 import tabinet
 from tabinet.agent.agent import Agent
 from tabinet.agent.bgp import BgpWatcher
+from tabinet.agent.calculation import Calculation
 from tabinet.agent.dataplane import Dataplane
 from tabinet.agent.feed import Feed
 from tabinet.agent.hostname import host_name
 from tabinet.agent.http import Response, Routes, serve
-from tabinet.agent.kernelthread import KernelThread
+from tabinet.agent.kernelthread import KernelThread, call_aside
 from tabinet.agent.log import Logger, open_log
 from tabinet.agent.metrics import Metrics
 from tabinet.agent.notify import notify
@@ -66,6 +67,7 @@ KINDS = (
     "GlobalNetworkSet",
     "HostEndpoint",
     "IPPool",
+    "KubeControllersConfiguration",
     "NetworkPolicy",
     "NetworkSet",
     "Node",
@@ -115,7 +117,8 @@ class Face:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(METRICS_WAIT_S):
                     await self.agent.count()
-        return Response(200, "text/plain; version=0.0.4; charset=utf-8", self.metrics.render())
+        # Thousands of rules make a text that takes a while: not on the loop.
+        return Response(200, "text/plain; version=0.0.4; charset=utf-8", await call_aside(self.metrics.render))
 
     async def show_life(self) -> Response:
         """The process answers."""
@@ -159,6 +162,7 @@ async def build_agent(parameters: Parameters) -> AsyncIterator[Agent]:
         dataplane = await kernel.call(open_dataplane, parameters)
         stack.push_async_callback(kernel.call, dataplane.close)
         face.agent = assemble(parameters, host, store, dataplane, kernel, face.metrics, _bgp(parameters, dataplane, kernel, log), log)
+        face.agent.calculation.keeper.begin()
         log.info("started", version=tabinet.__version__, pid=os.getpid(), store=parameters.text("store", "kind"))
         yield face.agent
 
@@ -272,8 +276,7 @@ def assemble(
         started=_now(),
         parameters=parameters,
         syncer=Syncer(store, [*(kind_prefix(kind) for kind in KINDS), affinity_prefix(host)]),
-        graph=graph,
-        feed=Feed(graph.on_input),
+        calculation=Calculation(graph, Feed(graph.on_input)),
         kernel=kernel,
         dataplane=dataplane,
         bgp=bgp,

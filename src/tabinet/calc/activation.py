@@ -92,9 +92,13 @@ class Activation:
                 self.outbox.on_set_activated(activated.set_id, activated.spec.kind, activated.members)
         return len(chosen)
 
-    def retire_sets(self) -> None:
-        """Sets that are not in use are not active. Call it when all is settled and just before telling."""
-        for set_id in self._unused:
+    def retire_sets(self, limit: int) -> int:
+        """Deactivates up to ``limit`` sets that are not in use; gives how many were looked at. For when all is settled, before telling."""
+        if not self._unused:
+            return 0
+        chosen = list(islice(self._unused, limit))
+        for set_id in chosen:
+            del self._unused[set_id]
             demand = self._demands[set_id]
             if demand.uses:
                 continue
@@ -102,7 +106,7 @@ class Activation:
             if demand.active:
                 self.members.deactivate(set_id)
                 self.outbox.on_set_deactivated(set_id)
-        self._unused.clear()
+        return len(chosen)
 
     def problems(self) -> list[Problem]:
         """What cannot be enforced of the rules in use. O(policies and profiles in use)."""

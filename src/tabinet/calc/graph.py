@@ -34,7 +34,7 @@ from tabinet.calc.inputs import Input, InSync, Put
 from tabinet.calc.labels import LabelIndex
 from tabinet.calc.locals import LocalEndpoint, LocalIndex
 from tabinet.calc.members import MemberIndex
-from tabinet.calc.messages import Update
+from tabinet.calc.messages import SetDelta, SetUpdate, Update
 from tabinet.calc.outbox import Outbox
 from tabinet.calc.policies import Arrangement, PolicyIndex
 from tabinet.calc.policyfacts import PolicyResource, translate_policy
@@ -46,6 +46,15 @@ from tabinet.calc.staged import StagedEffect, staged_effects
 from tabinet.errors import Problem
 from tabinet.model import resources
 from tabinet.model.keys import AffinityKey, ResourceKey
+
+ASKED = 250
+"""So many local endpoints are asked in a unit of work whether a policy selects them."""
+
+TOLD_MEMBERS = 250
+"""So many members of sets are told in the time of another message."""
+
+ARRANGED = 16
+"""So many policies of an endpoint are arranged or counted in a unit of work."""
 
 Take = Callable[[ResourceKey, Any, int], None]
 """Takes the new value of a resource, None when it is gone, and its revision. The value is a record of the kind that the taker is for."""
@@ -184,7 +193,7 @@ class Graph:
             self._members.delete(key)
         else:
             labels = resource.metadata.labels
-            self._members.put(key, network_set_origin(key), labels, network_set_profiles(key), resource.spec.nets)
+            self._members.put_network_set(key, network_set_origin(key), labels, network_set_profiles(key), resource.spec.nets)
 
     # --- policies, profiles, tiers ---
 
@@ -242,8 +251,9 @@ class Graph:
     def work(self, budget: int = sys.maxsize) -> bool:
         """Settles up to ``budget`` units; True when nothing is left to settle.
 
-        A unit is a policy, an endpoint, a set, a host, or a handful of carriers or members: 20 to 100 microseconds, whatever the size of
-        the fabric. A caller that has other things to do calls this with a small budget until it is True, then ``flush``.
+        A unit is a policy, an endpoint, a set, or a handful of carriers or members: 20 to 100 microseconds, whatever the size of the
+        fabric. A host's routing is one unit, too, though it takes longer the more nodes there are. A caller that has other things to do
+        calls this with a small budget until it is True, then ``flush``.
         """
         if not self._in_sync:
             return True
@@ -265,13 +275,15 @@ class Graph:
         unread = self._policies.unread
         if not unread:
             return 0
-        chosen = list(islice(unread, limit))
+        # Reading one asks every local endpoint.
+        weight = 1 + len(self._locals.by_key) // ASKED
+        chosen = list(islice(unread, max(1, limit // weight)))
         for key in chosen:
             old, new = self._policies.read(key, unread.pop(key))
             self._locals.on_policy_read(old, new)
             if old is not None and old.users:
                 self._rules[key] = None
-        return len(chosen)
+        return weight * len(chosen)
 
     def _settle_endpoints(self, limit: int) -> int:
         done = 0
@@ -284,16 +296,17 @@ class Graph:
         while done < limit and self._locals.dirty:
             local = next(iter(self._locals.dirty))
             del self._locals.dirty[local]
-            self._settle_endpoint(local)
-            done += 1
+            done += self._settle_endpoint(local)
         return done
 
-    def _settle_endpoint(self, local: LocalEndpoint) -> None:
+    def _settle_endpoint(self, local: LocalEndpoint) -> int:
+        """The endpoint is programmed as it should be; gives the units of work that it took."""
         programmed = self._locals.is_programmed(local)
         nats = self._locals.own_nats(local, programmed)
         if not programmed:
             self._retire(local)
-            return
+            return 1
+        before = local.arrangement
         if local.match is None:
             local.match = self._policies.match(local.labels)
         if isinstance(local.spec, resources.HostEndpointSpec):
@@ -306,6 +319,7 @@ class Graph:
             endpoint = build_endpoint(local.spec, arrangement.parts, nats)
             self._outbox.endpoints.set_desired(local.key, (local.revision, endpoint))
             self._count(local, arrangement, endpoint.profiles)
+        return 1 if arrangement is before else 1 + len(arrangement.enforced) // ARRANGED
 
     def _retire(self, local: LocalEndpoint) -> None:
         """The endpoint is not programmed (any more)."""
@@ -362,16 +376,27 @@ class Graph:
 
     # --- out --------------------------------------------------------------------------------------------------------
 
-    def flush(self, limit: int | None = None) -> list[Update]:
-        """Settles what is left and gives the next messages, at most ``limit``; empty when everything was told, or before ``InSync``.
+    def flush(self, limit: int = sys.maxsize) -> list[Update]:
+        """Settles what is left and gives the next messages; empty when everything was told, or before ``InSync``.
 
-        After a flush that was cut the next one goes on, with whatever changed in between; the order still holds.
+        They are at most ``limit``, of which a set with many members takes up several. After a flush that was cut the next one goes on,
+        with whatever changed in between; the order still holds.
         """
         if not self._in_sync:
             return []
         self.work()
-        self._activation.retire_sets()
-        return list(islice(self._outbox.messages(), limit))
+        told: list[Update] = []
+        room = limit
+        while True:
+            # Not before: a set that only changes hands until it is told stays as it is.
+            retired = self._activation.retire_sets(room)
+            for update in self._outbox.messages():
+                told.append(update)
+                room -= 1 + _members_of(update) // TOLD_MEMBERS
+                if room <= 0:
+                    return told
+            if not retired:
+                return told
 
     def problems(self) -> list[Problem]:
         """What is wrong with resources, beyond their own documents, as far as our hosts are concerned; as of the last ``work``.
@@ -390,3 +415,14 @@ class Graph:
     def staged(self) -> list[StagedEffect]:
         """What each staged policy would come to on our hosts; as of the last ``work``. See ``staged.staged_effects``."""
         return staged_effects(self._policies, self._locals.by_key.values())
+
+
+def _members_of(update: Update) -> int:
+    """How many members of sets the message tells of."""
+    match update:
+        case SetUpdate():
+            return len(update.members)
+        case SetDelta():
+            return len(update.added) + len(update.removed)
+        case _:
+            return 0

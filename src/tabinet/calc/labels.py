@@ -166,8 +166,10 @@ class LabelIndex:
         heritages: list[Heritage] = list(few.each(profile.heritages))
         for heritage in heritages:
             heritage.version = 0
-        # Also by keys that classes only still have: who loses such a label would not be found by it any more.
-        if any(old.get(key) != labels.get(key) for key in (*old, *labels) if self._classes.knows(key)):
+        # Also by keys that classes only still have: who loses such a label would not be found by it any more. And while keys are being
+        # followed, a profile that is filed elsewhere may be where they have been looked for already.
+        moved = not self.settled and tuple(old) != tuple(labels)
+        if moved or any(old.get(key) != labels.get(key) for key in (*old, *labels) if self._classes.knows(key)):
             self._stale.append(_carriers_of(heritages))
         if not labels and profile.heritages is None:
             del self._profiles[name]

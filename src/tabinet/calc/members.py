@@ -37,7 +37,7 @@ STEPS = 16
 PLACING = 4
 """Steps that it takes to place a carrier, or to look at its ports."""
 PART = 1_000
-"""A carrier with more nets than this is taken in part by part, so that no piece of work is long."""
+"""A network set with more nets than this is taken in part by part, so that no piece of work is long."""
 
 
 class MemberSink(Protocol):
@@ -126,13 +126,18 @@ class MemberIndex:
         nets: tuple[str, ...],
         ports: tuple[Port, ...] = (),
     ) -> None:
-        """The carrier has these labels, profiles, nets and ports now. Only one without ports may have many nets."""
+        """The endpoint has these labels, profiles, nets and ports now. Its nets are taken in at once: there are few."""
+        self._put(key, origin, labels, profiles, nets, ports)
+
+    def put_network_set(
+        self, key: ResourceKey, origin: Origin, labels: dict[str, str], profiles: tuple[str, ...], nets: tuple[str, ...]
+    ) -> None:
+        """The network set has these labels, profiles and nets now; a large one once it is settled."""
         if len(nets) > self._part or key in self._large:
             self._put_large(key, origin, labels, profiles, nets)
             return
-        if self._unread:
-            self._unread.pop(key, None)
-        self._put(key, origin, labels, profiles, nets, ports)
+        self._unread.pop(key, None)
+        self._put(key, origin, labels, profiles, nets, ())
 
     def _put(
         self,

@@ -91,8 +91,8 @@ class Outbox:
         )
         self._new: dict[str, tuple[SetKind, Mapping[Member, int]]] = {}
         """Sets to be told whole, with their members as they stand."""
-        self._changes: dict[str, dict[Member, bool]] = {}
-        """Of sets told before: members that came (True) and went (False)."""
+        self._changes: dict[str, tuple[set[Member], set[Member]]] = {}
+        """Of sets told before: members that came, and members that went."""
         self._gone: dict[str, None] = {}
         """Sets told before that are to be removed."""
         self._told: set[str] = set()
@@ -113,22 +113,20 @@ class Outbox:
             self._gone[set_id] = None
 
     def on_member_added(self, set_id: str, member: Member) -> None:
-        self._note(set_id, member, True)
+        if set_id not in self._new:
+            came, went = self._changes_of(set_id)
+            _move(member, went, came)
 
     def on_member_removed(self, set_id: str, member: Member) -> None:
-        self._note(set_id, member, False)
+        if set_id not in self._new:
+            came, went = self._changes_of(set_id)
+            _move(member, came, went)
 
-    def _note(self, set_id: str, member: Member, came: bool) -> None:
-        if set_id in self._new:
-            return
+    def _changes_of(self, set_id: str) -> tuple[set[Member], set[Member]]:
         changes = self._changes.get(set_id)
         if changes is None:
-            self._changes[set_id] = {member: came}
-        elif member in changes:
-            # It came and went, or went and came: as if nothing had been.
-            del changes[member]
-        else:
-            changes[member] = came
+            changes = self._changes[set_id] = (set(), set())
+        return changes
 
     # --- messages ---------------------------------------------------------------------------------------------------
 
@@ -146,13 +144,12 @@ class Outbox:
         for set_id, (kind, members) in list(self._new.items()):
             del self._new[set_id]
             self._told.add(set_id)
-            yield SetUpdate(set_id, kind, frozenset(members))
-        for set_id, changes in list(self._changes.items()):
+            # A set takes the hashes over from a plain dictionary; of anything else it asks each member again.
+            yield SetUpdate(set_id, kind, frozenset(dict(members)))
+        for set_id, (came, went) in list(self._changes.items()):
             del self._changes[set_id]
-            if changes:
-                added = frozenset([member for member, came in changes.items() if came])
-                removed = frozenset([member for member, came in changes.items() if not came])
-                yield SetDelta(set_id, added, removed)
+            if came or went:
+                yield SetDelta(set_id, frozenset(came), frozenset(went))
 
     def _updates(self) -> Iterator[Update]:
         for key, policy in self.policies.to_set():
@@ -216,3 +213,11 @@ class Outbox:
         for _, ready in self.ready.to_set():
             self.ready.set_actual(None, ready)
             yield ReadyUpdate(ready)
+
+
+def _move(member: Member, opposite: set[Member], into: set[Member]) -> None:
+    """The change is noted; after the opposite one it is as if nothing had been."""
+    if member in opposite:
+        opposite.discard(member)
+    else:
+        into.add(member)

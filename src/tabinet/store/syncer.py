@@ -30,6 +30,8 @@ import msgspec
 from tabinet.errors import Compacted, StoreError
 from tabinet.store.api import Datastore, DeleteEvent, PutEvent, WatchBatch
 
+PAGE = 2_000
+"""Keys in a page of a snapshot: a page is decoded and taken in at once, some 10 ms. Larger ones cost the store less."""
 MAX_BATCH = 1000
 """Changes in one delivery, so that the reader's slice of the event loop stays short; a larger transaction still comes whole."""
 CAPACITY = 20_000
@@ -187,7 +189,7 @@ class Syncer:
     async def _read_snapshot(self, followed: _Followed, mailbox: _Mailbox) -> None:
         listed: dict[str, int] = {}
         revision = 0
-        async with aclosing(self._store.list(followed.prefix)) as pages:
+        async with aclosing(self._store.list(followed.prefix, page_size=PAGE)) as pages:
             async for page in pages:
                 if page.revision < followed.revision:
                     followed.keys = dict.fromkeys(followed.keys, 0)  # another history: equal revisions mean nothing
@@ -197,6 +199,7 @@ class Syncer:
                 await mailbox.add([PutEvent(item) for item in page.items if followed.keys.get(item.key) != item.revision])
                 listed.update((item.key, item.revision) for item in page.items)
                 followed.keys.update((item.key, item.revision) for item in page.items)
+                await asyncio.sleep(0)  # nothing above need have waited, and others on the loop have waited long enough
         await mailbox.add([DeleteEvent(key, revision) for key in followed.keys if key not in listed])
         followed.keys = listed
         followed.revision = revision

@@ -176,7 +176,7 @@ async def test_while_the_store_is_changed_as_a_whole_nothing_is_taken_over_but_t
         await world.put(*policy("p", {"action": "Deny"}))
         revision = await world.put(*endpoint("b", "10.0.0.9/32"))
         world.rtnetlink.stranger(DeleteRoute(route))
-        await until(lambda: agent.feed.revision >= revision and world.routes)
+        await until(lambda: agent.calculation.feed.revision >= revision and world.routes)
         assert world.routes == {route}
         await world.put(CLUSTER, {"spec": {"datastoreReady": True}})
         await until(lambda: [str(each.destination) for each in world.routes] == ["10.0.0.2/32"])

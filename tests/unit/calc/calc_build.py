@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 
 from tabinet.calc.graph import Graph
@@ -108,12 +109,12 @@ class Fabric:
             self.graph.on_input(Delete(key))
         return self.flush()
 
-    def flush(self, limit: int | None = None) -> list[Update]:
+    def flush(self, limit: int = sys.maxsize) -> list[Update]:
         """The next messages, applied; after a whole flush the state is what the specification says."""
         told = self.graph.flush(limit)
         for update in told:
             self.replica.apply(update)
-        if limit is None:
+        if limit == sys.maxsize:
             assert self.state == recompute(self.resources, self.hosts)
         return told
 

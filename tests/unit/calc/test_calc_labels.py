@@ -129,6 +129,20 @@ def test_change_of_a_profile_that_no_selector_looks_at_moves_nobody() -> None:
     assert not index.settled
 
 
+def test_profile_that_changes_its_keys_while_another_one_is_followed() -> None:
+    index = LabelIndex()
+    index.set_profile("first", {"a": "x"})
+    index.set_profile("second", {"a": "x", "b": "1"})
+    carriers = {enter(index, {}, "first"), enter(index, {}, "first"), enter(index, {}, "second")}
+    selector = parse("has(a)")
+    index.ask([selector])
+    (placed,) = index.stale(1)
+    index.place(placed)
+    index.set_profile("second", {"a": "x", "c": "1"})
+    settle(index)
+    assert {carrier for each in index.answer(selector) for carrier in few.each(each.carriers)} == carriers
+
+
 def test_carrier_that_goes_while_it_is_stale() -> None:
     index = LabelIndex()
     gone, stays = enter(index, {"a": "x"}), enter(index, {"a": "x"})

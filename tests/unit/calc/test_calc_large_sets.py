@@ -59,7 +59,7 @@ def activated(index: MemberIndex) -> ActiveSet:
 
 
 def put(index: MemberIndex, addresses: tuple[str, ...]) -> None:
-    index.put(FEED, NOWHERE, LABELS, (), addresses)
+    index.put_network_set(FEED, NOWHERE, LABELS, (), addresses)
 
 
 def test_large_one_is_taken_in_part_by_part(index: MemberIndex) -> None:
