@@ -92,7 +92,7 @@ class Arrival:
 
     async def after(self, destination: Prefix, change: Callable[[], Awaitable[object]]) -> float:
         """Milliseconds from the beginning of the change until the kernel has the route."""
-        events = netns.run_in(self.namespace, lambda: open_events(Watch.ROUTES, route_protocol=BIRD_ROUTES))
+        events = netns.run_in(self.namespace, lambda: open_events(Watch.ROUTES, route_protocols=(BIRD_ROUTES,)))
         loop = asyncio.get_running_loop()
         arrived: asyncio.Future[float] = loop.create_future()
 
