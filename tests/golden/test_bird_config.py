@@ -182,6 +182,7 @@ CASES: dict[str, tuple[BgpIntent | None, HostFacts, BgpOptions]] = {
     "no-intent": (None, CLOS_FACTS, BgpOptions()),
     "ipv6-only": (intent(65000, None, "fd00:7::1", (peer("rr", "fd00:99::1", 65000, node_ip=True),)), FLAT_FACTS, BgpOptions()),
     "everything": (EVERYTHING, EVERYTHING_FACTS, BgpOptions()),
+    "leaving": (msgspec.structs.replace(CLOS, prepends=2), CLOS_FACTS, BgpOptions()),
     "withdrawn": (msgspec.structs.replace(CLOS, drain=Drain.WITHDRAWN), CLOS_FACTS, BgpOptions()),
     "hostile-names": (
         intent(

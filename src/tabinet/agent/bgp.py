@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from tabinet.agent.kernelthread import KernelThread, call_aside
 from tabinet.agent.log import Logger
+from tabinet.bgp.drain import DrainWalk
 from tabinet.bgp.driver import ApplyResult, BgpDriver
 from tabinet.bgp.records import HostFacts, SessionState, SessionStatus
 from tabinet.bgp.replies import BirdStatus
@@ -38,6 +39,7 @@ class BgpWatcher:
     """What BIRD last said of itself."""
     in_force: BgpIntent | None = None
     """What BIRD was last told and has accepted."""
+    walk: DrainWalk = field(default_factory=DrainWalk)
     _intent: BgpIntent | None = None
     _known: bool = False
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -66,7 +68,7 @@ class BgpWatcher:
             except TimeoutError:
                 pass
             before = (self.sessions, self.error, self.status, self.in_force)
-            if self._known and (self._changed.is_set() or self.error):
+            if self._known and (self._changed.is_set() or self.error or self.walk.under_way):
                 self._changed.clear()
                 await self._configure()
             elif self._known:
@@ -78,7 +80,7 @@ class BgpWatcher:
 
     async def _configure(self) -> None:
         facts = await self.kernel.call(self.read_facts)
-        intent = self._intent
+        intent = self.walk.intent_at(self._intent, asyncio.get_running_loop().time())
         result = await call_aside(self.driver.apply, intent, facts)
         self._take(result)
         if not result.error:

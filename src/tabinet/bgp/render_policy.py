@@ -122,6 +122,8 @@ def _render_leave(intent: BgpIntent, family: int, options: BgpOptions) -> Iterat
         yield f"    bgp_community.add({LEAVING});"
     preference = HIGHEST_PREFERENCE - NORMAL_PRIORITY if drain is Drain.NONE else 0
     yield f"    if !tb_external then bgp_local_pref = {preference};"
+    if intent.prepends:
+        yield f"    if tb_external then {{ {_render_operation(Prepend((intent.as_number,) * intent.prepends))} }}"
     yield "  }"
     for advertisement in intent.advertisements:
         if advertisement.net.family == family and advertisement.communities:

@@ -216,6 +216,8 @@ class BgpIntent(Intent, frozen=True):
     cluster_id: str = ""
     """The host is a route reflector of this cluster (RFC 4456)."""
     drain: Drain = Drain.NONE
+    prepends: int = 0
+    """So often more stands the host's AS number in paths that it tells to other ASes: only on the way to a drain, never calculated."""
     metrics: tuple[int, int] = (0, 0)
     """Metric of routes in the kernel, IPv4 and IPv6; 0: the host's default."""
     peering4: Prefix | None = None

@@ -3,7 +3,8 @@
 What a host shall do stands in its Node (annotation ``tabinet.io/drain``), so it does not matter from which machine these commands are run,
 and agents that restart go on. What it does is read from its report. Steps of a drain, each only after the one before:
 
-1. Everything that the host announces carries GRACEFUL_SHUTDOWN (RFC 8326): peers use it only where there is nothing else.
+1. Everything that the host announces carries GRACEFUL_SHUTDOWN (RFC 8326): peers use it only where there is nothing else. The agent goes
+   there in steps (see ``bgp.drain``).
 2. The host has said that BIRD does so, and some time has passed, in which peers and their peers choose other paths.
 3. Nothing that only this host has is left on it: each address of its workloads is also that of a workload of a host that is not drained.
 4. The host announces nothing of its workloads any more. Its sessions, the routes that it has, and its own address stay.

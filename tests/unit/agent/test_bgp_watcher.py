@@ -20,7 +20,7 @@ from tabinet.bgp.driver import BgpDriver
 from tabinet.bgp.fake import FakeBird, FakeSession, check
 from tabinet.bgp.records import BgpOptions, HostFacts, InterfaceAddress
 from tabinet.bgp.surroundings import NoSurroundings
-from tabinet.calc.intents import SecretRef
+from tabinet.calc.intents import Drain, SecretRef
 from tabinet.calc.messages import BgpIntent, PeerIntent
 from tabinet.lib.ip import parse_address
 
@@ -118,3 +118,20 @@ async def test_a_password_that_comes_later_is_found(world: World) -> None:
     world.around.kept["bgp", "spine1"] = "s3cret"
     await until(lambda: "cannot be read" not in world.watcher.sessions[0].reason)
     assert "s3cret" in world.bird.config.read_text()
+
+
+async def test_a_drain_is_in_force_when_bird_has_its_last_step(world: World) -> None:
+    start(world)
+    world.watcher.walk.step_s = 0.01
+    world.watcher.set_intent(INTENT)
+    await until(lambda: world.watcher.in_force == INTENT)
+    drained = msgspec.structs.replace(INTENT, drain=Drain.GRACEFUL)
+    world.watcher.set_intent(drained)
+    await until(lambda: world.watcher.in_force == drained)
+    assert "(65535, 0)" in world.bird.config.read_text().partition("function tb_leave4")[2].partition("\n}")[0]
+    world.bird.stop()
+    world.watcher.set_intent(INTENT)
+    await until(lambda: "does not answer" in world.watcher.error)
+    assert world.watcher.in_force == drained
+    start(world)
+    await until(lambda: world.watcher.in_force == INTENT)
