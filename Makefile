@@ -4,13 +4,16 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 BIN := .venv/bin
 LAB ?= clos
 
-.PHONY: help setup demo test test-fast check format bench lock clean
+.PHONY: help setup setup-openstack demo test test-fast test-openstack check format bench lock clean
 
 help:  ## what can be made here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup:  ## system packages and .venv (nothing to do: under 3 s)
 	@scripts/setup
+
+setup-openstack:  ## .venv-openstack: a Neutron to test against
+	@scripts/setup-openstack
 
 demo: setup  ## bring the default lab up, apply policy, check it with packets, break and heal things
 	@$(SUDO) $(BIN)/tabinet demo
@@ -21,6 +24,9 @@ test: setup  ## all tests (root: they use real namespaces, nftables, BIRD, etcd)
 
 test-fast: setup  ## unit, property and golden tests only
 	$(BIN)/python -m pytest -n 2 tests/unit tests/property tests/golden
+
+test-openstack: setup setup-openstack  ## the Neutron driver in a real Neutron, with a real etcd
+	$(SUDO) $(BIN)/python -m pytest tests/openstack
 
 check: setup  ## lint, format, types, import contracts
 	$(BIN)/ruff check .
@@ -39,8 +45,9 @@ lock:  ## compile requirements/*.txt anew
 	@[ -x .cache/uv/bin/uv ] || { python3 -m venv .cache/uv && .cache/uv/bin/pip install -q uv; }
 	.cache/uv/bin/uv pip compile -q --generate-hashes --no-emit-index-url --universal --python-version 3.11 pyproject.toml -o requirements/runtime.txt
 	.cache/uv/bin/uv pip compile -q --generate-hashes --no-emit-index-url --universal --python-version 3.11 --extra dev pyproject.toml -o requirements/dev.txt
+	.cache/uv/bin/uv pip compile -q --generate-hashes --no-emit-index-url --universal --python-version 3.11 -c requirements/dev.txt --extra openstack --extra openstack-test pyproject.toml -o requirements/openstack.txt
 
-clean:  ## remove labs, .venv and caches
+clean:  ## remove labs, virtual environments and caches
 	-@[ -x $(BIN)/tabinet ] && $(SUDO) $(BIN)/tabinet lab down --all
-	rm -rf .venv .cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	rm -rf .venv .venv-openstack .cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,156 @@
+"""``TabinetDriver``: the ML2 mechanism driver. It binds ports, and has what Neutron commits written into the store.
+
+In: Neutron's calls and notifications, in threads of its API and RPC processes. Out: subjects to publish. What was committed is read again
+from the database by whoever publishes it, so nothing here depends on what a notification carries besides identifiers.
+
+An API call succeeds whether etcd answers or not: when it does not, within ``etcd_timeout``, the change is written as soon as it does
+(``Repairs``), and should this process end before, by the leader's comparison. Until then hosts go on with what they have.
+
+It inherits because Neutron asks for it: ML2 calls every method of its driver interface.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from neutron.db import provisioning_blocks
+from neutron_lib import constants
+from neutron_lib.api.definitions import portbindings
+from neutron_lib.callbacks import events, registry, resources
+from neutron_lib.plugins.ml2 import api
+from oslo_config import cfg
+from oslo_log import log
+
+from tabinet.attach.openstack import translate
+from tabinet.attach.openstack.ml2 import notices, options
+from tabinet.attach.openstack.ml2.qos import TabinetQos
+from tabinet.attach.openstack.ml2.reading import Database
+from tabinet.attach.openstack.ml2.trunk import TabinetTrunks
+from tabinet.attach.openstack.names import is_host
+from tabinet.attach.openstack.publisher import PORT, Publisher, Subject
+from tabinet.attach.openstack.repairs import Repairs
+from tabinet.attach.openstack.storethread import StoreThread
+from tabinet.store.open import open_store
+
+LOG = log.getLogger(__name__)
+NETWORK_TYPES = ("flat", "local")
+"""A routed fabric needs no segments: these are the types without an identifier on the wire."""
+UNSUPPORTED_EXTENSIONS = frozenset(("stateful-security-group", "security-groups-default-statefulness"))
+"""Hosts track every connection: a group that asks for the opposite is refused by the API, which then knows no such attribute."""
+VIF_DETAILS = {portbindings.CAP_PORT_FILTER: True, portbindings.VIF_DETAILS_CONNECTIVITY: portbindings.CONNECTIVITY_L3}
+
+
+class TabinetDriver(api.MechanismDriver):
+    """Entry point ``tabinet`` of ``neutron.ml2.mechanism_drivers``."""
+
+    def __init__(self) -> None:
+        self._repairs: Repairs | None = None
+        self._notices: notices.Notices | None = None
+        self._qos: TabinetQos | None = None
+        self._trunks: TabinetTrunks | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def connectivity(self) -> str:
+        return str(portbindings.CONNECTIVITY_L3)
+
+    def initialize(self) -> None:
+        """Nothing runs yet: this is before the process forks, where it forks."""
+        options.register(cfg.CONF)
+        self._notices = notices.subscribe(self)
+        self._qos = TabinetQos(self)
+        self._trunks = TabinetTrunks(self)
+        registry.subscribe(self._process_started, resources.PROCESS, events.AFTER_INIT)
+
+    def supported_extensions(self, extensions: set[str]) -> set[str]:
+        return extensions - UNSUPPORTED_EXTENSIONS
+
+    # --- binding --------------------------------------------------------------------------------------------------------
+
+    def bind_port(self, context: Any) -> None:
+        if context.current.get(portbindings.VNIC_TYPE, portbindings.VNIC_NORMAL) != portbindings.VNIC_NORMAL or not is_host(context.host):
+            LOG.debug("port %s is not ours to bind: vnic type or host %r", context.current["id"], context.host)
+            return
+        for segment in context.segments_to_bind:
+            if segment[api.NETWORK_TYPE] in NETWORK_TYPES:
+                context.set_binding(segment[api.ID], portbindings.VIF_TYPE_TAP, VIF_DETAILS, status=constants.PORT_STATUS_DOWN)
+                return
+
+    # --- ports ----------------------------------------------------------------------------------------------------------
+
+    def create_port_precommit(self, context: Any) -> None:
+        _block(context)
+
+    def update_port_precommit(self, context: Any) -> None:
+        if context.host != context.original_host:
+            _block(context)
+
+    def create_port_postcommit(self, context: Any) -> None:
+        if context.vif_type == portbindings.VIF_TYPE_TAP:
+            self.publish(PORT, context.current["id"], [(context.host, context.current["device_id"])])
+
+    def update_port_postcommit(self, context: Any) -> None:
+        if portbindings.VIF_TYPE_TAP not in (context.vif_type, context.original_vif_type) or _only_status(context):
+            return
+        places = [(context.host, context.current["device_id"]), (context.original_host, context.original["device_id"])]
+        self.publish(PORT, context.current["id"], [(host, device) for host, device in places if host])
+        if self._trunks is not None and places[0] != places[1]:
+            self._trunks.follow_parent(context.current["id"], context.host)
+
+    def delete_port_postcommit(self, context: Any) -> None:
+        if context.host:
+            self.publish(PORT, context.current["id"], [(context.host, context.current["device_id"])])
+
+    # --- publishing -----------------------------------------------------------------------------------------------------
+
+    def publish(self, kind: str, identifier: str, places: Sequence[tuple[str, str]] = ()) -> None:
+        """The store agrees with the database about the object, now or soon."""
+        self.repairs.publish_or_repair(Subject(kind, identifier), places)
+
+    def publish_later(self, kind: str, identifiers: Sequence[str]) -> None:
+        """The store will agree about these; the caller does not wait."""
+        self.repairs.add([Subject(kind, identifier) for identifier in identifiers])
+
+    @property
+    def repairs(self) -> Repairs:
+        """Of this process; started when it is first needed, so that it belongs to the process that needs it."""
+        with self._lock:
+            if self._repairs is None:
+                self._repairs = self._start()
+            return self._repairs
+
+    def _start(self) -> Repairs:
+        region = options.region_of(cfg.CONF)
+        config = options.store_config(cfg.CONF)
+        stores = StoreThread(lambda: open_store(config), timeout_s=cfg.CONF[options.SECTION].etcd_timeout)
+        stores.start()
+        repairs = Repairs(Publisher(region, Database(region), stores), _tell)
+        threading.Thread(target=repairs.run, name="tabinet-repairs", daemon=True).start()
+        return repairs
+
+    def _process_started(self, resource: str, event: str, trigger: Any, payload: Any = None) -> None:
+        LOG.info("Tabinet: writing for %s", self.repairs.publisher.region.namespace)
+
+
+def _tell(event: str, subject: Subject, reason: str) -> None:
+    LOG.warning("Tabinet: %s: %s %s: %s", event, subject.kind, subject.id, reason)
+
+
+def _block(context: Any) -> None:
+    """The port does not become active before its host says that it has it."""
+    port = context.current
+    if context.host and port["status"] != constants.PORT_STATUS_ACTIVE and translate.is_workload_owner(port["device_owner"]):
+        provisioning_blocks.add_provisioning_component(
+            context.plugin_context, port["id"], resources.PORT, provisioning_blocks.L2_AGENT_ENTITY
+        )
+
+
+_BOOKKEEPING = ("status", "updated_at", "revision_number")
+
+
+def _only_status(context: Any) -> bool:
+    """True: nothing changed that hosts would want to know."""
+    names = context.current.keys() | context.original.keys()
+    return all(context.current.get(name) == context.original.get(name) for name in names if name not in _BOOKKEEPING)

@@ -1,0 +1,94 @@
+"""Which of Neutron's notifications concern which subjects. What many ports depend on (names, QoS policies, subnets) has them published
+later.
+
+Neutron's registry wants methods or functions that it can refer to weakly, so the receivers are methods of an object that the driver holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from neutron_lib import context as neutron_context
+from neutron_lib.callbacks import events, registry, resources
+from neutron_lib.plugins import directory
+
+from tabinet.attach.openstack.publisher import ADDRESS_GROUP, GROUP, PORT, SUBNET
+
+_AFTER = (events.AFTER_CREATE, events.AFTER_UPDATE, events.AFTER_DELETE)
+
+
+class Outlet(Protocol):
+    """The driver, as far as notifications need it."""
+
+    def publish(self, kind: str, identifier: str, places: Sequence[tuple[str, str]] = ()) -> None: ...
+
+    def publish_later(self, kind: str, identifiers: Sequence[str]) -> None: ...
+
+
+class Notices:
+    """Receives notifications for an outlet."""
+
+    def __init__(self, outlet: Outlet) -> None:
+        self._outlet = outlet
+
+    def on_group(self, resource: str, event: str, trigger: Any, payload: Any = None) -> None:
+        """A security group."""
+        self._outlet.publish(GROUP, payload.resource_id)
+        if event == events.AFTER_UPDATE and _changed(payload, "name"):
+            self._outlet.publish_later(PORT, find_ports(security_groups=[payload.resource_id]))
+
+    def on_rule(self, resource: str, event: str, trigger: Any, payload: Any = None) -> None:
+        """A rule of a security group."""
+        group = payload.metadata.get("security_group_id") if payload.metadata else None
+        self._outlet.publish(GROUP, group or payload.latest_state["security_group_id"])
+
+    def on_address_group(self, resource: str, event: str, trigger: Any, payload: Any = None) -> None:
+        """An address group."""
+        self._outlet.publish(ADDRESS_GROUP, payload.resource_id)
+
+    def on_subnet(self, resource: str, event: str, trigger: Any, payload: Any = None) -> None:
+        """A subnet. Its gateway is that of all its ports."""
+        self._outlet.publish(SUBNET, payload.resource_id)
+        if event == events.AFTER_UPDATE and _changed(payload, "gateway_ip"):
+            self._outlet.publish_later(PORT, find_ports(fixed_ips={"subnet_id": [payload.resource_id]}))
+
+    def on_network(self, resource: str, event: str, trigger: Any, payload: Any = None) -> None:
+        """A network."""
+        if _changed(payload, "name", "mtu", "admin_state_up", "qos_policy_id"):
+            self._outlet.publish_later(PORT, find_ports(network_id=[payload.resource_id]))
+
+    def on_floating_ip(self, resource: str, event: str, trigger: Any, payload: Any = None) -> None:
+        """A floating IP: the port that had it, and the one that has it."""
+        ports = {state.get("port_id") for state in payload.states if state}
+        for port in sorted(filter(None, ports)):
+            self._outlet.publish(PORT, port)
+
+
+def subscribe(outlet: Outlet) -> Notices:
+    """Notifications reach the outlet for as long as the result is kept."""
+    notices = Notices(outlet)
+    for event in _AFTER:
+        registry.subscribe(notices.on_group, resources.SECURITY_GROUP, event)
+        registry.subscribe(notices.on_address_group, resources.ADDRESS_GROUP, event)
+        registry.subscribe(notices.on_subnet, resources.SUBNET, event)
+        registry.subscribe(notices.on_floating_ip, resources.FLOATING_IP, event)
+    for event in (events.AFTER_CREATE, events.AFTER_DELETE):
+        registry.subscribe(notices.on_rule, resources.SECURITY_GROUP_RULE, event)
+    registry.subscribe(notices.on_network, resources.NETWORK, events.AFTER_UPDATE)
+    return notices
+
+
+def _changed(payload: Any, *names: str) -> bool:
+    """True: one of these members is not what it was."""
+    states: Sequence[Any] = payload.states or ()
+    if len(states) < 2:
+        return True
+    before, after = states[0], states[-1]
+    return any(before.get(name) != after.get(name) for name in names)
+
+
+def find_ports(**filters: Any) -> list[str]:
+    """The identifiers of the ports for which all filters hold, in order."""
+    context = neutron_context.get_admin_context()
+    return sorted(port["id"] for port in directory.get_plugin().getfind_ports(context, filters=filters, fields=["id"]))

@@ -1,0 +1,241 @@
+"""Ports to endpoints: what the store holds for one of Neutron's ports.
+
+In: a ``PortView``. Out: documents by path; none when the port is no workload that runs on a host. Layout and names are
+networking-calico's; what that cannot say is in the annotation ``openstack.tabinet/port``. Equal views give equal documents. Pure; linear
+in the port's addresses.
+
+- A port is a workload when it is bound to a host by us and is not one of Neutron's own (router, DHCP, floating IP).
+- Single addresses among the allowed address pairs are addresses of the endpoint: hosts route them to it, as networking-calico has it.
+  Prefixes may be sent from (``allowSpoofedSourcePrefixes``), and belong to the port's security groups through a network set.
+- Port security off: a label that the open policy selects, no groups, every source address.
+- A port or network that is administratively down has no endpoint: its interface passes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tabinet.attach.openstack.groups import refusals
+from tabinet.attach.openstack.limits import translate_limits
+from tabinet.attach.openstack.names import (
+    GROUP_NAME_LABEL,
+    OPEN_LABEL,
+    OPEN_VALUE,
+    ORCHESTRATOR,
+    Region,
+    endpoint_key,
+    group_label,
+    interface_of,
+    is_host,
+    pairs_key,
+    sanitize_label,
+    subnet_path,
+    workload_of,
+)
+from tabinet.attach.openstack.neutron import Port, PortView, Subnet
+from tabinet.lib.ip import IPV4, IPV6, Prefix, parse_prefix
+from tabinet.model.keys import path_of
+from tabinet.model.openstack import (
+    FQDN_ANNOTATION,
+    NETWORK_ANNOTATION,
+    PORT_ANNOTATION,
+    REVISION_ANNOTATION,
+    AddressPair,
+    DhcpOption,
+    FixedAddress,
+    PortFacts,
+    render_port_facts,
+)
+from tabinet.model.records.base import API_VERSION
+
+Document = dict[str, Any]
+Documents = dict[str, Document]
+"""By path."""
+
+VIF_TYPE = "tap"
+SUBPORT_OWNER = "trunk:subport"
+_NEUTRONS_OWN = ("network:", "neutron:")
+_PROJECT_LABEL = "projectcalico.org/openstack-project-id"
+_NETWORK_LABEL = "projectcalico.org/openstack-network-name"
+_ANYWHERE = ("0.0.0.0/0", "::/0")
+
+
+def is_workload_owner(device_owner: str) -> bool:
+    """True: ports with this owner belong to workloads."""
+    return not device_owner.startswith(_NEUTRONS_OWN)
+
+
+def host_of(view: PortView) -> str:
+    """The host that the port's workload runs on; empty when there is none, or the port shall not pass anything."""
+    port = view.port
+    up = port.admin_state_up and view.network.admin_state_up and (view.trunk is None or view.trunk.admin_state_up)
+    bound = port.vif_type == VIF_TYPE and is_workload_owner(port.device_owner)
+    return port.host if up and bound and is_host(port.host) else ""
+
+
+def translate_port(view: PortView, region: Region) -> Documents:
+    """Everything that the store holds for the port."""
+    host = host_of(view)
+    if not host:
+        return {}
+    port = view.port
+    addresses = _Addresses(port)
+    key = endpoint_key(region, host, device_of(view), port.id)
+    labels = _labels(view, region)
+    metadata = {"name": key.name, "namespace": key.namespace, "annotations": _annotations(view, addresses), "labels": labels}
+    spec = _spec(view, host, addresses)
+    documents = {path_of(key): {"apiVersion": API_VERSION, "kind": "WorkloadEndpoint", "metadata": metadata, "spec": spec}}
+    members = {name: value for name, value in labels.items() if name.startswith(group_label(""))}
+    if addresses.nets and members:
+        nets_key = pairs_key(region, port.id)
+        documents[path_of(nets_key)] = {
+            "apiVersion": API_VERSION,
+            "kind": "NetworkSet",
+            "metadata": {"name": nets_key.name, "namespace": nets_key.namespace, "labels": members},
+            "spec": {"nets": [str(net) for net in addresses.nets]},
+        }
+    return documents
+
+
+def port_paths(region: Region, port_id: str, places: list[tuple[str, str]]) -> list[str]:
+    """Where a port that was in these places (host, device) may have left something."""
+    found = [path_of(pairs_key(region, port_id))]
+    found += [path_of(endpoint_key(region, host, device, port_id)) for host, device in places if is_host(host)]
+    return list(dict.fromkeys(found))
+
+
+def device_of(view: PortView) -> str:
+    """The device that the port's endpoint belongs to: a subport's is that of its trunk's parent."""
+    return (view.trunk.parent_device_id if view.trunk is not None else "") or view.port.device_id
+
+
+def translate_subnet(subnet: Subnet, region: Region) -> Documents:
+    """What hosts need to answer DHCP in the subnet; nothing where Neutron has it switched off."""
+    if not subnet.enable_dhcp:
+        return {}
+    value: Document = {
+        "network_id": subnet.network_id,
+        "cidr": subnet.cidr,
+        "gateway_ip": subnet.gateway_ip,
+        "host_routes": [{"destination": route.destination, "nexthop": route.nexthop} for route in subnet.host_routes],
+    }
+    if subnet.dns_nameservers:
+        value["dns_servers"] = list(subnet.dns_nameservers)
+    for name in ("ipv6_ra_mode", "ipv6_address_mode"):
+        mode = getattr(subnet, name)
+        if mode:
+            value[name] = mode
+    return {subnet_path(region, subnet.id): value}
+
+
+class _Addresses:
+    """The addresses of a port, sorted out."""
+
+    def __init__(self, port: Port) -> None:
+        self.own = [parse_prefix(fixed.ip_address) for fixed in port.fixed_ips]
+        self.pairs: list[Prefix] = []
+        """Single addresses among the allowed address pairs."""
+        self.nets: list[Prefix] = []
+        """Prefixes among them."""
+        self.refused: list[str] = []
+        for pair in port.allowed_address_pairs:
+            try:
+                net = parse_prefix(pair.ip_address)
+            except ValueError as error:
+                self.refused.append(f"allowed address pair {pair.ip_address}: {error}")
+                continue
+            known = self.pairs if net.is_host else self.nets
+            if net not in known and net not in self.own:
+                known.append(net)
+
+
+def _labels(view: PortView, region: Region) -> dict[str, str]:
+    port = view.port
+    labels = {
+        "projectcalico.org/namespace": region.namespace,
+        "projectcalico.org/orchestrator": ORCHESTRATOR,
+        _PROJECT_LABEL: sanitize_label(port.project_id or ""),
+        _NETWORK_LABEL: sanitize_label(view.network.name),
+    }
+    if not port.port_security_enabled:
+        return labels | {OPEN_LABEL: OPEN_VALUE}
+    for group in port.security_groups:
+        name = view.groups.get(group, "")
+        labels[group_label(group)] = sanitize_label(name)
+        part = sanitize_label(name, 63 - len("openstack-"))
+        if part:
+            labels[f"{GROUP_NAME_LABEL}openstack-{part}"] = group
+    return labels
+
+
+def _annotations(view: PortView, addresses: _Addresses) -> dict[str, str]:
+    port, trunk = view.port, view.trunk
+    fqdn = next((assignment.fqdn.rstrip(".") for assignment in port.dns_assignment if assignment.fqdn), "")
+    facts = PortFacts(
+        mtu=view.network.mtu or 0,
+        fixed=tuple(FixedAddress(address=fixed.ip_address, subnet=fixed.subnet_id) for fixed in port.fixed_ips),
+        hostname=port.dns_name or next((assignment.hostname for assignment in port.dns_assignment), ""),
+        fqdn=fqdn,
+        dhcp_options=tuple(
+            DhcpOption(name=option.opt_name, value=option.opt_value, ip_version=option.ip_version) for option in port.extra_dhcp_opts
+        ),
+        pairs=tuple(AddressPair(net=pair.ip_address, mac=_other_mac(pair.mac_address, port)) for pair in port.allowed_address_pairs),
+        port_security=port.port_security_enabled,
+        trunk_parent=interface_of(trunk.parent_port_id) if trunk is not None else "",
+        vlan=trunk.segmentation_id if trunk is not None else 0,
+        profile=port.profile,
+    )
+    annotations = {
+        NETWORK_ANNOTATION: port.network_id,
+        PORT_ANNOTATION: render_port_facts(facts),
+        REVISION_ANNOTATION: str(port.revision_number),
+    }
+    if fqdn:
+        annotations[FQDN_ANNOTATION] = fqdn
+    return annotations | refusals(addresses.refused)
+
+
+def _other_mac(mac: str, port: Port) -> str:
+    return "" if mac.lower() == port.mac_address.lower() else mac.lower()
+
+
+def _spec(view: PortView, host: str, addresses: _Addresses) -> Document:
+    port = view.port
+    spec: Document = {
+        "orchestrator": ORCHESTRATOR,
+        "workload": workload_of(device_of(view), port.id),
+        "node": host,
+        "endpoint": port.id,
+        "interfaceName": interface_of(port.id),
+        "mac": port.mac_address,
+        "ipNetworks": [str(net) for net in (*addresses.own, *addresses.pairs)],
+        "allowedIps": [str(net) for net in addresses.pairs],
+    }
+    for version, name in ((IPV4, "ipv4Gateway"), (IPV6, "ipv6Gateway")):
+        gateway = _gateway(view, version)
+        if gateway:
+            spec[name] = gateway
+    spoofed = list(_ANYWHERE) if not port.port_security_enabled else [str(net) for net in addresses.nets]
+    if spoofed:
+        spec["allowSpoofedSourcePrefixes"] = spoofed
+    nats = [
+        {"internalIP": floating.fixed_ip_address, "externalIP": floating.floating_ip_address}
+        for floating in sorted(view.floating_ips, key=lambda floating: floating.id)
+        if floating.fixed_ip_address
+    ]
+    if nats:
+        spec["ipNATs"] = nats
+    controls = translate_limits(view.qos_rules)
+    if controls:
+        spec["qosControls"] = controls
+    return spec
+
+
+def _gateway(view: PortView, version: int) -> str:
+    """Of the first subnet of this version, in the order of the port's addresses, that has one."""
+    subnets = {subnet.id: subnet for subnet in view.subnets}
+    for fixed in view.port.fixed_ips:
+        subnet = subnets.get(fixed.subnet_id)
+        if subnet is not None and subnet.ip_version == version and subnet.gateway_ip:
+            return subnet.gateway_ip
+    return ""

@@ -1,0 +1,30 @@
+"""One Neutron and one etcd for all tests here: each makes networks, groups and ports of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from etcd_process import EtcdProcess, free_port
+from neutron_process import VENV, Neutron
+from openstack_world import World
+
+if not (VENV / ".stamp").exists():
+    collect_ignore_glob = ["test_*"]
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Neutron, running, and the etcd that it writes to."""
+    directory: Path = tmp_path_factory.mktemp("openstack")
+    etcd = EtcdProcess(directory / "etcd", f"http://127.0.0.1:{free_port()}")
+    neutron = Neutron(directory / "neutron", etcd.endpoint)
+    try:
+        etcd.start()
+        neutron.prepare()
+        neutron.start()
+        yield World(neutron, etcd)
+    finally:
+        neutron.stop()
+        etcd.kill()

@@ -1,0 +1,182 @@
+"""Publishing against a store in memory, with a database that changes at the worst moment."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from tabinet.attach.openstack.names import Region
+from tabinet.attach.openstack.publisher import GROUP, Publisher, Subject, paths_of
+from tabinet.attach.openstack.repairs import Repairs
+from tabinet.attach.openstack.storethread import StoreThread
+from tabinet.errors import Conflict, StoreUnavailable
+from tabinet.model.codec import decode_document
+from tabinet.store.api import Datastore, PutOp
+from tabinet.store.memory import MemoryStore
+
+REGION = Region()
+SUBJECT = Subject(GROUP, "g")
+[PATH] = paths_of(REGION, SUBJECT)
+
+
+def document(revision: int, text: str = "") -> dict[str, Any]:
+    metadata = {"name": "ossg.default.g", "namespace": "openstack", "annotations": {"openstack.tabinet/revision": str(revision)}}
+    return {"kind": "NetworkPolicy", "metadata": metadata, "spec": {"text": text or str(revision)}}
+
+
+@dataclass
+class Database:
+    """What Neutron knows; ``meanwhile`` happens after the next readings, one for each."""
+
+    documents: dict[str, dict[str, Any]] = field(default_factory=dict)
+    meanwhile: list[Callable[[], None]] = field(default_factory=list)
+    readings: int = 0
+
+    def read(self, subject: Subject) -> Mapping[str, dict[str, Any]]:
+        self.readings += 1
+        now = dict(self.documents)
+        if self.meanwhile:
+            self.meanwhile.pop(0)()
+        return now
+
+
+@pytest.fixture
+def stores() -> Iterator[StoreThread]:
+    async def open_memory() -> Datastore:
+        return MemoryStore()
+
+    thread = StoreThread(open_memory)
+    thread.start()
+    yield thread
+    thread.close()
+
+
+@pytest.fixture
+def database() -> Database:
+    return Database({PATH: document(1)})
+
+
+@pytest.fixture
+def publisher(stores: StoreThread, database: Database) -> Publisher:
+    return Publisher(REGION, database, stores)
+
+
+def stored(stores: StoreThread) -> dict[str, Any] | None:
+    item = stores.call(lambda store: store.get(PATH))
+    return None if item is None else decode_document(item.value)
+
+
+def test_created_changed_left_alone_deleted(publisher: Publisher, database: Database, stores: StoreThread) -> None:
+    assert publisher.publish(SUBJECT).created == (PATH,)
+    first = stored(stores)
+    assert first is not None
+    assert not publisher.publish(SUBJECT).wrote
+    database.documents[PATH] = document(2)
+    assert publisher.publish(SUBJECT).changed == (PATH,)
+    second = stored(stores)
+    assert second is not None
+    assert second["metadata"]["uid"] == first["metadata"]["uid"]
+    assert second["spec"] == {"text": "2"}
+    database.documents.clear()
+    assert publisher.publish(SUBJECT).deleted == (PATH,)
+    assert stored(stores) is None
+    assert not publisher.publish(SUBJECT).wrote
+
+
+def test_only_the_revision_is_no_reason_to_write(publisher: Publisher, database: Database) -> None:
+    database.documents[PATH] = document(1, "same")
+    publisher.publish(SUBJECT)
+    database.documents[PATH] = document(5, "same")
+    assert not publisher.publish(SUBJECT).wrote
+
+
+def test_a_writer_that_read_earlier_and_writes_later_reads_again(publisher: Publisher, database: Database, stores: StoreThread) -> None:
+    publisher.publish(SUBJECT)
+    other = Publisher(REGION, Database({PATH: document(3)}), stores)
+
+    def overtaken() -> None:
+        database.documents[PATH] = document(3)
+        other.publish(SUBJECT)
+
+    database.documents[PATH] = document(2)
+    database.meanwhile = [overtaken]
+    publisher.publish(SUBJECT)
+    assert (stored(stores) or {})["spec"] == {"text": "3"}
+
+
+def test_deleted_between_reading_and_writing(publisher: Publisher, database: Database, stores: StoreThread) -> None:
+    def deleted() -> None:
+        database.documents.clear()
+        assert not Publisher(REGION, Database(), stores).publish(SUBJECT).wrote  # it finds nothing that it could delete
+
+    database.meanwhile = [deleted]
+    outcome = publisher.publish(SUBJECT)
+    assert stored(stores) is None
+    assert (outcome.created, outcome.deleted) == ((PATH,), (PATH,))
+
+
+def test_a_database_that_lags_behind_changes_nothing(publisher: Publisher, database: Database, stores: StoreThread) -> None:
+    database.documents[PATH] = document(9)
+    publisher.publish(SUBJECT)
+    database.documents[PATH] = document(8)
+    with pytest.raises(Conflict, match="a later state"):
+        publisher.publish(SUBJECT)
+    assert (stored(stores) or {})["spec"] == {"text": "9"}
+
+
+def test_what_is_no_document_is_replaced(publisher: Publisher, stores: StoreThread) -> None:
+    stores.call(lambda store: store.txn((), (PutOp(PATH, b"\xff"),)))
+    assert publisher.publish(SUBJECT).changed == (PATH,)
+
+
+def test_a_store_that_is_away_is_not_waited_for_twice_and_caught_up_with(publisher: Publisher, database: Database) -> None:
+    told: list[str] = []
+    away = [True]
+    now = [0.0]
+    done = threading.Event()
+
+    class Away:
+        """A publisher whose store can be away."""
+
+        asked = 0
+
+        def publish(self, subject: Subject, places: Any = ()) -> Any:
+            self.asked += 1
+            if away[0]:
+                raise StoreUnavailable("gone")
+            return publisher.publish(subject, places)
+
+    source = Away()
+    repairs = Repairs(
+        source,  # type: ignore[arg-type]  # as far as Repairs uses one
+        lambda event, subject, reason: told.append(reason),
+        lambda subject, outcome: done.set(),
+        clock=lambda: now[0],
+    )
+    assert not repairs.publish_or_repair(SUBJECT)
+    assert not repairs.publish_or_repair(SUBJECT)
+    assert source.asked == 1
+    assert repairs.pending == 1
+    away[0] = False
+    thread = threading.Thread(target=repairs.run)
+    thread.start()
+    assert done.wait(10)
+    repairs.stop()
+    thread.join(10)
+    assert repairs.pending == 0
+    assert told == ["gone"]
+    now[0] = 10.0
+    assert repairs.publish_or_repair(SUBJECT)
+
+
+def test_calls_have_time_limits(stores: StoreThread) -> None:
+    async def never(store: Datastore) -> None:
+        await asyncio.Event().wait()
+
+    with pytest.raises(StoreUnavailable, match="within"):
+        stores.call(never, timeout_s=0.01)
