@@ -38,8 +38,10 @@ REPORTED = 20
 """Most troubles and problems in a report: it is for people."""
 SLICE_STATUSES = 500
 """So many statuses of endpoints are noted before other work gets its turn."""
-VERIFY_EVERY_S = 1.0
-"""How long at most nobody notices that somebody else took our table away."""
+VERIFY_FIRST_S = 1.0
+"""When the verification in the background first looks; later it says itself when to look again."""
+LOGGED_DRIFTS = 20
+"""Most drifts of one apply that have a line in the log; the metric counts all."""
 PUBLISH_EVERY_S = 0.1
 """Metrics and report lag behind by this at most: they count everything there is."""
 COUNTERS_FRESH_S = 1.0
@@ -168,9 +170,12 @@ class Agent:
 
     async def _verify_forever(self) -> None:
         """Looks in the background for what no event tells; and as it needs both the loop and the kernel thread, it is the sign of life."""
+        wait_s = VERIFY_FIRST_S
         while True:
-            await asyncio.sleep(VERIFY_EVERY_S)
-            if await self.kernel.call(self.dataplane.verify, monotonic()):
+            await asyncio.sleep(wait_s)
+            report = await self.kernel.call(self.dataplane.verify, monotonic())
+            wait_s = report.wait_s
+            if report.differs:
                 self._ask_kernel()
             notify("WATCHDOG=1")
 
@@ -247,6 +252,10 @@ class Agent:
             self.log.info("apply", revision=revision, ms=round(took_s * 1e3, 1), **operations)
         for driver, n in report.operations.items():
             self.metrics.operations.labels(driver).inc(n)
+        for drift in report.drifts:
+            self.metrics.drifts.labels(drift.kind.value).inc()
+        for drift in report.drifts[:LOGGED_DRIFTS]:
+            self.log.warning("drift repaired", kind=drift.kind.value, object=drift.name, what=drift.text)
         if self.bgp is not None and report.addresses_changed:
             self.bgp.on_addresses_changed()
         self._publish_soon()

@@ -4,38 +4,35 @@ Lives on the kernel thread. In: updates of the calculation, events of the kernel
 endpoint never has a route before it has rules. What fails is left pending and named in the report; the agent's loop calls again.
 Nothing is removed before the first updates came: an agent that has just started knows too little.
 
-Links, addresses and routes tell of themselves by events. What does not is looked at by ``verify``, little at a time: whether anybody else
-has changed nf_tables (one question, O(1)), and the sysctls of some interfaces. Only when somebody has is the table read, and then not
-again for ``READING_PAUSE`` times as long as that took: on a host where others change rules all the time that bounds the cost.
+``verify`` looks at what no event tells, little at a time (``agent.verification``). What seems to differ is repaired by the next ``apply``,
+which also says what somebody else had changed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from time import perf_counter
 
 import msgspec
 
+from tabinet.agent.verification import QUIET_WAIT_S, Verification
 from tabinet.bgp.records import HostFacts
 from tabinet.bgp.records import InterfaceAddress as BgpAddress
 from tabinet.calc.messages import NO_QOS, Endpoint, EndpointRemove, EndpointUpdate, Update
+from tabinet.dataplane.drift import Drift, DriftKind
 from tabinet.dataplane.nft.counters import TableCounters
 from tabinet.dataplane.nft.driver import NftDriver
+from tabinet.dataplane.nft.repair import repair
 from tabinet.dataplane.tc.driver import BandwidthDriver
 from tabinet.dataplane.workloads import WorkloadManager
 from tabinet.errors import KernelError
 from tabinet.kernel.conntrack import Conntrack
-from tabinet.kernel.nftables import Nftables
+from tabinet.kernel.nftables import Nftables, NftReader
 from tabinet.kernel.rtnetlink import AddressEvent, LinkEvent, Overrun, RtEvents, Rtnetlink
 from tabinet.lib.ip import Prefix
 from tabinet.model.keys import ResourceKey
 from tabinet.rules.builder import TableBuilder
-
-READING_PAUSE = 50
-"""Reading takes 2 % of the time at most."""
-CHECKED_AT_ONCE = 8
-"""Interfaces whose sysctls one ``verify`` looks at: about 0.1 ms each."""
+from tabinet.rules.ir import TableDelta
 
 
 class EndpointStatus(msgspec.Struct, frozen=True, gc=False):
@@ -44,6 +41,15 @@ class EndpointStatus(msgspec.Struct, frozen=True, gc=False):
     revision: int
     ready: bool
     reason: str
+
+
+class VerifyReport(msgspec.Struct, frozen=True, gc=False):
+    """What a look in the background came to."""
+
+    differs: bool
+    """Call ``apply``."""
+    wait_s: float
+    """Look again so many seconds later."""
 
 
 class ApplyReport(msgspec.Struct, frozen=True):
@@ -58,6 +64,8 @@ class ApplyReport(msgspec.Struct, frozen=True):
     """Empty when the kernel holds everything that was asked for."""
     addresses_changed: bool
     """Addresses or links of the host changed, so BGP should look again."""
+    drifts: tuple[Drift, ...] = ()
+    """What somebody else had changed, and is repaired unless ``error`` says otherwise."""
 
 
 @dataclass(slots=True)
@@ -67,6 +75,8 @@ class Dataplane:
     builder: TableBuilder
     nftables: Nftables
     nft: NftDriver
+    reader: NftReader
+    verification: Verification
     workloads: WorkloadManager
     bandwidth: BandwidthDriver
     rtnetlink: Rtnetlink
@@ -90,11 +100,8 @@ class Dataplane:
     _begun: bool = False
     _stale: bool = True
     """The kernel's table has to be read before it is changed."""
-    _disturbed: bool = False
-    """Somebody else changed nf_tables since the table was read."""
-    _read_at_s: float = 0.0
-    """When the table was last read because of others; by the clock of ``verify``."""
-    _reading_took_s: float = 0.0
+    _drifts: list[Drift] = field(default_factory=list)
+    """Found by this ``apply``."""
 
     def event_fd(self) -> int:
         """Readable when the kernel has news of links, addresses, neighbours or our routes."""
@@ -118,6 +125,7 @@ class Dataplane:
         except KernelError as problem:
             error = error or str(problem)
         else:
+            self._drifts += result.drifts
             operations |= {"links": len(result.links.changed), "routes": len(result.routes.operations)}
             failures = [*result.links.errors.values(), *result.routes.errors.values()]
             if failures:
@@ -125,20 +133,21 @@ class Dataplane:
         operations["bandwidth"], problem_of_limits = self._apply_bandwidth()
         error = error or problem_of_limits
         removed, self._removed = tuple(self._removed), {}
-        return ApplyReport(self._statuses(), removed, operations, error, addresses_changed)
+        drifts, self._drifts = tuple(self._drifts), []
+        return ApplyReport(self._statuses(), removed, operations, error, addresses_changed, drifts)
 
-    def verify(self, now_s: float) -> bool:
-        """True when ``apply`` should be called: it will look at what no event tells. Nothing is changed here."""
+    def verify(self, now_s: float) -> VerifyReport:
+        """A little more of the kernel has been looked at; nothing is changed here. ``now_s``: any clock that only goes forward."""
+        wait_s = QUIET_WAIT_S
         if not self._begun:
-            return False
-        try:
-            self._disturbed = self._disturbed or self.nftables.disturbed()
-        except KernelError:
-            self._disturbed = True
-        if self._disturbed and now_s - self._read_at_s >= READING_PAUSE * self._reading_took_s:
-            self._stale, self._disturbed, self._read_at_s = True, False, now_s
-        self.workloads.recheck(CHECKED_AT_ONCE)
-        return not self.workloads.in_sync or not self.bandwidth.in_sync or self._stale
+            return VerifyReport(False, wait_s)
+        if not self._stale:
+            try:
+                wait_s = self.verification.turn(now_s)
+            except KernelError:
+                self._stale = True
+        differs = self._stale or self.verification.audit.suspects or not self.workloads.in_sync or not self.bandwidth.in_sync
+        return VerifyReport(bool(differs), wait_s)
 
     def counters(self) -> TableCounters:
         """Packets by rule and by reason of denial. O(rules); empty when the kernel does not answer."""
@@ -156,6 +165,7 @@ class Dataplane:
     def close(self) -> None:
         """Closes the sockets; the kernel keeps everything."""
         self.nftables.close()
+        self.reader.close()
         if self.conntrack is not None:
             self.conntrack.close()
         self.events.close()
@@ -202,6 +212,7 @@ class Dataplane:
             result = self.bandwidth.apply()
         except KernelError as problem:
             return 0, str(problem)
+        self._drifts += result.drifts
         failure = next(iter(result.errors.items()), None)
         return len(result.operations), f"bandwidth of {failure[0]}: {failure[1]}" if failure else ""
 
@@ -231,16 +242,32 @@ class Dataplane:
                 self._find_host_endpoints()
             delta = self.builder.flush()
             if self._stale:
-                begin = perf_counter()
                 self.nftables.disturbed()  # whatever was changed until now is about to be read
                 operations = self.nft.resync(self.builder.table).operations
-                self._stale, self._reading_took_s = False, perf_counter() - begin
+                self._stale = False
+                self.verification.was_read()
             else:
-                operations = self.nft.apply(delta).operations
+                operations = self._apply_delta(delta)
         except KernelError as problem:
             self._stale = True
             return 0, str(problem)
         return operations, ""
+
+    def _apply_delta(self, delta: TableDelta) -> int:
+        """The kernel's table has the changes, and what seemed to differ is repaired; gives how many operations that took."""
+        result = self.nft.apply(delta)
+        if result.resynced:
+            self.verification.was_read()
+            if result.refused:
+                text = f"read and repaired as a whole, as a change was refused: {result.refused}"
+                self._drifts.append(Drift(DriftKind.TABLE, "inet tabinet", text))
+            return result.operations
+        suspects = self.verification.audit.take()
+        if not suspects:
+            return result.operations
+        repaired = repair(self.nft, self.nftables, self.reader, suspects)
+        self._drifts += repaired.drifts
+        return result.operations + repaired.operations
 
     def _statuses(self) -> dict[ResourceKey, EndpointStatus]:
         unbound = self.builder.unbound

@@ -7,6 +7,7 @@ from threading import Lock
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from tabinet.calc.staged import StagedEffect
+from tabinet.dataplane.drift import DriftKind
 from tabinet.dataplane.nft.counters import TableCounters
 
 
@@ -30,6 +31,14 @@ class Metrics:
         )
         self.apply_errors = Counter("tabinet_apply_errors_total", "Applies that the kernel or BIRD refused", registry=self.registry)
         self.operations = Counter("tabinet_kernel_operations_total", "Operations sent to the kernel", ["driver"], registry=self.registry)
+        self.drifts = Counter(
+            "tabinet_drift_total",
+            "Objects in the kernel that somebody else had changed, by kind",
+            ["kind"],
+            registry=self.registry,
+        )
+        for kind in DriftKind:
+            self.drifts.labels(kind.value)  # there from the start, as 0: an alert on growth needs what it grew from
         self.bgp_sessions = Gauge("tabinet_bgp_sessions", "BGP sessions by state", ["state"], registry=self.registry)
         self.denied_packets = Gauge(
             "tabinet_denied_packets", "Packets dropped, by reason, since the table was made", ["reason"], registry=self.registry

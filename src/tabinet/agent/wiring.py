@@ -30,17 +30,20 @@ from tabinet.agent.notify import notify
 from tabinet.agent.parameters import Parameters, store_config
 from tabinet.agent.reporter import Reporter
 from tabinet.agent.tableoptions import table_options
+from tabinet.agent.verification import Verification
 from tabinet.bgp.driver import open_driver
 from tabinet.bgp.records import BgpOptions
 from tabinet.calc.graph import Graph
 from tabinet.dataplane.links.driver import LinkDriver
 from tabinet.dataplane.nft.driver import NftDriver
 from tabinet.dataplane.nft.sweep import MarkSweeper
+from tabinet.dataplane.nft.verify import TableAudit
 from tabinet.dataplane.routes.driver import RouteDriver
 from tabinet.dataplane.tc.driver import BandwidthDriver
 from tabinet.dataplane.workloads import WorkloadManager
 from tabinet.errors import DataError, KernelError, SetupError, StoreError
 from tabinet.kernel.ctsocket import open_conntrack
+from tabinet.kernel.nftbrowse import open_browser
 from tabinet.kernel.nftsocket import open_nftables
 from tabinet.kernel.rtnetlink import TABINET_PROTOCOL, TABINET_REMOTE_PROTOCOL, Watch
 from tabinet.kernel.rtsocket import open_events, open_rtnetlink
@@ -232,13 +235,17 @@ def open_dataplane(parameters: Parameters) -> Dataplane:
         nftables = open_nftables()
         rtnetlink, conntrack = open_rtnetlink(), open_conntrack()
         links = LinkDriver(rtnetlink, ProcSysctl(), ipv6=parameters.switch("felix", "ipv6_support"))
+        workloads, bandwidth = WorkloadManager(links, RouteDriver(rtnetlink)), BandwidthDriver(open_traffic_control())
+        driver, reader = NftDriver(nftables, sweeper=MarkSweeper(conntrack)), open_browser()
         return Dataplane(
             builder=TableBuilder(table_options(parameters)),
             nftables=nftables,
-            nft=NftDriver(nftables, sweeper=MarkSweeper(conntrack)),
+            nft=driver,
             conntrack=conntrack,
-            workloads=WorkloadManager(links, RouteDriver(rtnetlink)),
-            bandwidth=BandwidthDriver(open_traffic_control()),
+            reader=reader,
+            verification=Verification(nftables, TableAudit(driver, reader), workloads, bandwidth),
+            workloads=workloads,
+            bandwidth=bandwidth,
             rtnetlink=rtnetlink,
             events=open_events(
                 Watch.LINKS | Watch.ADDRESSES | Watch.ROUTES | Watch.NEIGHBOURS,

@@ -24,6 +24,7 @@ from typing import TypeVar
 import msgspec
 
 from tabinet.calc.messages import Endpoint, EndpointRemove, EndpointUpdate
+from tabinet.dataplane.drift import Drift
 from tabinet.dataplane.links.driver import HOST, LinkDriver, LinkResult
 from tabinet.dataplane.routes.driver import RouteDriver, RouteResult
 from tabinet.kernel.rtnetlink import Event, Link, LinkEvent, Overrun
@@ -51,6 +52,11 @@ class ApplyResult(msgspec.Struct, frozen=True):
     def operations(self) -> int:
         """How many things were changed, or tried to."""
         return len(self.links.changed) + len(self.routes.operations)
+
+    @property
+    def drifts(self) -> tuple[Drift, ...]:
+        """What somebody else had changed."""
+        return (*self.links.drifts, *self.routes.drifts)
 
     @property
     def failed(self) -> bool:
@@ -166,9 +172,9 @@ class WorkloadManager:
         self._stale = False
 
     def verify(self) -> None:
-        """The next ``apply`` compares everything with the kernel, in case somebody changed what no event tells (sysctls)."""
+        """The next ``apply`` compares everything with the kernel, but for sysctls (``recheck``), in case an event said too little."""
         self._stale = True
-        self._link_driver.mark_stale()
+        self._link_driver.mark_stale(keep_parameters=True)
         self._route_driver.mark_stale()
 
     def recheck(self, count: int) -> None:

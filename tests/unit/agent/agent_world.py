@@ -17,9 +17,11 @@ from tabinet.agent.kernelthread import KernelThread
 from tabinet.agent.log import open_log
 from tabinet.agent.metrics import Metrics
 from tabinet.agent.parameters import parse_parameters
+from tabinet.agent.verification import Verification
 from tabinet.agent.wiring import assemble
 from tabinet.dataplane.links.driver import LinkDriver
 from tabinet.dataplane.nft.driver import NftDriver
+from tabinet.dataplane.nft.verify import TableAudit
 from tabinet.dataplane.routes.driver import RouteDriver
 from tabinet.dataplane.tc.driver import BandwidthDriver
 from tabinet.dataplane.workloads import WorkloadManager
@@ -115,12 +117,17 @@ class World:
         """An agent that runs, from a fresh start until the end of the context."""
         kernel = KernelThread()
         self.events = self.rtnetlink.events()
+        driver = NftDriver(self.nftables)
+        workloads = WorkloadManager(LinkDriver(self.rtnetlink, self.sysctl), RouteDriver(self.rtnetlink))
+        bandwidth = BandwidthDriver(self.traffic_control)
         dataplane = Dataplane(
             builder=TableBuilder(),
             nftables=self.nftables,
-            nft=NftDriver(self.nftables),
-            workloads=WorkloadManager(LinkDriver(self.rtnetlink, self.sysctl), RouteDriver(self.rtnetlink)),
-            bandwidth=BandwidthDriver(self.traffic_control),
+            nft=driver,
+            reader=self.nftables,
+            verification=Verification(self.nftables, TableAudit(driver, self.nftables), workloads, bandwidth),
+            workloads=workloads,
+            bandwidth=bandwidth,
             rtnetlink=self.rtnetlink,
             events=self.events,
             interface_prefixes=("cali", "tap"),

@@ -7,17 +7,21 @@ from collections.abc import Iterator
 
 import pytest
 
-from tabinet.agent.dataplane import READING_PAUSE, Dataplane
+from tabinet.agent.dataplane import Dataplane
+from tabinet.agent.verification import READING_PAUSE, ROUND_S, Verification
 from tabinet.calc.messages import NO_QOS, Endpoint, EndpointRemove, EndpointUpdate, Limits, Nat, Qos
+from tabinet.dataplane.drift import Drift, DriftKind
 from tabinet.dataplane.links.driver import LinkDriver
 from tabinet.dataplane.nft.driver import NftDriver
+from tabinet.dataplane.nft.verify import TableAudit
 from tabinet.dataplane.routes.driver import RouteDriver
 from tabinet.dataplane.tc.driver import BandwidthDriver
 from tabinet.dataplane.workloads import WorkloadManager
-from tabinet.kernel.nftables import AddTable, DeleteTable
+from tabinet.errors import KernelError
+from tabinet.kernel.nftables import AddElements, AddRule, AddTable, DeleteElements, DeleteTable, FlushChain
 from tabinet.kernel.nftfake import FakeNftables
 from tabinet.kernel.rtfake import FakeRtnetlink
-from tabinet.kernel.rtnetlink import AddVeth
+from tabinet.kernel.rtnetlink import AddVeth, DeleteLink, DeleteRoute
 from tabinet.kernel.sysctl import FakeSysctl
 from tabinet.kernel.tc import AddDevice, DeleteBucket, SetBucket
 from tabinet.kernel.tcfake import FakeTrafficControl
@@ -31,12 +35,19 @@ class World:
         self.nftables = FakeNftables()
         self.rtnetlink = FakeRtnetlink()
         self.traffic_control = FakeTrafficControl()
+        self.drifts: list[Drift] = []
+        self.sysctl = FakeSysctl()
+        driver = NftDriver(self.nftables)
+        workloads = WorkloadManager(LinkDriver(self.rtnetlink, self.sysctl), RouteDriver(self.rtnetlink))
+        bandwidth = BandwidthDriver(self.traffic_control)
         self.dataplane = Dataplane(
             builder=TableBuilder(),
             nftables=self.nftables,
-            nft=NftDriver(self.nftables),
-            workloads=WorkloadManager(LinkDriver(self.rtnetlink, FakeSysctl()), RouteDriver(self.rtnetlink)),
-            bandwidth=BandwidthDriver(self.traffic_control),
+            nft=driver,
+            reader=self.nftables,
+            verification=Verification(self.nftables, TableAudit(driver, self.nftables), workloads, bandwidth),
+            workloads=workloads,
+            bandwidth=bandwidth,
             rtnetlink=self.rtnetlink,
             events=self.rtnetlink.events(),
             interface_prefixes=("cali",),
@@ -48,9 +59,19 @@ class World:
 
     def turn(self, now_s: float) -> int:
         """One turn of the background's verification; gives the operations on nf_tables."""
-        if not self.dataplane.verify(now_s):
+        if not self.dataplane.verify(now_s).differs:
             return 0
-        return self.dataplane.apply([], complete=True).operations["nft"]
+        report = self.dataplane.apply([], complete=True)
+        self.drifts += report.drifts
+        return report.operations["nft"]
+
+    def turns(self, now_s: float, count: int = 400) -> None:
+        """So many turns, each when the one before asked for it."""
+        for _ in range(count):
+            report = self.dataplane.verify(now_s)
+            if report.differs:
+                self.drifts += self.dataplane.apply([], complete=True).drifts
+            now_s += report.wait_s
 
 
 @pytest.fixture
@@ -61,36 +82,160 @@ def world() -> Iterator[World]:
 
 
 def test_nothing_is_touched_before_the_snapshot_is_complete(world: World) -> None:
-    assert not world.dataplane.verify(0.0)
+    assert not world.dataplane.verify(0.0).differs
     report = world.dataplane.apply([], complete=False)
     assert (report.operations, world.nftables.commits, world.rtnetlink.executed) == ({}, [], [])
 
 
-def test_a_quiet_kernel_is_not_read(world: World) -> None:
+def test_a_quiet_kernel_is_gone_through_slowly_and_never_read_as_a_whole(world: World) -> None:
     world.dataplane.apply([], complete=True)
     world.nftables.read_table = None  # type: ignore[method-assign, assignment]  # whoever reads now fails
-    assert [world.turn(float(now)) for now in range(100)] == [0] * 100
+    size = world.dataplane.verification.audit.size()
+    world.dataplane.verification.was_read()
+    assert [world.turn(float(now)) for now in range(size * 3)] == [0] * (size * 3)
+    assert world.dataplane.verification.audit.rounds >= 1
+    assert world.drifts == []
 
 
-def test_what_others_do_is_looked_at_as_often_as_looking_is_cheap(world: World) -> None:
+def test_a_deleted_table_is_back_in_one_turn(world: World) -> None:
     world.dataplane.apply([], complete=True)
+    world.turn(1.0)
     world.nftables.stranger([DeleteTable()])
     assert world.turn(1000.0) > 0
-    took_s = world.dataplane._reading_took_s
-    assert took_s > 0
-    world.nftables.stranger([DeleteTable()])
-    assert world.turn(1000.0 + READING_PAUSE * took_s * 0.9) == 0
-    assert world.nftables.read_table() is None
-    assert world.turn(1000.0 + READING_PAUSE * took_s * 1.1) > 0
+    assert [drift.kind for drift in world.drifts] == [DriftKind.TABLE]
     assert world.nftables.read_table() is not None
 
 
-def test_others_that_change_tables_of_their_own_cost_a_reading_and_change_nothing(world: World) -> None:
+def test_a_flushed_table_is_back_in_one_turn(world: World) -> None:
     world.dataplane.apply([], complete=True)
-    before = len(world.nftables.commits)
+    world.turn(1.0)
+    world.nftables.stranger([FlushChain(name) for name in world.dataplane.builder.table.chains])
+    assert world.turn(1000.0) > 0
+    info = world.nftables.read_table()
+    assert info is not None
+    assert all(len(info.rules[name]) == len(chain.rules) for name, chain in world.dataplane.builder.table.chains.items())
+
+
+def test_others_that_change_tables_of_their_own_cost_a_round_and_change_nothing(world: World) -> None:
+    world.dataplane.apply([], complete=True)
+    world.turns(0.0)
+    before, rounds = len(world.nftables.commits), world.dataplane.verification.audit.rounds
     world.nftables.stranger([AddTable()])
-    assert world.turn(1000.0) == 0
+    world.turns(1000.0, 20)
+    assert world.dataplane.verification.audit.rounds > rounds
     assert len(world.nftables.commits) == before
+    assert world.drifts == []
+
+
+def test_what_others_do_all_the_time_is_looked_at_as_often_as_looking_is_cheap(world: World) -> None:
+    clock = [0.0]
+
+    def ticking() -> float:
+        clock[0] += 0.001
+        return clock[0]
+
+    world.dataplane.verification.clock = ticking
+    world.dataplane.apply([], complete=True)
+    verification, now_s, turns = world.dataplane.verification, 0.0, 0
+    begin = clock[0]
+    while now_s < 600.0:
+        world.nftables.stranger([AddTable()])
+        now_s += world.dataplane.verify(now_s).wait_s
+        turns += 1
+    assert verification.audit.rounds > 2
+    assert clock[0] - begin < 600.0 / READING_PAUSE * 1.5
+
+
+def test_one_foreign_rule_in_one_chain_is_told_by_name_and_only_that_chain_is_written(world: World) -> None:
+    world.dataplane.apply([endpoint()], complete=True)
+    world.turns(0.0)
+    before = len(world.nftables.commits)
+    world.nftables.stranger([AddRule("judge", b"accept", b"")])
+    world.turns(1000.0)
+    assert [(drift.kind, drift.name) for drift in world.drifts] == [(DriftKind.CHAIN, "judge")]
+    assert "1 rules are not ours" in world.drifts[0].text
+    written = {operation.name for operation in world.nftables.commits[before] if isinstance(operation, FlushChain)}
+    assert (len(world.nftables.commits), written) == (before + 1, {"judge", "mark_flow"})  # the latter begins a generation
+
+
+def test_one_lost_element_is_told_and_only_it_is_added(world: World) -> None:
+    world.dataplane.apply([endpoint()], complete=True)
+    world.turns(0.0)
+    before = len(world.nftables.commits)
+    lost = world.nftables.read_elements("own4")
+    world.nftables.stranger([DeleteElements("own4", tuple(lost))])
+    world.turns(1000.0)
+    assert [(drift.kind, drift.name) for drift in world.drifts] == [(DriftKind.SET, "own4")]
+    assert '"calia" . 10.65.0.1' in world.drifts[0].text
+    assert AddElements("own4", tuple(lost)) in world.nftables.commits[before]
+
+
+@pytest.mark.parametrize("code", [errno.ENOBUFS, errno.EBUSY, errno.ENFILE, errno.EINTR, errno.ENOENT, errno.EEXIST])
+def test_a_refused_repair_is_repaired_as_a_whole_and_a_refused_whole_is_tried_again(world: World, code: int) -> None:
+    world.dataplane.apply([endpoint()], complete=True)
+    world.turns(0.0)
+    world.nftables.stranger([AddRule("judge", b"accept", b"")])
+    world.nftables.fail_next(code, 2)
+    world.turns(1000.0)
+    info = world.nftables.read_table()
+    assert info is not None
+    assert len(info.rules["judge"]) == len(world.dataplane.builder.table.chains["judge"].rules)
+    assert world.dataplane.apply([], complete=True).error == ""
+
+
+def test_a_kernel_that_does_not_answer_makes_the_table_be_read(world: World) -> None:
+    world.dataplane.apply([endpoint()], complete=True)
+
+    def refuse(name: str) -> None:
+        raise KernelError(errno.ENOBUFS, f"read chain {name}")
+
+    read_chain = world.nftables.read_chain
+    world.nftables.read_chain = refuse  # type: ignore[method-assign, assignment]
+    reports = [world.dataplane.verify(float(now)).differs for now in range(50)]
+    assert any(reports)
+    world.nftables.read_chain = read_chain  # type: ignore[method-assign]
+    assert world.dataplane.apply([], complete=True).error == ""
+    assert world.drifts == []
+
+
+def test_a_deleted_route_is_back_and_told_as_drift_when_somebody_deleted_it(world: World) -> None:
+    world.add_interface("calia")
+    world.dataplane.apply([endpoint()], complete=True)
+    (route,) = world.rtnetlink.routes(protocol=84)
+    world.rtnetlink.stranger(DeleteRoute(route))
+    report = world.dataplane.apply([], complete=True)
+    assert [(drift.kind, drift.name, drift.text) for drift in report.drifts] == [(DriftKind.ROUTE, "10.65.0.1/32", "is missing")]
+    assert world.rtnetlink.routes(protocol=84) == [route]
+
+
+def test_what_is_new_or_goes_with_its_interface_is_no_drift(world: World) -> None:
+    assert world.dataplane.apply([endpoint()], complete=True).drifts == ()
+    world.add_interface("calia")
+    assert world.dataplane.apply([], complete=True).drifts == ()
+    world.rtnetlink.stranger(DeleteLink("calia"))
+    assert world.dataplane.apply([], complete=True).drifts == ()
+    world.add_interface("calia")
+    assert world.dataplane.apply([], complete=True).drifts == ()
+    assert world.dataplane.apply([EndpointRemove(KEY)], complete=True).drifts == ()
+
+
+def test_a_changed_sysctl_is_found_in_the_background_and_told(world: World) -> None:
+    world.add_interface("calia")
+    world.dataplane.apply([endpoint()], complete=True)
+    world.sysctl.write("net/ipv4/conf/calia/proxy_arp", "0")
+    world.turns(0.0, 5)
+    assert [(drift.kind, drift.name) for drift in world.drifts] == [(DriftKind.LINK, "calia")]
+    assert "proxy_arp" in world.drifts[0].text
+    assert world.sysctl.read("net/ipv4/conf/calia/proxy_arp") == "1"
+
+
+def test_a_bucket_that_vanished_without_a_word_is_found_when_its_turn_comes(world: World) -> None:
+    world.add_interface("calia")
+    world.dataplane.apply([endpoint(qos=Qos(ingress=Limits(bandwidth_bit_s=8_000_000)))], complete=True)
+    assert world.traffic_control.execute([DeleteBucket("calia")]) == [None]
+    world.turns(0.0, int(ROUND_S) + 5)
+    assert [(drift.kind, drift.name) for drift in world.drifts] == [(DriftKind.BANDWIDTH, "calia")]
+    assert world.traffic_control.read().buckets["calia"]
 
 
 KEY = ResourceKey("WorkloadEndpoint", "h-lab-a-eth0", "default")

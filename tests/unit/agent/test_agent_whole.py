@@ -10,6 +10,7 @@ import pytest
 from agent_world import HOST, World, endpoint, endpoint_key, policy, until
 
 from tabinet.agent import agent as agent_module
+from tabinet.agent import verification
 from tabinet.agent.agent import Agent, RestartNeeded
 from tabinet.kernel.nftables import DeleteTable
 from tabinet.kernel.rtnetlink import DeleteRoute, SetLink
@@ -25,7 +26,8 @@ CLUSTER = ResourceKey("ClusterInformation", "default")
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    monkeypatch.setattr(agent_module, "VERIFY_EVERY_S", 0.05)
+    monkeypatch.setattr(agent_module, "VERIFY_FIRST_S", 0.05)
+    monkeypatch.setattr(verification, "QUIET_WAIT_S", 0.05)
     monkeypatch.setattr(agent_module, "PUBLISH_EVERY_S", 0.02)
     return World()
 

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from tabinet.dataplane.drift import Drift, DriftKind, Ledger
 from tabinet.dataplane.links.items import (
     DOWN,
     GATEWAY_IPV4,
@@ -66,6 +67,8 @@ class LinkResult(msgspec.Struct, frozen=True):
     """In words, one for each fact that was made so."""
     errors: dict[int, KernelError]
     """By interface index (``HOST`` for the host): still pending."""
+    drifts: tuple[Drift, ...] = ()
+    """What somebody else had changed."""
 
 
 class LinkChange(msgspec.Struct, frozen=True, gc=False):
@@ -121,11 +124,14 @@ class LinkDriver:
         self._sysctl = sysctl
         self._ipv6 = ipv6
         self._tracker: DeltaTracker[Item, str] = DeltaTracker()
+        self._ledger: Ledger[Item, str] = Ledger()
         self._seen: dict[int, dict[Item, str]] = {}
         """What is known of all interfaces, workloads' or not: an interface can become a workload's later."""
         self._wanted: dict[int, dict[Item, str]] = {}
         self._names: dict[int, str] = {HOST: "host"}
         self._stale = True
+        self._keeps_parameters = True
+        """The next reading can take sysctls as they were known."""
         self.errors: dict[int, KernelError] = {}
         """The first of the last attempt, by interface index."""
 
@@ -142,6 +148,7 @@ class LinkDriver:
     def drop(self, index: int) -> None:
         """The interface is no workload's."""
         for item in self._wanted.pop(index, {}):
+            self._ledger.forget(item)
             self._tracker.drop_desired(item)
             if not isinstance(item, PermanentNeighbour):
                 self._tracker.drop_actual(item)
@@ -163,6 +170,8 @@ class LinkDriver:
             value = self._seen.get(item.index, {}).get(item)
             if value is not None:
                 self._tracker.set_actual(item, value)
+                if value == items[item]:
+                    self._ledger.made(item, value)
         for item, value in self._seen.get(index, {}).items():
             if isinstance(item, PermanentNeighbour):
                 self._tracker.set_actual(item, value)
@@ -186,7 +195,7 @@ class LinkDriver:
         """The kernel's state is as the event says."""
         match event:
             case Overrun():
-                self._stale = True
+                self.mark_stale()
             case LinkEvent(link, gone) if gone:
                 self._forget(link.index)
             case LinkEvent(link):
@@ -204,9 +213,10 @@ class LinkDriver:
             case _:
                 pass
 
-    def mark_stale(self) -> None:
-        """The next ``apply`` reads everything again: for a verification in the background."""
+    def mark_stale(self, *, keep_parameters: bool = False) -> None:
+        """The next ``apply`` reads everything again: for a verification in the background. ``keep_parameters``: but for sysctls."""
         self._stale = True
+        self._keeps_parameters = self._keeps_parameters and keep_parameters
 
     def recheck(self, index: int) -> None:
         """The next ``apply`` reads the sysctls of this interface (``HOST``: the host's) again: no event tells of them."""
@@ -229,10 +239,11 @@ class LinkDriver:
             self._seen.setdefault(address.index, {})[Address(address.index, address)] = PRESENT
         for neighbour in neighbours:
             self._seen.setdefault(neighbour.index, {})[PermanentNeighbour(neighbour.index, neighbour.address)] = neighbour.mac
-        self._tracker.replace_actual({})
+        known = self._tracker.actual if self._keeps_parameters else {}
+        self._tracker.replace_actual({item: value for item, value in known.items() if isinstance(item, Parameter)})
         for index, items in self._wanted.items():
             self._adopt(index, items)
-        self._stale = False
+        self._stale, self._keeps_parameters = False, True
         return links
 
     def _see(self, item: Item, value: str | None) -> None:
@@ -253,6 +264,7 @@ class LinkDriver:
         self.drop(index)
         for item in gone:
             self._tracker.drop_actual(item)
+            self._ledger.forget(item)
 
     # --- reconciliation
 
@@ -268,19 +280,30 @@ class LinkDriver:
         if self._tracker.in_sync:
             return LinkResult((), {})
         self._read_parameters()
+        drifts = tuple(self._describe_drift(item, text) for item, text in self._ledger.drifted(self._tracker))
+        self._ledger.complete = True
         steps = plan(self._tracker)
         done = self._write_parameters([step for step in steps if isinstance(step.item, Parameter)])
         done += self._execute([step for step in steps if not isinstance(step.item, Parameter)])
-        return LinkResult(tuple(describe(step, self._names.get(step.item.index, "?")) for step in done), dict(self.errors))
+        return LinkResult(tuple(describe(step, self._names.get(step.item.index, "?")) for step in done), dict(self.errors), drifts)
+
+    def _describe_drift(self, item: Item, text: str) -> Drift:
+        name = self._names.get(item.index, "?")
+        value = self._tracker.desired.get(item)
+        return Drift(DriftKind.LINK, name, f"{describe(LinkChange(item, value), name)}: {text}")
 
     def _read_parameters(self) -> None:
         """Every pending sysctl that was not read yet has its present value."""
-        for item, _ in self._tracker.to_set():
+        for item, wanted in self._tracker.to_set():
             if isinstance(item, Parameter) and item not in self._tracker.actual:
                 try:
-                    self._tracker.set_actual(item, self._sysctl.read(item.key))
+                    value = self._sysctl.read(item.key)
                 except KernelError as error:
                     self.errors.setdefault(self._owner(item), error)
+                    continue
+                self._tracker.set_actual(item, value)
+                if value == wanted:
+                    self._ledger.made(item, value)
 
     def _write_parameters(self, steps: Iterable[LinkChange]) -> list[LinkChange]:
         done = []
@@ -294,6 +317,7 @@ class LinkDriver:
                 self.errors.setdefault(self._owner(item), error)
                 continue
             self._tracker.set_actual(item, step.value)
+            self._ledger.made(item, step.value)
             done.append(step)
         return done
 
@@ -310,6 +334,10 @@ class LinkDriver:
             if outcome is None or step.value is None:  # an entry that could not be deleted is not there any more
                 self._see(step.item, step.value)
                 done.append(step)
+                if step.value is None:
+                    self._ledger.forget(step.item)
+                else:
+                    self._ledger.made(step.item, step.value)
             else:
                 self.errors.setdefault(self._owner(step.item), outcome)
         return done

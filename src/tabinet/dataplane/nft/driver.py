@@ -36,7 +36,7 @@ from tabinet.dataplane.nft.plan import (
 )
 from tabinet.dataplane.nft.sweep import MarkSweeper
 from tabinet.errors import KernelError
-from tabinet.kernel.nftables import AddTable, DeleteTable, Element, Nftables, NftOp, TableInfo
+from tabinet.kernel.nftables import AddTable, DeleteTable, Element, Nftables, NftOp, SetSpec, TableInfo
 from tabinet.rules import layout
 from tabinet.rules.ir import SetType, Table, TableDelta
 from tabinet.rules.marks import LAST_GENERATION, mark_generation, next_generation
@@ -58,6 +58,8 @@ class ApplyResult(msgspec.Struct, frozen=True):
     """The generation began again at 1 (``rules.marks``)."""
     resynced: bool
     """The kernel was read."""
+    refused: str = ""
+    """What the kernel said when it refused the change, so that it was read; empty when it did not."""
 
 
 class NftDriver:
@@ -90,6 +92,16 @@ class NftDriver:
         """What is remembered here is what the kernel holds."""
         self._owes_generation = False
         """A revocation may not have reached the kernel."""
+
+    @property
+    def table(self) -> Table:
+        """What the kernel should hold; read only. Empty before the first ``resync``."""
+        return self._table if self._table is not None else Table()
+
+    @property
+    def synced(self) -> bool:
+        """True while what the kernel holds is known to be ``table``, unless somebody else changed it."""
+        return self._synced and not self._owes_generation
 
     @property
     def generation(self) -> int:
@@ -150,10 +162,29 @@ class NftDriver:
             if revokes:
                 wrapped = self._renew(self._table, changes, _generation_elements(generation))
             operations = self._commit(changes, [], may_preload=True)
-        except KernelError:
+        except KernelError as refusal:
             self._generation = generation
-            return self.resync(self._table)
+            return msgspec.structs.replace(self.resync(self._table), refused=str(refusal))
         return ApplyResult(operations, self._generation, revokes, wrapped, False)
+
+    def repair(self, changes: Changes, *, whole: bool) -> ApplyResult:
+        """The kernel is as ``changes`` say, with a new generation: what was there may have permitted more.
+
+        ``whole``, or if the kernel refuses them: the whole table is read and repaired.
+
+        Raises:
+            KernelError: nothing was changed; call ``resync`` later.
+        """
+        table, generation = self.table, self._generation
+        self._owes_generation = True
+        if not whole:
+            try:
+                wrapped = self._renew(table, changes, _generation_elements(generation))
+                operations = self._commit(changes, [], may_preload=True)
+                return ApplyResult(operations, self._generation, True, wrapped, False)
+            except KernelError:
+                self._generation = generation
+        return self.resync(table)
 
     def counters(self) -> TableCounters:
         """What the rules counted since they were written; a changed chain begins at 0 again. O(rules).
@@ -162,6 +193,26 @@ class NftDriver:
             KernelError: the kernel did not answer.
         """
         return summarize(self._table if self._table is not None else Table(), self._nftables.read_counters())
+
+    # --- what is wanted, in the kernel's terms: for comparing ---
+
+    def physical(self, name: str) -> str:
+        """The kernel's name of a set of the table."""
+        return self._physical(name)
+
+    def wanted_rules(self, chain: str) -> list[encode.Encoded]:
+        """The rules of a chain of the table."""
+        return self._encoded(self.table, chain)
+
+    def wanted_spec(self, name: str) -> SetSpec:
+        """What a set of the table is made of."""
+        definition = self.table.sets[name]
+        return encode.encode_set(definition, capacity(definition, self._steps[name]))
+
+    def wanted_elements(self, name: str) -> tuple[Element, ...]:
+        """The elements of a set of the table. O(n log n)."""
+        generations = _generation_elements(self._generation)
+        return generations[name] if name in generations else self._wanted(self.table, name)
 
     # --- generation ---
 
@@ -285,16 +336,7 @@ class NftDriver:
             definition = table.sets[name]
             if definition.type in GENERATIONS:
                 continue
-            length = encode.encode_set(definition, 0).key_length
-            # Keys of 2 bytes are read with the padding of their netlink attribute behind them.
-            present = {msgspec.structs.replace(item, key=item.key[:length]) for item in self._nftables.read_elements(physical)}
-            wanted = set(self._wanted(table, name))
-            if present == wanted:
-                continue
-            is_map = definition.type in MAPS_TO_CHAINS
-            removed, added = (changes.maps_removed, changes.maps_added) if is_map else (changes.elements_removed, changes.elements_added)
-            removed[physical] = tuple(sorted(present - wanted, key=_place))
-            added[physical] = tuple(sorted(wanted - present, key=_place))
+            changes.compare(definition, physical, self._nftables.read_elements(physical), self._wanted(table, name))
 
     # --- both ---
 
@@ -344,7 +386,3 @@ def _repairable(table: Table, info: TableInfo) -> bool:
 def _generation_elements(generation: int) -> dict[str, tuple[Element, ...]]:
     elements = encode.generation_elements(generation)
     return {name: elements[kind] for name, kind in _GENERATIONS.items()}
-
-
-def _place(element: Element) -> tuple[bytes, bytes, bool]:
-    return element.key, element.end, element.interval_end

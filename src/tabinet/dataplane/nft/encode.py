@@ -269,6 +269,11 @@ def encode_mapping(definition: SetDef, mapping: Iterable[tuple[str, str]]) -> tu
     return tuple(sorted(found, key=_element_order))
 
 
+def encode_item(definition: SetDef, item: ir.Element | tuple[str, str]) -> Element:
+    """The kernel's element for one of a hash set, or for what a map leads from and to."""
+    return (encode_mapping(definition, (item,)) if isinstance(item, tuple) else encode_elements(definition, (item,)))[0]
+
+
 def encode_keys(definition: SetDef, keys: Iterable[str]) -> tuple[Element, ...]:
     """The kernel's elements of a map to chains by which keys are deleted, sorted."""
     if definition.type is SetType.PORT_CHAINS:

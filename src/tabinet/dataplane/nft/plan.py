@@ -9,9 +9,12 @@ replaced by a larger one of another name, since the kernel never gives a set mor
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from tabinet.dataplane.nft.encode import HOOKS, Encoded
+import msgspec
+
+from tabinet.dataplane.nft.encode import HOOKS, Encoded, encode_set
 from tabinet.kernel.nftables import (
     AddChain,
     AddElements,
@@ -109,6 +112,23 @@ class Changes:
                 self.maps_added,
             )
         )
+
+    def compare(self, definition: SetDef, physical: str, present: Iterable[Element], wanted: Iterable[Element]) -> None:
+        """The set is to hold what is wanted instead of what is present."""
+        length = encode_set(definition, 0).key_length
+        # Keys of 2 bytes are read with the padding of their netlink attribute behind them.
+        there = {msgspec.structs.replace(item, key=item.key[:length]) for item in present}
+        asked = set(wanted)
+        if there == asked:
+            return
+        is_map = definition.type in MAPS_TO_CHAINS
+        removed, added = (self.maps_removed, self.maps_added) if is_map else (self.elements_removed, self.elements_added)
+        removed[physical] = tuple(sorted(there - asked, key=_place))
+        added[physical] = tuple(sorted(asked - there, key=_place))
+
+
+def _place(element: Element) -> tuple[bytes, bytes, bool]:
+    return element.key, element.end, element.interval_end
 
 
 def preload(changes: Changes, batch: int) -> list[list[NftOp]]:

@@ -243,7 +243,7 @@ def _render_set(table: Table, name: str, definition: SetDef, generation: int) ->
     if is_map or definition.type is SetType.RELATED_GENERATION:
         elements = _map_elements(table, name, definition, generation)
     else:
-        elements = [_element(definition, element) for element in sorted(table.elements[name], key=_element_order)]
+        elements = [element_text(definition, element) for element in sorted(table.elements[name], key=_element_order)]
     if elements:
         yield f"\t\telements = {{ {', '.join(elements)} }}"
     yield "\t}"
@@ -299,7 +299,8 @@ def _element_order(element: ir.Element) -> tuple[object, ...]:
             return (element.name,)
 
 
-def _element(definition: SetDef, element: ir.Element) -> str:
+def element_text(definition: SetDef, element: ir.Element) -> str:
+    """The element of a set that is no map."""
     match element:
         case Prefix():
             return element.address

@@ -19,6 +19,7 @@ import errno
 
 import msgspec
 
+from tabinet.dataplane.drift import Drift, DriftKind, Ledger
 from tabinet.errors import KernelError
 from tabinet.kernel.rtnetlink import (
     MAIN_TABLE,
@@ -63,6 +64,8 @@ class RouteResult(msgspec.Struct, frozen=True):
     """Sent to the kernel, whether they succeeded or not."""
     errors: dict[Prefix, KernelError]
     """By destination: still pending."""
+    drifts: tuple[Drift, ...] = ()
+    """What somebody else had changed."""
 
 
 def local_route(destination: Prefix, index: int) -> Route:
@@ -85,6 +88,7 @@ class RouteDriver:
     def __init__(self, rtnetlink: Rtnetlink) -> None:
         self._rtnetlink = rtnetlink
         self._tracker: DeltaTracker[RouteKey, Route] = DeltaTracker()
+        self._ledger: Ledger[RouteKey, Route] = Ledger()
         self._by_index: dict[int, set[RouteKey]] = {}
         self._stale = True
         self.errors: dict[Prefix, KernelError] = {}
@@ -131,6 +135,7 @@ class RouteDriver:
         """The interface went down or away, and the kernel took its routes along, most of them without a word."""
         for key in list(self._by_index.get(index, ())):
             self._drop_actual(key)
+            self._ledger.forget(key)
 
     def mark_stale(self) -> None:
         """The next ``apply`` reads everything again: for a verification in the background."""
@@ -177,8 +182,10 @@ class RouteDriver:
         Raises:
             KernelError: the kernel could not be asked; what it has now is read again by the next call.
         """
-        if self._stale:
+        reading = self._stale
+        if reading:
             self.resync()
+        drifts = tuple(Drift(DriftKind.ROUTE, str(key.destination), text) for key, text in self._ledger.drifted(self._tracker))
         self.errors = {}
         operations, surprised = self._execute(plan(self._tracker))
         if surprised:  # what we believed is not so: believe the kernel, and try once more
@@ -186,7 +193,9 @@ class RouteDriver:
             self.errors = {}
             more, _ = self._execute(plan(self._tracker))
             operations += more
-        return RouteResult(tuple(operations), dict(self.errors))
+        if reading:
+            self._ledger.note(self._tracker)
+        return RouteResult(tuple(operations), dict(self.errors), drifts)
 
     def _execute(self, steps: list[RouteChange]) -> tuple[list[RtOp], bool]:
         """Executes the steps; also says whether one of them met something that should not have been there."""
@@ -207,8 +216,10 @@ class RouteDriver:
             self.errors.pop(step.key.destination, None)
             if step.result is None:
                 self._drop_actual(step.key)
+                self._ledger.forget(step.key)
             else:
                 self._set_actual(step.key, step.result)
+                self._ledger.made(step.key, step.result)
         return operations, surprised
 
 

@@ -22,6 +22,7 @@ import hashlib
 import msgspec
 
 from tabinet.calc.messages import Limits, Qos
+from tabinet.dataplane.drift import Drift, DriftKind, Ledger
 from tabinet.errors import KernelError
 from tabinet.kernel.rtnetlink import Event, LinkEvent, Overrun
 from tabinet.kernel.tc import (
@@ -85,6 +86,8 @@ class TcResult(msgspec.Struct, frozen=True):
     """Sent to the kernel, whether they succeeded or not."""
     errors: dict[str, KernelError]
     """By workload's interface: still pending."""
+    drifts: tuple[Drift, ...] = ()
+    """What somebody else had changed."""
 
 
 def token_bucket(limits: Limits) -> TokenBucket | None:
@@ -151,6 +154,7 @@ class BandwidthDriver:
     def __init__(self, traffic_control: TrafficControl) -> None:
         self._tc = traffic_control
         self._tracker: DeltaTracker[Key, Value] = DeltaTracker()
+        self._ledger: Ledger[Key, Value] = Ledger()
         self._owners: dict[str, str] = {}
         """From device to the interface that it is for."""
         self._absent: set[str] = set()
@@ -201,6 +205,7 @@ class BandwidthDriver:
             case LinkEvent(link, gone) if gone:
                 for part in Part:
                     self._tracker.drop_actual(Key(part, link.name))
+                    self._ledger.forget(Key(part, link.name))
             case LinkEvent(link):
                 self._absent.discard(link.name)
             case _:
@@ -235,8 +240,12 @@ class BandwidthDriver:
         Raises:
             KernelError: the kernel could not be asked; what it has now is read again by the next call.
         """
-        if self._stale:
+        reading = self._stale
+        if reading:
             self.resync()
+        drifts = tuple(
+            Drift(DriftKind.BANDWIDTH, key.name, f"{key.part.value} {text}") for key, text in self._ledger.drifted(self._tracker)
+        )
         self.errors = {}
         operations, surprised = self._execute(self._steps())
         if surprised:  # what we believed is not so: believe the kernel, and try once more
@@ -244,7 +253,9 @@ class BandwidthDriver:
             self.errors = {}
             more, _ = self._execute(self._steps())
             operations += more
-        return TcResult(tuple(operations), dict(self.errors))
+        if reading:
+            self._ledger.note(self._tracker)
+        return TcResult(tuple(operations), dict(self.errors), drifts)
 
     def _steps(self) -> list[Step]:
         """What is to be done and can be."""
@@ -273,8 +284,10 @@ class BandwidthDriver:
         if outcome is None:
             if step.result is not None:
                 self._tracker.set_actual(key, step.result)
+                self._ledger.made(key, step.result)
                 return False
             self._tracker.drop_actual(key)
+            self._ledger.forget(key)
             if key.part is Part.DEVICE:
                 self._tracker.drop_actual(Key(Part.BUCKET, key.name))
             return False
