@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from tabinet.calc.messages import PortMember
 from tabinet.dataplane.nft.plan import MAPS_TO_CHAINS
 from tabinet.kernel.nftables import Element
+from tabinet.kernel.nftexpr import Verdict
 from tabinet.lib.ip import BITS, Prefix
 from tabinet.rules import ir
 from tabinet.rules.ir import SetDef, SetType
@@ -20,8 +21,9 @@ _IFNAME = 16
 """Bytes of an interface's name in a key, with its closing NULs (IFNAMSIZ)."""
 Item = ir.Element | tuple[str, str]
 """An element of a set, or what a map leads from and to."""
-BOUNDARIES = (SetType.NETS, SetType.PORTS)
-"""Sets whose elements are boundaries of ranges."""
+BOUNDARIES = (SetType.NETS, SetType.PORTS, SetType.PORT_CHAINS)
+"""Sets and maps whose elements are boundaries of ranges."""
+_TWO_BYTES = (SetType.PORTS, SetType.PORT_CHAINS)
 
 
 def decode_element(definition: SetDef, element: Element) -> ir.Element | None:
@@ -51,15 +53,20 @@ def decode_element(definition: SetDef, element: Element) -> ir.Element | None:
 
 def decode_item(definition: SetDef, element: Element) -> Item | None:
     """The element of a set that is none of ``BOUNDARIES``, or of a map to chains."""
-    return decode_mapping(definition, element) if definition.type in MAPS_TO_CHAINS else decode_element(definition, element)
+    return _decode_mapping(definition, element) if definition.type in MAPS_TO_CHAINS else decode_element(definition, element)
 
 
-def decode_mapping(definition: SetDef, element: Element) -> tuple[str, str]:
-    """(interface or address, chain) of a map's element."""
+def _decode_mapping(definition: SetDef, element: Element) -> tuple[str, str]:
+    """(interface or address, chain)."""
     if definition.type is SetType.CHAINS:
-        return _name(element.key), element.chain
+        return _name(element.key), _chain(element, Verdict.GOTO)
     address = _address(definition.family, element.key)
-    return (address.address if address is not None else element.key.hex()), element.chain
+    return (address.address if address is not None else element.key.hex()), _chain(element, Verdict.GOTO)
+
+
+def _chain(element: Element, expected: Verdict) -> str:
+    """Where the element leads to in the expected way; empty when it does something else."""
+    return element.chain if element.verdict == expected else ""
 
 
 @dataclass(slots=True)
@@ -70,22 +77,23 @@ class Intervals:
     _end: int | None = None
     """The boundary above, where a range ends exclusively."""
 
-    def take(self, element: Element) -> ir.Range | None:
-        """The range that this boundary completes."""
-        length = 2 if self.definition.type is SetType.PORTS else BITS[self.definition.family] // 8
+    def take(self, element: Element) -> Item | None:
+        """The range that this boundary completes; of a map with where it leads to."""
+        length = 2 if self.definition.type in _TWO_BYTES else BITS[self.definition.family] // 8
         value = int.from_bytes(element.key[:length], "big")
         if element.interval_end:
             self._end = value
             return None
         end, self._end = self._end, None
-        return ir.Range(value, (end if end is not None else 1 << (8 * length)) - 1)
+        last = (end if end is not None else 1 << (8 * length)) - 1
+        return (f"{value}-{last}", _chain(element, Verdict.JUMP)) if self.definition.type is SetType.PORT_CHAINS else ir.Range(value, last)
 
 
-def decode_all(definition: SetDef, elements: list[Element]) -> Iterator[ir.Element | None]:
-    """The elements of a whole set that is no map, in the order in which they were read."""
+def decode_all(definition: SetDef, elements: list[Element]) -> Iterator[Item | None]:
+    """The elements of a whole set or map to chains, in the order in which they were read."""
     if definition.type not in BOUNDARIES:
         for element in elements:
-            yield decode_element(definition, element)
+            yield decode_item(definition, element)
         return
     intervals = Intervals(definition)
     for element in elements:

@@ -268,13 +268,10 @@ def _key_type(definition: SetDef) -> str:
 
 
 def _map_elements(table: Table, name: str, definition: SetDef, generation: int) -> list[str]:
-    if definition.type is SetType.ADDRESS_CHAINS:
-        return [f"{address} : goto {chain}" for address, chain in sorted(table.maps[name].items())]
     if definition.type is SetType.PORT_CHAINS:
-        ports = sorted((ir.parse_ports(key), chain) for key, chain in table.maps[name].items())
-        return [f"{_between(item.first, item.last)} : jump {chain}" for item, chain in ports]
-    if definition.type is SetType.CHAINS:
-        return [f'"{interface}" : goto {chain}' for interface, chain in sorted(table.maps[name].items())]
+        return [item_text(definition, item) for item in sorted(table.maps[name].items(), key=lambda item: ir.parse_ports(item[0]))]
+    if definition.type in MAPS_TO_CHAINS:
+        return [item_text(definition, item) for item in sorted(table.maps[name].items())]
     mark = f"{generation_mark(generation):#010x}"
     if definition.type is SetType.RELATED_GENERATION:
         return [f"related . {mark}"]
@@ -297,6 +294,17 @@ def _element_order(element: ir.Element) -> tuple[object, ...]:
             return (element.interface, element.mac)
         case ir.Interface():
             return (element.name,)
+
+
+def item_text(definition: SetDef, item: ir.Element | tuple[str, str]) -> str:
+    """The element of a set, or what a map to chains leads from and to."""
+    if not isinstance(item, tuple):
+        return element_text(definition, item)
+    key, chain = item
+    if definition.type is SetType.PORT_CHAINS:
+        ports = ir.parse_ports(key)
+        return f"{_between(ports.first, ports.last)} : jump {chain}"
+    return f'"{key}" : goto {chain}' if definition.type is SetType.CHAINS else f"{key} : goto {chain}"
 
 
 def element_text(definition: SetDef, element: ir.Element) -> str:

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 import msgspec
 
 from tabinet.dataplane.drift import Drift, DriftKind
-from tabinet.dataplane.nft.decode import decode_all, decode_mapping
+from tabinet.dataplane.nft.decode import decode_all
 from tabinet.dataplane.nft.driver import NftDriver
-from tabinet.dataplane.nft.plan import GENERATIONS, MAPS_TO_CHAINS, Changes, base_hook, parse_physical
-from tabinet.dataplane.nft.render import element_text
+from tabinet.dataplane.nft.plan import GENERATIONS, Changes, base_hook, parse_physical
+from tabinet.dataplane.nft.render import item_text
 from tabinet.errors import KernelError
 from tabinet.kernel.nftables import Element, Nftables, NftReader
 from tabinet.kernel.nftexpr import parse_comment
@@ -171,10 +171,8 @@ def elements_text(definition: SetDef, foreign: Iterable[Element], missing: Itera
 
 def element_texts(definition: SetDef, elements: list[Element]) -> list[str]:
     """Elements as the kernel holds them, in the words of nft(8); boundaries of ranges by themselves where they are no pair."""
-    if definition.type in MAPS_TO_CHAINS:
-        return [" : goto ".join(decode_mapping(definition, element)) for element in elements]
     descending = sorted(elements, key=lambda element: (element.key, element.interval_end), reverse=True)
-    found = [element_text(definition, item) for item in decode_all(definition, descending) if item is not None]
+    found = [item_text(definition, item) for item in decode_all(definition, descending) if item is not None]
     return sorted(found) or [element.key.hex() for element in elements]
 
 

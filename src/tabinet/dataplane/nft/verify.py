@@ -27,7 +27,7 @@ from tabinet.rules.ir import SetDef, SetType
 
 CHUNK = 1000
 """Members that are compared in one unit of work: about a millisecond."""
-INTERVALS = (SetType.NETS, SetType.PORTS, SetType.SOURCE_NETS)
+INTERVALS = (*BOUNDARIES, SetType.SOURCE_NETS)
 """Sets whose elements cannot be asked for one by one; they are not the ones with many members."""
 ASKED = 64
 """So many single elements are asked for; of a set in which more seem to differ, all is read."""
@@ -180,12 +180,10 @@ class _Comparison:
         intervals = Intervals(self.definition)
         for page in self.reader.browse_elements(self.physical):
             for element in page:
-                if self.definition.type in BOUNDARIES:
-                    item: Item | None = intervals.take(element)
-                    if item is None:
-                        continue
-                else:
-                    item = decode_item(self.definition, element)
+                by_boundaries = self.definition.type in BOUNDARIES
+                item = intervals.take(element) if by_boundaries else decode_item(self.definition, element)
+                if item is None and by_boundaries:
+                    continue  # only half of one
                 if item is not None and self._wants(item):
                     self.seen.add(item)
                 else:
