@@ -85,6 +85,36 @@ async def expected_trouble(lab: Lab, word: str) -> list[str]:
     return [each for each in found if word not in each] if found else [f"no trouble with {word}"]
 
 
+async def test_hosts_answer_what_is_asked_about_them(reflectors: Lab) -> None:
+    async with reflectors.store() as store:
+        client = ResourceClient(store)
+        for name, node in (("first", "node1"), ("nobody", "node9")):
+            spec = {"node": node, "classes": ["Agent", "BGP", "Routes"], "updatePeriodSeconds": 1}
+            kind = {"apiVersion": "projectcalico.org/v3", "kind": "CalicoNodeStatus"}
+            await client.apply({**kind, "metadata": {"name": name}, "spec": spec})
+
+        async def answer() -> Document:
+            status: Document = (await client.get(ResourceKey("CalicoNodeStatus", "first"))).get("status", {})
+            return status
+
+        async def unanswered() -> list[str]:
+            return [] if (await answer()).get("bgp", {}).get("numberEstablishedV4") == 2 else ["no answer"]
+
+        await eventually(unanswered)
+        told = await answer()
+        assert told["agent"]["birdV4"]["state"] == "Ready"
+        learned = [route for route in told["routes"]["routesV4"] if route["learnedFrom"]["sourceType"] == "BGPPeer"]
+        assert "FIB" in {route["type"] for route in learned}
+        assert "status" not in await client.get(ResourceKey("CalicoNodeStatus", "nobody"))
+
+        async def the_same() -> list[str]:
+            return ["no second answer"] if (await answer())["lastUpdated"] == told["lastUpdated"] else []
+
+        await eventually(the_same)
+        for name in ("first", "nobody"):
+            await client.delete(ResourceKey("CalicoNodeStatus", name))
+
+
 async def test_a_router_in_a_workload_is_heard_within_its_prefixes(reflectors: Lab) -> None:
     workload = next(each for each in reflectors.plan.topology.workloads if each.name == "web1")
     (target,) = [each for each in await reflectors.targets() if each.name == "web1"]

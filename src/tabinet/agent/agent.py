@@ -23,6 +23,7 @@ from tabinet.agent.metrics import Metrics
 from tabinet.agent.notify import notify
 from tabinet.agent.parameters import Parameters, felix_problems, restart_needed
 from tabinet.agent.reporter import Reporter
+from tabinet.agent.statusrequests import StatusRequests
 from tabinet.bgp.replies import BirdStatus
 from tabinet.calc.messages import BgpUpdate, ConfigUpdate, PolicyRemove, PolicyUpdate, Update
 from tabinet.dataplane.nft.counters import TableCounters
@@ -72,6 +73,7 @@ class Agent:
     dataplane: Dataplane
     bgp: BgpWatcher | None
     reporter: Reporter
+    requests: StatusRequests
     metrics: Metrics
     log: Logger
     retry: Backoff
@@ -110,6 +112,7 @@ class Agent:
                 group.create_task(self._apply_forever())
                 group.create_task(self._verify_forever())
                 group.create_task(self.reporter.run())
+                group.create_task(self.requests.run())
                 if self.bgp is not None:
                     group.create_task(self.bgp.run(self._publish_soon))
         finally:

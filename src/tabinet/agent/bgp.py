@@ -34,6 +34,8 @@ class BgpWatcher:
     kernel: KernelThread
     log: Logger
     sessions: tuple[SessionReport, ...] = ()
+    found: tuple[SessionStatus, ...] = ()
+    """The same sessions with all that is known of them."""
     error: str = "no configuration was asked for yet"
     status: BirdStatus = field(default_factory=BirdStatus)
     """What BIRD last said of itself."""
@@ -100,13 +102,13 @@ class BgpWatcher:
             sessions = await call_aside(self.driver.sessions)
             self.status = await call_aside(self.driver.control.status)
         except BirdError as error:
-            self.error, self.sessions, self.status = str(error), (), BirdStatus()
+            self.error, self.sessions, self.found, self.status = str(error), (), (), BirdStatus()
             return
         reports = tuple(to_report(session) for session in sessions)
         for report in reports:
             if report.name not in {known.name for known in self.sessions if known.state == report.state}:
                 self.log.info("bgp session", session=report.name, peer=report.peer, state=report.state, reason=report.reason or None)
-        self.sessions = reports
+        self.sessions, self.found = reports, sessions
 
 
 def to_report(session: SessionStatus) -> SessionReport:

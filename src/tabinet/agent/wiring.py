@@ -29,6 +29,7 @@ from tabinet.agent.metrics import Metrics
 from tabinet.agent.notify import notify
 from tabinet.agent.parameters import Parameters, store_config
 from tabinet.agent.reporter import Reporter
+from tabinet.agent.statusrequests import StatusRequests, look_at
 from tabinet.agent.tableoptions import table_options
 from tabinet.agent.verification import Verification
 from tabinet.bgp.driver import open_driver
@@ -277,13 +278,14 @@ def assemble(
         return msgspec.json.encode(status)
 
     graph = Graph(frozenset((host,)))
+    feed = Feed(graph.on_input)
     return Agent(
         host=host,
         version=tabinet.__version__,
         started=_now(),
         parameters=parameters,
         syncer=Syncer(store, [*(kind_prefix(kind) for kind in KINDS), affinity_prefix(host)]),
-        calculation=Calculation(graph, Feed(graph.on_input)),
+        calculation=Calculation(graph, feed),
         kernel=kernel,
         dataplane=dataplane,
         bgp=bgp,
@@ -297,6 +299,7 @@ def assemble(
             ttl_s=parameters.seconds("felix", "reporting_ttl_s"),
             heartbeat=heartbeat,
         ),
+        requests=StatusRequests(host, store, look_at(bgp), _now, lambda: feed.hold),
         metrics=metrics,
         log=log,
         retry=APPLY_BACKOFF,

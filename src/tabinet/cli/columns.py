@@ -184,7 +184,15 @@ COLUMNS: dict[str, tuple[tuple[Column, ...], tuple[Column, ...]]] = {
         (Column("SETTINGS", lambda document: text_of(sorted(spec)) if isinstance(spec := document.get("spec"), dict) else ""),),
     ),
     "KubeControllersConfiguration": ((_path("LOGSEVERITY", "spec.logSeverityScreen"),), ()),
-    "CalicoNodeStatus": ((_path("NODE", "spec.node"), _path("CLASSES", "spec.classes")), ()),
+    "CalicoNodeStatus": (
+        (_path("NODE", "spec.node"), _path("CLASSES", "spec.classes"), _path("UPDATED", "status.lastUpdated")),
+        (
+            _path("ESTABLISHEDV4", "status.bgp.numberEstablishedV4"),
+            _path("DOWNV4", "status.bgp.numberNotEstablishedV4"),
+            _path("ESTABLISHEDV6", "status.bgp.numberEstablishedV6"),
+            _path("DOWNV6", "status.bgp.numberNotEstablishedV6"),
+        ),
+    ),
     "LiveMigration": (
         (
             _path("FROM", "spec.source.workloadEndpoint.hostname"),
