@@ -12,7 +12,7 @@ from tabinet.dataplane.nft.sweep import MarkSweeper
 from tabinet.errors import KernelError
 from tabinet.kernel.conntrack import TcpFlow
 from tabinet.kernel.ctfake import FakeConntrack
-from tabinet.kernel.nftables import AddChain, AddRule, AddSet, AddTable, DeleteElements, FlushChain, FlushSet, Hook
+from tabinet.kernel.nftables import AddChain, AddElements, AddRule, AddSet, AddTable, DeleteElements, FlushChain, FlushSet, Hook, NftOp
 from tabinet.kernel.nftfake import FakeNftables
 from tabinet.lib.ip import parse_prefix
 from tabinet.model.keys import ResourceKey
@@ -340,3 +340,62 @@ def test_a_sweep_that_failed_is_tried_again_and_holds_nothing_up():
     conntrack.failing = False
     revoke(builder, driver)
     assert driver.generation == 2 and not sweeper.owed and conntrack.marks == {FLOW: 0}
+
+
+def test_no_map_leads_to_a_chain_of_the_same_transaction():
+    """A packet that keeps to the rules of before would find that chain empty."""
+    fake = FakeNftables()
+    builder, driver = started(fake)
+    table_made = len(fake.commits)
+    steps: list[list[m.Update]] = [
+        [m.PolicyUpdate(OTHER, allow_from("s")), endpoint(1, OTHER)],
+        [endpoint(3, POLICY, OTHER), endpoint(2, OTHER, POLICY), m.PolicyRemove(POLICY)],
+        [m.PolicyUpdate(POLICY, allow_from("t")), m.SetUpdate("t", m.SetKind.NETS, addresses("10.0.0.9"))],
+        [endpoint(2, OTHER), m.EndpointRemove(endpoint(3).key)],
+    ]
+    for updates in steps:
+        for update in updates:
+            builder.on_update(update)
+        result = driver.apply(builder.flush())
+        assert not result.resynced
+        assert kernel_state(fake) == fresh_state(builder)
+    for operations in fake.commits[table_made:]:
+        made = {operation.name for operation in operations if isinstance(operation, AddChain)}
+        present = {operation.name for operation in operations if isinstance(operation, AddSet)}
+        for operation in operations:
+            if isinstance(operation, AddElements) and operation.set_name not in present:
+                assert not made & {element.chain for element in operation.elements}
+    assert len(fake.commits) > table_made + len(steps)
+
+
+class Dying:
+    """A kernel whose agent is gone after so many transactions."""
+
+    def __init__(self, fake: FakeNftables, commits: int) -> None:
+        self.fake, self.left = fake, commits
+
+    def commit(self, operations: list[NftOp]) -> None:
+        if not self.left:
+            raise InterruptedError
+        self.left -= 1
+        self.fake.commit(operations)
+
+    def __getattr__(self, name: str):
+        return getattr(self.fake, name)
+
+
+def test_chains_that_were_prepared_in_vain_are_used_or_removed_by_the_next_agent():
+    for removed in (False, True):
+        fake = FakeNftables()
+        builder, _ = started(fake)
+        dying = NftDriver(Dying(fake, 1))
+        dying.resync(builder.table)
+        for update in (m.PolicyUpdate(OTHER, allow_from("s")), endpoint(1, OTHER)):
+            builder.on_update(update)
+        with pytest.raises(InterruptedError):
+            dying.apply(builder.flush())
+        if removed:
+            builder.on_update(endpoint(1, POLICY))
+            builder.flush()
+        NftDriver(fake).resync(builder.table)
+        assert kernel_state(fake) == fresh_state(builder)

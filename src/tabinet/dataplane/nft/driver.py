@@ -1,7 +1,8 @@
 """NftDriver: keeps the kernel's table equal to the one that ``rules`` wants.
 
 ``resync`` reads the kernel, adopts what is right (rule by rule, by the digest in the user data), repairs the difference and removes what
-is not ours in our table. ``apply`` brings one delta into the kernel as one transaction, with a new generation if it revokes.
+is not ours in our table. ``apply`` brings one delta into the kernel as one transaction, with a new generation if it revokes; chains that
+it leads maps to are made by a transaction before it, which by itself changes no verdict (``plan.prepare``).
 After a restart with the same table, ``resync`` sends nothing and every flow goes on.
 
 Invariants: no transaction leaves a state that permits more than the old or the new table. A change that is not known to only add
@@ -32,6 +33,7 @@ from tabinet.dataplane.nft.plan import (
     parse_physical,
     physical_name,
     preload,
+    prepare,
     step_for,
 )
 from tabinet.dataplane.nft.sweep import MarkSweeper
@@ -359,18 +361,24 @@ class NftDriver:
         return encode.encode_elements(definition, table.elements.get(name, ()))
 
     def _commit(self, changes: Changes, first: list[NftOp], *, may_preload: bool) -> int:
-        """Executes the changes after ``first``; gives the number of operations of the transaction that counts."""
+        """Executes the changes after ``first``; gives the number of operations.
+
+        Where packets may be in a table that stays, what maps will lead to is made before.
+        """
         if may_preload and sum(len(new.elements) for new in changes.sets_added.values() if not new.is_map) > self._preload_elements:
             for transaction in preload(changes, self._preload_elements):
                 self._nftables.commit([*first, *transaction])
                 first = []
-        operations = [*first, *order(changes)]
         self._synced = False
+        chains = set(changes.chains_added)
+        prepared = [] if first else prepare(changes)
+        if prepared:
+            self._nftables.commit(prepared)
+        operations = [*first, *order(changes)]
         self._nftables.commit(operations)
-        self._chains -= changes.chains_removed
-        self._chains |= changes.chains_added.keys()
+        self._chains = (self._chains - changes.chains_removed) | chains
         self._synced, self._owes_generation = True, False
-        return len(operations)
+        return len(prepared) + len(operations)
 
 
 def _repairable(table: Table, info: TableInfo) -> bool:

@@ -158,6 +158,26 @@ def preload(changes: Changes, batch: int) -> list[list[NftOp]]:
     return transactions
 
 
+def prepare(changes: Changes) -> list[NftOp]:
+    """A transaction that makes the new chains and all that they need, when elements of maps that are there already will lead to them.
+
+    A packet that began to be judged before a transaction keeps to the rules of before, but sees the elements of maps as they are at the
+    moment of the lookup (nft_genmask_cur in net/netfilter/nf_tables.h). It finds a chain that came in the same transaction empty,
+    returns from it, and passes as if nothing had been said against it. A chain that was there before has its rules. Until ``order`` is
+    committed nothing leads to what this makes. Takes what it makes out of ``changes``; empty when it is not needed.
+    """
+    new = [name for name, hook in changes.chains_added.items() if hook is None]
+    if not any(element.chain in new for elements in changes.maps_added.values() for element in elements):
+        return []
+    made = Changes(
+        chains_added={name: changes.chains_added.pop(name) for name in new},
+        chains_written={name: changes.chains_written.pop(name) for name in new},
+        sets_added=changes.sets_added,
+    )
+    changes.sets_added = {}
+    return order(made)
+
+
 def order(changes: Changes) -> list[NftOp]:
     """The changes as one transaction."""
     operations: list[NftOp] = []
