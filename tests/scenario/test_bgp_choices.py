@@ -128,6 +128,23 @@ def test_choices(lan: World) -> None:
     # Our own AS in a path is taken where it is asked for.
     set_peer(lan, num_allowed_local_as_numbers=1)
     until(lambda: one.hops("192.0.2.0/24") == ["10.7.0.9"])
+    # Hosts that peer by a selector, without a mesh: what one passes on to the other has itself as next hop, or the one that it was told.
+    mesh = lan.resources.configurations["default"]
+    lan.resources.configurations["default"] = msgspec.structs.replace(mesh, node_to_node_mesh_enabled=False)
+    outside = r.FilterRuleV4(action="Accept", source="RemotePeers", cidr="198.51.100.0/24", match_operator="In")
+    lan.resources.filters["outside"] = r.BGPFilterSpec(export_v4=(outside,))
+    lan.ip("h2", "route add 10.8.0.0/31 via 10.7.0.9")
+    for mode, hop in (("Auto", "10.7.0.1"), ("Keep", "10.7.0.9"), ("Self", "10.7.0.1")):
+        lan.resources.peers["hosts"] = peer(node_selector="all()", peer_selector="all()", filters=("outside",), next_hop_mode=mode)
+        lan.configure()
+        until(
+            lambda hop=hop: two.hops("198.51.100.0/24") == [hop], tell=lambda: birdc(lan, "h2", "show", "route", "all", "198.51.100.0/24")
+        )
+    del lan.resources.peers["hosts"]
+    lan.resources.configurations["default"] = mesh
+    lan.configure()
+    lan.wait_up()
+    until(lambda: one.hops("10.65.2.0/26") == ["10.7.0.2"])
     # Another metric in the kernel takes the place of the one before.
     default = lan.resources.configurations["default"]
     lan.resources.configurations["default"] = msgspec.structs.replace(default, ipv4_normal_route_priority=900)
