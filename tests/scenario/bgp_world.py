@@ -66,6 +66,12 @@ class World:
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     indices: Iterator[int] = field(default_factory=lambda: itertools.count(10))
     """Of interfaces: two ends of a cable with equal ones are one interface to the kernel."""
+    skipped_s: float = 0.0
+    """So much later is it for the hosts' drivers, which wait for nothing then."""
+
+    def now_s(self) -> float:
+        """The drivers' clock."""
+        return time.monotonic() + self.skipped_s
 
     def ns(self, node: str) -> str:
         return f"{self.prefix}-{node}"
@@ -210,7 +216,9 @@ class Host:
     def __post_init__(self) -> None:
         home = self.world.home(self.name)
         self.surroundings = HostSurroundings(self.world.directory / "secrets")
-        self.driver = BgpDriver(home / "bird.conf", BirdControl(home / "bird.ctl"), OPTIONS, check_with(), self.surroundings)
+        self.driver = BgpDriver(
+            home / "bird.conf", BirdControl(home / "bird.ctl"), OPTIONS, check_with(), self.surroundings, self.world.now_s
+        )
 
     def start(self, *, recover: bool = False) -> None:
         """BIRD runs."""

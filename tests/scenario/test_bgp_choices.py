@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from bgp_world import World, blocks, peer, pool, until
 
+from tabinet.bgp.leftovers import SETTLED_S
 from tabinet.model import resources as r
 
 pytestmark = [pytest.mark.lab, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
@@ -154,6 +155,8 @@ def test_choices(lan: World) -> None:
         one.refresh()
         return metrics(lan) == {900}
 
+    until(lambda: 900 in metrics(lan))
+    lan.skipped_s += SETTLED_S
     until(settled, 30, lambda: lan.ip("h1", "route show proto bird"))
     assert one.hops("10.65.2.0/26") == ["10.7.0.2"]
     # Other hosts keep their sessions all the while.
