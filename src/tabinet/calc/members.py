@@ -305,24 +305,22 @@ class MemberIndex:
         return used
 
     def _next_carriers(self, new: ActiveSet, room: int) -> list[Carrier]:
-        """Carriers to be counted: so many that they have ``room`` nets, and those of one more class or one more carrier."""
+        """Carriers to be counted, with about ``room`` nets; none when the next classes have too many, which are ``pending`` then."""
         chosen: list[Carrier] = []
-        while new.pending and room > 0:
-            carrier = new.pending.pop()
-            chosen.append(carrier)
-            room -= len(carrier.nets)
-        while not new.pending and new.classes and room > 0:
+        if new.pending:
+            while new.pending and room > 0:
+                carrier = new.pending.pop()
+                chosen.append(carrier)
+                room -= len(carrier.nets)
+            return chosen
+        while new.classes and room > 0:
             selected = new.classes.pop()
             selected.sets = (*selected.sets, new)
-            carriers = few.each(selected.carriers)
-            weight = few.size(selected.carriers)
-            if weight <= self._part:
-                weight = sum([len(carrier.nets) for carrier in carriers])
-            if weight <= self._part:
-                chosen.extend(carriers)
-                room -= weight + 1
-            else:
-                new.pending = set(carriers)
+            chosen.extend(few.each(selected.carriers))
+            room -= 1 + few.size(selected.carriers)
+        if len(chosen) > self._part or sum([len(carrier.nets) for carrier in chosen]) > self._part:
+            new.pending = set(chosen)
+            return []
         return chosen
 
     def _forget(self, room: int) -> int:

@@ -86,12 +86,26 @@ class TableEdit:
             self._removed.setdefault(name, set()).add(element)
         return True
 
+    def add_elements(self, name: str, wanted: set[Element]) -> int:
+        """The set has these elements; gives how many it had not. O(elements given)."""
+        elements = self.table.elements[name]
+        new = wanted - elements
+        elements |= new
+        _note(name, new, self._removed, self._added)
+        return len(new)
+
+    def remove_elements(self, name: str, unwanted: set[Element]) -> int:
+        """The set has none of these elements; gives how many it had. O(elements given)."""
+        elements = self.table.elements[name]
+        gone = unwanted & elements
+        elements -= gone
+        _note(name, gone, self._added, self._removed)
+        return len(gone)
+
     def replace_elements(self, name: str, wanted: set[Element]) -> None:
         """The set has exactly these elements."""
-        for element in self.table.elements[name] - wanted:
-            self.remove_element(name, element)
-        for element in wanted - self.table.elements[name]:
-            self.add_element(name, element)
+        self.remove_elements(name, self.table.elements[name] - wanted)
+        self.add_elements(name, wanted)
 
     def add_map(self, name: str, definition: SetDef) -> None:
         """The table has the map; empty if it is new."""
@@ -157,3 +171,19 @@ class TableEdit:
                 self._removed[name] = dropped - elements
         delta.added = {name: elements for name, elements in self._added.items() if elements and name in self.table.sets}
         delta.removed = {name: elements for name, elements in self._removed.items() if elements and name in self.table.sets}
+
+
+def _note(name: str, moved: set[Element], opposite: dict[str, set[Element]], into: dict[str, set[Element]]) -> None:
+    """The elements, which moved, are written down; those that moved the opposite way before leave no trace."""
+    if not moved:
+        return
+    before = opposite.get(name)
+    if before:
+        back = moved & before
+        before -= back
+        moved = moved - back
+    noted = into.get(name)
+    if noted is None:
+        into[name] = moved
+    else:
+        noted |= moved

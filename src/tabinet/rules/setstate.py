@@ -13,13 +13,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from tabinet.calc.messages import Member, PortMember, SetDelta, SetKind, SetRemove, SetUpdate
-from tabinet.lib.ip import IPV4, IPV6, Prefix
+from tabinet.lib.ip import BITS, IPV4, IPV6, Prefix
 from tabinet.rules import names
 from tabinet.rules.edit import TableEdit
-from tabinet.rules.ir import SetDef, SetType
+from tabinet.rules.ir import Element, SetDef, SetType
 from tabinet.rules.policy import SetShape, collapse
 
 FAMILIES = (IPV4, IPV6)
+_LETTERS = {SetKind.NETS: "a", SetKind.PORTS: "p"}
+"""How the names of hash sets begin."""
 
 
 @dataclass(slots=True)
@@ -42,6 +44,15 @@ class _Live:
     nets: dict[int, set[Prefix]] = field(default_factory=lambda: {IPV4: set(), IPV6: set()})
     hosts: int = 0
     """How many members are no nets."""
+
+
+@dataclass(slots=True)
+class _Sorted:
+    """Members of one set, by family."""
+
+    hosts: dict[int, set[Element]] = field(default_factory=lambda: {IPV4: set(), IPV6: set()})
+    """Elements of its hash sets."""
+    nets: dict[int, set[Prefix]] = field(default_factory=lambda: {IPV4: set(), IPV6: set()})
 
 
 @dataclass(slots=True)
@@ -121,32 +132,20 @@ class SetStates:
         return move
 
     def _change(self, set_id: str, live: _Live, added: set[Member], removed: set[Member], edit: TableEdit, move: Move) -> None:
-        dirty_nets: set[int] = set()
-        for members, gone in ((removed, True), (added, False)):
-            for member in members:
-                place = _place(set_id, live.kind, member)
-                if place is not None:
-                    changed = edit.remove_element(place, member) if gone else edit.add_element(place, member)
-                    live.hosts += (-1 if gone else 1) if changed else 0
-                elif isinstance(member, Prefix) and live.kind is SetKind.NETS:
-                    nets = live.nets[member.family]
-                    changed = (member in nets) is gone
-                    (nets.discard if gone else nets.add)(member)
-                    if changed:
-                        dirty_nets.add(member.family)
-                else:
-                    continue  # a member of the wrong kind matches nothing
-                if changed and gone:
-                    move.shrank = True
-                elif changed:
-                    move.grew = True
-        for family in dirty_nets:
-            name = names.member_set(set_id, "n", family)
-            if live.nets[family]:
-                edit.add_set(name, SetDef(SetType.NETS, family))
-                edit.replace_elements(name, set(collapse(live.nets[family])))
-            else:
-                edit.remove_set(name)
+        came, went = _sort(live.kind, added), _sort(live.kind, removed)
+        for family in FAMILIES:
+            name = names.member_set(set_id, _LETTERS[live.kind], family)
+            fewer = edit.remove_elements(name, went.hosts[family])
+            more = edit.add_elements(name, came.hosts[family])
+            live.hosts += more - fewer
+            nets = live.nets[family]
+            lost, gained = nets & went.nets[family], came.nets[family] - nets
+            if lost or gained:
+                nets -= lost
+                nets |= gained
+                _put_nets(names.member_set(set_id, "n", family), family, nets, edit)
+            move.shrank = move.shrank or fewer > 0 or bool(lost)
+            move.grew = move.grew or more > 0 or bool(gained)
 
     def _forget(self, set_id: str, live: _Live, edit: TableEdit) -> None:
         for name, _ in _hash_sets(set_id, live.kind):
@@ -157,19 +156,40 @@ class SetStates:
         del self.live[set_id]
 
 
+def _put_nets(name: str, family: int, nets: set[Prefix], edit: TableEdit) -> None:
+    """The set of ranges holds the nets, if there are any; else there is none."""
+    if nets:
+        edit.add_set(name, SetDef(SetType.NETS, family))
+        edit.replace_elements(name, set(collapse(nets)))
+    else:
+        edit.remove_set(name)
+
+
 def _hash_sets(set_id: str, kind: SetKind) -> Iterator[tuple[str, SetDef]]:
-    letter, set_type = ("a", SetType.ADDRESSES) if kind is SetKind.NETS else ("p", SetType.ADDRESS_PORTS)
+    set_type = SetType.ADDRESSES if kind is SetKind.NETS else SetType.ADDRESS_PORTS
     for family in FAMILIES:
-        yield names.member_set(set_id, letter, family), SetDef(set_type, family)
+        yield names.member_set(set_id, _LETTERS[kind], family), SetDef(set_type, family)
 
 
-def _place(set_id: str, kind: SetKind, member: Member) -> str | None:
-    """The hash set that a member belongs to; None for nets."""
-    if isinstance(member, PortMember):
-        return names.member_set(set_id, "p", member.address.family) if kind is SetKind.PORTS else None
-    if kind is SetKind.NETS and member.is_host:
-        return names.member_set(set_id, "a", member.family)
-    return None
+def _sort(kind: SetKind, members: set[Member]) -> _Sorted:
+    """The members by where they belong; one of the wrong kind matches nothing and is left out."""
+    found = _Sorted()
+    rest = members
+    for family in FAMILIES if members else ():
+        bits = BITS[family]
+        hosts: set[Element]
+        if kind is SetKind.NETS:
+            hosts = {m for m in rest if isinstance(m, Prefix) and m.length == bits and m.family == family}
+        else:
+            hosts = {m for m in rest if isinstance(m, PortMember) and m.address.family == family}
+        found.hosts[family] = hosts
+        # Mostly all members are hosts of one family, and nothing is left to be looked at.
+        rest = rest - hosts if len(hosts) < len(rest) else set()
+    if kind is SetKind.NETS:
+        for member in rest:
+            if isinstance(member, Prefix):
+                found.nets[member.family].add(member)
+    return found
 
 
 def _members(set_id: str, live: _Live, edit: TableEdit) -> Iterator[Member]:
