@@ -24,6 +24,7 @@ from tabinet.agent.notify import notify
 from tabinet.agent.parameters import Parameters, felix_problems, restart_needed
 from tabinet.agent.reporter import Reporter
 from tabinet.agent.statusrequests import StatusRequests
+from tabinet.agent.tunnels import TunnelAddresses
 from tabinet.bgp.replies import BirdStatus
 from tabinet.calc.messages import BgpUpdate, ConfigUpdate, PolicyRemove, PolicyUpdate, Update
 from tabinet.dataplane.nft.counters import TableCounters
@@ -72,6 +73,7 @@ class Agent:
     kernel: KernelThread
     dataplane: Dataplane
     bgp: BgpWatcher | None
+    tunnels: TunnelAddresses
     reporter: Reporter
     requests: StatusRequests
     metrics: Metrics
@@ -89,6 +91,10 @@ class Agent:
     """Applies that failed in a row."""
     endpoints: dict[ResourceKey, EndpointStatus] = field(default_factory=dict)
     config_problems: tuple[str, ...] = ()
+    tunnel_problems: tuple[str, ...] = ()
+    """What keeps tunnels from carrying what they should."""
+    workload_mtu: int = 0
+    """The largest packet that workloads can send wherever it goes; 0 when no tunnel limits it."""
     _dirty: asyncio.Event = field(default_factory=asyncio.Event)
     _kernel_asked: bool = True
     _policies: set[ResourceKey] = field(default_factory=set)
@@ -113,6 +119,7 @@ class Agent:
                 group.create_task(self._verify_forever())
                 group.create_task(self.reporter.run())
                 group.create_task(self.requests.run())
+                group.create_task(self.tunnels.run(self._publish_soon))
                 if self.bgp is not None:
                     group.create_task(self.bgp.run(self._publish_soon))
         finally:
@@ -160,6 +167,8 @@ class Agent:
             if told is not None:
                 updates, revision = told
                 self._route(updates)
+                if self.calculation.complete:
+                    self.tunnels.begin()
             if not updates and not self._kernel_asked and self.programmed:
                 # A change that is of no concern here: most are, in a large fabric.
                 self.revision = revision
@@ -185,6 +194,7 @@ class Agent:
     def _route(self, updates: list[Update]) -> None:
         self._problems = None if updates else self._problems
         for update in updates:
+            self.tunnels.on_update(update)
             match update:
                 case PolicyUpdate(key=key):
                     self._policies.add(key)
@@ -241,6 +251,7 @@ class Agent:
             self._problems = None
 
     def _take_report(self, report: ApplyReport, revision: int, took_s: float, changed: bool) -> None:
+        self.tunnel_problems, self.workload_mtu = report.problems, report.workload_mtu
         if report.error:
             self._retry(report.error)
         else:
@@ -317,6 +328,7 @@ class Agent:
                 bird_configured=bird.configured,
                 as_number=intent.as_number if intent is not None else 0,
                 drain=in_force.drain.value if in_force is not None else "",
+                workload_mtu=self.workload_mtu,
             )
         )
 
@@ -327,6 +339,7 @@ class Agent:
             nameless = [f"{key}: the name is none of an endpoint's, so it has no status" for key in self.endpoints if not _has_status(key)]
             self._problems = [*broken, *nameless, *self.config_problems, *(str(problem) for problem in self.calculation.graph.problems())]
         now = [HELD] if self.calculation.feed.hold else []
+        now += [*self.tunnel_problems, *self.tunnels.problems.values()]
         if self.reporter.rival:
             now.append(f"another agent reports as host {self.host}: each host needs a name of its own ([agent] host)")
         return [*now, *self._problems]

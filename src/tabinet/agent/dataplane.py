@@ -1,4 +1,4 @@
-"""The dataplane of one host as the agent drives it: policy table, routes, interfaces, in that order.
+"""The dataplane of one host as the agent drives it: policy table, interfaces and routes of workloads, tunnels, in that order.
 
 Lives on the kernel thread. In: updates of the calculation, events of the kernel. Out: ``ApplyReport``. Policy comes first, so that an
 endpoint never has a route before it has rules. What fails is left pending and named in the report; the agent's loop calls again.
@@ -24,6 +24,8 @@ from tabinet.dataplane.nft.counters import TableCounters
 from tabinet.dataplane.nft.driver import NftDriver
 from tabinet.dataplane.nft.repair import repair
 from tabinet.dataplane.tc.driver import BandwidthDriver
+from tabinet.dataplane.tunnels.manager import TunnelManager, TunnelsApplied
+from tabinet.dataplane.tunnels.plan import TUNNELS
 from tabinet.dataplane.workloads import WorkloadManager
 from tabinet.errors import KernelError
 from tabinet.kernel.conntrack import Conntrack
@@ -66,6 +68,10 @@ class ApplyReport(msgspec.Struct, frozen=True):
     """Addresses or links of the host changed, so BGP should look again."""
     drifts: tuple[Drift, ...] = ()
     """What somebody else had changed, and is repaired unless ``error`` says otherwise."""
+    problems: tuple[str, ...] = ()
+    """What keeps tunnels from carrying what they should, in words."""
+    workload_mtu: int = 0
+    """The largest packet that workloads can send wherever it goes, in bytes; 0 when no tunnel limits it."""
 
 
 @dataclass(slots=True)
@@ -79,6 +85,7 @@ class Dataplane:
     verification: Verification
     workloads: WorkloadManager
     bandwidth: BandwidthDriver
+    tunnels: TunnelManager
     rtnetlink: Rtnetlink
     events: RtEvents
     interface_prefixes: tuple[str, ...]
@@ -132,9 +139,20 @@ class Dataplane:
                 error = error or str(failures[0])
         operations["bandwidth"], problem_of_limits = self._apply_bandwidth()
         error = error or problem_of_limits
+        tunnels = self._apply_tunnels()
+        operations["tunnels"], error = tunnels.operations, error or tunnels.error
         removed, self._removed = tuple(self._removed), {}
         drifts, self._drifts = tuple(self._drifts), []
-        return ApplyReport(self._statuses(), removed, operations, error, addresses_changed, drifts)
+        return ApplyReport(
+            endpoints=self._statuses(),
+            removed=removed,
+            operations=operations,
+            error=error,
+            addresses_changed=addresses_changed,
+            drifts=drifts,
+            problems=tunnels.problems,
+            workload_mtu=tunnels.workload_mtu,
+        )
 
     def verify(self, now_s: float) -> VerifyReport:
         """A little more of the kernel has been looked at; nothing is changed here. ``now_s``: any clock that only goes forward."""
@@ -146,7 +164,8 @@ class Dataplane:
                 wait_s = self.verification.turn(now_s)
             except KernelError:
                 self._stale = True
-        differs = self._stale or self.verification.audit.suspects or not self.workloads.in_sync or not self.bandwidth.in_sync
+        in_sync = self.workloads.in_sync and self.bandwidth.in_sync and self.tunnels.in_sync
+        differs = self._stale or self.verification.audit.suspects or not in_sync
         return VerifyReport(bool(differs), wait_s)
 
     def counters(self) -> TableCounters:
@@ -157,10 +176,11 @@ class Dataplane:
             return TableCounters({}, {})
 
     def facts(self) -> HostFacts:
-        """The host's addresses, without those of workloads' interfaces."""
+        """The host's addresses, without those of workloads' interfaces and of tunnels."""
         names = {link.index: link.name for link in self.rtnetlink.links()}
         found = (BgpAddress(names[a.index], a.address, a.length) for a in self.rtnetlink.addresses() if a.index in names)
-        return HostFacts(tuple(sorted(address for address in found if not address.interface.startswith(self.interface_prefixes))))
+        own = (address for address in found if not address.interface.startswith(self.interface_prefixes))
+        return HostFacts(tuple(sorted(address for address in own if address.interface not in TUNNELS)))
 
     def close(self) -> None:
         """Closes the sockets; the kernel keeps everything."""
@@ -174,6 +194,7 @@ class Dataplane:
     def _take_in(self, updates: Iterable[Update]) -> None:
         for update in updates:
             self.builder.on_update(update)
+            self.tunnels.on_update(update)
             match update:
                 case EndpointUpdate(key=key, revision=revision, endpoint=endpoint):
                     self.workloads.on_endpoint_update(self._with_floating(update))
@@ -216,6 +237,13 @@ class Dataplane:
         failure = next(iter(result.errors.items()), None)
         return len(result.operations), f"bandwidth of {failure[0]}: {failure[1]}" if failure else ""
 
+    def _apply_tunnels(self) -> TunnelsApplied:
+        self.tunnels.begin()
+        try:
+            return self.tunnels.apply()
+        except KernelError as problem:
+            return TunnelsApplied(0, str(problem))
+
     def _find_host_endpoints(self) -> None:
         """Host endpoints that name no interface are where their addresses are.
 
@@ -233,6 +261,7 @@ class Dataplane:
         for event in self.events.read():
             self.workloads.on_event(event)
             self.bandwidth.on_event(event)
+            self.tunnels.on_event(event)
             changed = changed or isinstance(event, AddressEvent | LinkEvent | Overrun)
         return changed
 

@@ -26,7 +26,7 @@ class Parameter(msgspec.Struct, frozen=True, gc=False):
     section: str
     name: str
     kind: str
-    """text, integer, seconds, milliseconds, switch, list, ports, port range, address, or ``one of: A, B``."""
+    """text, pattern, integer, seconds, milliseconds, switch, list, ports, port range, address, or ``one of: A, B``."""
     default: Value
     meaning: str
     felix: str = ""
@@ -172,6 +172,45 @@ PARAMETERS: tuple[Parameter, ...] = (
     ),
     Parameter(
         "felix", "floating_ips", "one of: Enabled, Disabled", "Enabled", "Whether ``ipNATs`` of endpoints are programmed.", "floatingIPs"
+    ),
+    Parameter(
+        "felix",
+        "vxlan_enabled",
+        "one of: pools, true, false",
+        "pools",
+        "``false``: the host takes no part in VXLAN, whatever pools say. ``true``: as ``pools``, for a tunnel needs a pool that wants it.",
+        "vxlanEnabled",
+    ),
+    Parameter("felix", "vxlan_vni", "integer", 4096, "Network identifier of VXLAN.", "vxlanVNI"),
+    Parameter("felix", "vxlan_port", "integer", 4789, "UDP port of VXLAN.", "vxlanPort"),
+    Parameter("felix", "vxlan_mtu", "integer", 0, "MTU of the VXLAN interface for IPv4; 0: that of the uplink less 50.", "vxlanMTU"),
+    Parameter("felix", "vxlan_mtu_v6", "integer", 0, "MTU of the VXLAN interface for IPv6; 0: that of the uplink less 70.", "vxlanMTUV6"),
+    Parameter("felix", "ipip_enabled", "one of: pools, true, false", "pools", "As ``vxlan_enabled``, for IP-in-IP.", "ipipEnabled"),
+    Parameter("felix", "ipip_mtu", "integer", 0, "MTU of the IP-in-IP interface; 0: that of the uplink less 20.", "ipipMTU"),
+    Parameter(
+        "felix",
+        "mtu_iface_pattern",
+        "pattern",
+        "",
+        "Regular expression for the interfaces that the MTU of tunnels is taken from; empty: the one with the host's address, or, where "
+        "that is on ``lo``, all that could lead to other hosts.",
+        "mtuIfacePattern",
+    ),
+    Parameter(
+        "felix",
+        "allow_vxlan_packets_from_workloads",
+        "switch",
+        False,
+        "Workloads may send VXLAN packets themselves.",
+        "allowVXLANPacketsFromWorkloads",
+    ),
+    Parameter(
+        "felix",
+        "allow_ipip_packets_from_workloads",
+        "switch",
+        False,
+        "Workloads may send IP-in-IP packets themselves.",
+        "allowIPIPPacketsFromWorkloads",
     ),
 )
 

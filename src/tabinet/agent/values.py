@@ -51,6 +51,15 @@ def _integer(value: object) -> int:
     return number
 
 
+def _pattern(value: object) -> str:
+    text = _text(value)
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"must be a regular expression ({error})") from None
+    return text
+
+
 def _seconds(value: object) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0:
         return float(value)
@@ -141,6 +150,7 @@ def _list(value: object) -> tuple[str, ...]:
 
 _CONVERTERS: dict[str, Callable[[object], Value]] = {
     "text": _text,
+    "pattern": _pattern,
     "integer": _integer,
     "milliseconds": _integer,
     "seconds": _seconds,

@@ -31,6 +31,8 @@ from tabinet.agent.parameters import Parameters, store_config
 from tabinet.agent.reporter import Reporter
 from tabinet.agent.statusrequests import StatusRequests, look_at
 from tabinet.agent.tableoptions import table_options
+from tabinet.agent.tunneloptions import tunnel_options
+from tabinet.agent.tunnels import TunnelAddresses
 from tabinet.agent.verification import Verification
 from tabinet.bgp.driver import open_driver
 from tabinet.bgp.records import BgpOptions
@@ -41,8 +43,10 @@ from tabinet.dataplane.nft.sweep import MarkSweeper
 from tabinet.dataplane.nft.verify import TableAudit
 from tabinet.dataplane.routes.driver import RouteDriver
 from tabinet.dataplane.tc.driver import BandwidthDriver
+from tabinet.dataplane.tunnels.manager import build_tunnels
 from tabinet.dataplane.workloads import WorkloadManager
 from tabinet.errors import DataError, KernelError, SetupError, StoreError
+from tabinet.ipam.client import IpamClient
 from tabinet.kernel.ctsocket import open_conntrack
 from tabinet.kernel.nftbrowse import open_browser
 from tabinet.kernel.nftsocket import open_nftables
@@ -52,12 +56,13 @@ from tabinet.kernel.sysctl import ProcSysctl
 from tabinet.kernel.tcsocket import open_traffic_control
 from tabinet.lib.backoff import Backoff
 from tabinet.model.codec import decode_stored
-from tabinet.model.keys import ResourceKey, affinity_prefix, kind_prefix, path_of
+from tabinet.model.keys import AFFINITIES, ResourceKey, kind_prefix, path_of
 from tabinet.model.report import report_path
 from tabinet.model.resources import FelixConfiguration
 from tabinet.model.status import HostStatus, HostStatusKey, endpoint_status_prefix, status_path_of
 from tabinet.rules.builder import TableBuilder
 from tabinet.store.api import Datastore
+from tabinet.store.client import ResourceClient
 from tabinet.store.open import open_store
 from tabinet.store.syncer import Syncer
 
@@ -247,6 +252,7 @@ def open_dataplane(parameters: Parameters) -> Dataplane:
             verification=Verification(nftables, TableAudit(driver, reader), workloads, bandwidth),
             workloads=workloads,
             bandwidth=bandwidth,
+            tunnels=build_tunnels(rtnetlink, ProcSysctl(), tunnel_options(parameters)),
             rtnetlink=rtnetlink,
             events=open_events(
                 Watch.LINKS | Watch.ADDRESSES | Watch.ROUTES | Watch.NEIGHBOURS,
@@ -284,11 +290,12 @@ def assemble(
         version=tabinet.__version__,
         started=_now(),
         parameters=parameters,
-        syncer=Syncer(store, [*(kind_prefix(kind) for kind in KINDS), affinity_prefix(host)]),
+        syncer=Syncer(store, [*(kind_prefix(kind) for kind in KINDS), AFFINITIES]),
         calculation=Calculation(graph, feed),
         kernel=kernel,
         dataplane=dataplane,
         bgp=bgp,
+        tunnels=TunnelAddresses(host, IpamClient(store), ResourceClient(store), log),
         reporter=Reporter(
             store=store,
             endpoint_prefix=endpoint_status_prefix(host),

@@ -85,6 +85,8 @@ class HostReport(msgspec.Struct, frozen=True, gc=False):
     """Of the host; 0: it takes no part in BGP."""
     drain: str = ""
     """How far BIRD has drained the host: empty, ``true`` (graceful shutdown) or ``withdrawn``."""
+    workload_mtu: int = 0
+    """The largest packet that workloads here can send wherever it goes, in bytes; 0 when no tunnel limits it."""
 
 
 def report_path(host: str) -> str:

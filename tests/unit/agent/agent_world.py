@@ -24,6 +24,8 @@ from tabinet.dataplane.nft.driver import NftDriver
 from tabinet.dataplane.nft.verify import TableAudit
 from tabinet.dataplane.routes.driver import RouteDriver
 from tabinet.dataplane.tc.driver import BandwidthDriver
+from tabinet.dataplane.tunnels.manager import build_tunnels
+from tabinet.dataplane.tunnels.plan import TunnelOptions
 from tabinet.dataplane.workloads import WorkloadManager
 from tabinet.kernel.nftfake import FakeNftables
 from tabinet.kernel.rtfake import FakeEvents, FakeRtnetlink
@@ -128,6 +130,7 @@ class World:
             verification=Verification(self.nftables, TableAudit(driver, self.nftables), workloads, bandwidth),
             workloads=workloads,
             bandwidth=bandwidth,
+            tunnels=build_tunnels(self.rtnetlink, self.sysctl, TunnelOptions()),
             rtnetlink=self.rtnetlink,
             events=self.events,
             interface_prefixes=("cali", "tap"),

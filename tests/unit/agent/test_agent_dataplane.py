@@ -16,6 +16,8 @@ from tabinet.dataplane.nft.driver import NftDriver
 from tabinet.dataplane.nft.verify import TableAudit
 from tabinet.dataplane.routes.driver import RouteDriver
 from tabinet.dataplane.tc.driver import BandwidthDriver
+from tabinet.dataplane.tunnels.manager import build_tunnels
+from tabinet.dataplane.tunnels.plan import TunnelOptions
 from tabinet.dataplane.workloads import WorkloadManager
 from tabinet.errors import KernelError
 from tabinet.kernel.nftables import AddElements, AddRule, AddTable, DeleteElements, DeleteTable, FlushChain
@@ -48,6 +50,7 @@ class World:
             verification=Verification(self.nftables, TableAudit(driver, self.nftables), workloads, bandwidth),
             workloads=workloads,
             bandwidth=bandwidth,
+            tunnels=build_tunnels(self.rtnetlink, FakeSysctl(), TunnelOptions()),
             rtnetlink=self.rtnetlink,
             events=self.rtnetlink.events(),
             interface_prefixes=("cali",),

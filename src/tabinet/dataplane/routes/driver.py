@@ -1,13 +1,15 @@
-"""RouteDriver: the kernel's main table holds exactly the wanted routes of protocol 84, and everybody else's untouched.
+"""RouteDriver: the kernel's main table holds exactly the wanted routes of one protocol number, and everybody else's untouched.
 
-In: wanted destinations (``want``, ``unwant``), news of the kernel (``on_event``, ``on_interface_lost``). Out: ``apply`` makes it so and
-says what it did and what failed. A driver with an empty memory reads what is there and adopts it: when nothing differs it does nothing.
+There are two: of routes to workloads here (84), and of routes to other hosts (85). In: wanted destinations (``want``, ``unwant``), news of
+the kernel (``on_event``, ``on_interface_lost``). Out: ``apply`` makes it so and says what it did and what failed. A driver with an empty
+memory reads what is there and adopts it: when nothing differs it does nothing.
 
 Invariants
 - Only routes with our protocol number are replaced or deleted. A route is added exclusively, so that another's route of equal
   destination and metric is reported, never overwritten.
 - What failed stays pending and is tried again by the next ``apply``; when to call it is for the caller's loop.
-- Our metrics are the lowest the kernel has, so that a route to a workload here wins over what BGP learned for the same address.
+- The metrics of routes to workloads are the lowest the kernel has, so that they win over what BGP learned for the same address; those of
+  routes to other hosts come next.
 
 Cost: ``apply`` is linear in what is pending, O(1) when nothing is; reading is linear in our own routes and happens at the start, after lost
 events, and when the kernel contradicts what we believe. It does not know workloads (``dataplane.workloads`` does). Not thread-safe.
@@ -16,6 +18,7 @@ events, and when the kernel contradicts what we believe. It does not know worklo
 from __future__ import annotations
 
 import errno
+from collections.abc import Mapping
 
 import msgspec
 
@@ -27,6 +30,7 @@ from tabinet.kernel.rtnetlink import (
     AddRoute,
     DeleteRoute,
     Event,
+    Hop,
     Overrun,
     ReplaceRoute,
     Route,
@@ -40,6 +44,8 @@ from tabinet.lib.ip import IPV4, IPV6, Prefix
 
 METRICS = {IPV4: 0, IPV6: 1}
 """The lowest metrics: 0 means 1024 for IPv6, which would lose against BIRD's 32."""
+REMOTE_METRICS = {IPV4: 31, IPV6: 31}
+"""Of routes to other hosts: they win over BIRD's while one takes the other's place."""
 
 
 class RouteKey(msgspec.Struct, frozen=True, order=True, gc=False):
@@ -69,7 +75,7 @@ class RouteResult(msgspec.Struct, frozen=True):
 
 
 def local_route(destination: Prefix, index: int) -> Route:
-    """The route to a workload behind the interface, as this driver wants it."""
+    """The route to a workload behind the interface, as the driver of those wants it."""
     return device_route(destination, index, metric=METRICS[destination.family])
 
 
@@ -83,10 +89,12 @@ def plan(tracker: DeltaTracker[RouteKey, Route]) -> list[RouteChange]:
 
 
 class RouteDriver:
-    """Owns the routes of protocol 84 in one network namespace."""
+    """Owns the routes of one protocol number in one network namespace."""
 
-    def __init__(self, rtnetlink: Rtnetlink) -> None:
+    def __init__(self, rtnetlink: Rtnetlink, protocol: int = TABINET_PROTOCOL, metrics: Mapping[int, int] = METRICS) -> None:
         self._rtnetlink = rtnetlink
+        self._protocol = protocol
+        self._metrics = metrics
         self._tracker: DeltaTracker[RouteKey, Route] = DeltaTracker()
         self._ledger: Ledger[RouteKey, Route] = Ledger()
         self._by_index: dict[int, set[RouteKey]] = {}
@@ -98,16 +106,24 @@ class RouteDriver:
 
     def want(self, destination: Prefix, index: int) -> None:
         """Packets for the destination go out of the interface."""
-        self._tracker.set_desired(RouteKey(destination, METRICS[destination.family]), local_route(destination, index))
+        metric = self._metrics[destination.family]
+        route = device_route(destination, index, metric=metric, protocol=self._protocol)
+        self._tracker.set_desired(RouteKey(destination, metric), route)
+
+    def want_gateway(self, destination: Prefix, gateway: Prefix, index: int) -> None:
+        """Packets for the destination go to the gateway, which is on the interface's link whatever addresses say."""
+        metric = self._metrics[destination.family]
+        route = Route(destination, (Hop(index, gateway, on_link=True),), protocol=self._protocol, metric=metric)
+        self._tracker.set_desired(RouteKey(destination, metric), route)
 
     def unwant(self, destination: Prefix) -> None:
         """We have no route to the destination."""
-        self._tracker.drop_desired(RouteKey(destination, METRICS[destination.family]))
+        self._tracker.drop_desired(RouteKey(destination, self._metrics[destination.family]))
         self.errors.pop(destination, None)
 
     def holds(self, destination: Prefix) -> bool:
         """True when the kernel has the wanted route, as far as we know."""
-        key = RouteKey(destination, METRICS[destination.family])
+        key = RouteKey(destination, self._metrics[destination.family])
         wanted = self._tracker.desired.get(key)
         return wanted is not None and not self._stale and self._tracker.actual.get(key) == wanted
 
@@ -123,7 +139,7 @@ class RouteDriver:
         match event:
             case Overrun():
                 self._stale = True
-            case RouteEvent(route, gone, sender) if sender != self._rtnetlink.port and _is_ours(route):
+            case RouteEvent(route, gone, sender) if sender != self._rtnetlink.port and self._is_ours(route):
                 if gone:
                     self._drop_actual(_key(route))
                 else:
@@ -147,12 +163,15 @@ class RouteDriver:
         Raises:
             KernelError: it could not be.
         """
-        routes = {_key(route): route for route in self._rtnetlink.routes(protocol=TABINET_PROTOCOL) if _is_ours(route)}
+        routes = {_key(route): route for route in self._rtnetlink.routes(protocol=self._protocol) if self._is_ours(route)}
         self._tracker.replace_actual(routes)
         self._by_index = {}
         for key, route in routes.items():
             self._index(key, route)
         self._stale = False
+
+    def _is_ours(self, route: Route) -> bool:
+        return route.protocol == self._protocol and route.table == MAIN_TABLE
 
     def _set_actual(self, key: RouteKey, route: Route) -> None:
         self._drop_actual(key)
@@ -225,10 +244,6 @@ class RouteDriver:
 
 def _already_gone(step: RouteChange, outcome: KernelError) -> bool:
     return step.result is None and outcome.errno == errno.ESRCH
-
-
-def _is_ours(route: Route) -> bool:
-    return route.protocol == TABINET_PROTOCOL and route.table == MAIN_TABLE
 
 
 def _key(route: Route) -> RouteKey:

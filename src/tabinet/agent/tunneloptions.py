@@ -1,0 +1,25 @@
+"""From the agent's parameters to what tunnels depend on. Pure."""
+
+from __future__ import annotations
+
+from tabinet.agent.parameters import Parameters
+from tabinet.calc.messages import Tunnel
+from tabinet.dataplane.tunnels.plan import TunnelOptions
+
+_MTUS = {Tunnel.VXLAN4: "vxlan_mtu", Tunnel.VXLAN6: "vxlan_mtu_v6", Tunnel.IPIP: "ipip_mtu"}
+_SWITCHES = {Tunnel.VXLAN4: "vxlan_enabled", Tunnel.VXLAN6: "vxlan_enabled", Tunnel.IPIP: "ipip_enabled"}
+
+
+def tunnel_options(parameters: Parameters) -> TunnelOptions:
+    """The part of the parameters that tunnels depend on."""
+    disabled = {tunnel for tunnel, name in _SWITCHES.items() if parameters.text("felix", name) == "false"}
+    if not parameters.switch("felix", "ipv6_support"):
+        disabled.add(Tunnel.VXLAN6)
+    return TunnelOptions(
+        vni=parameters.integer("felix", "vxlan_vni"),
+        port=parameters.integer("felix", "vxlan_port"),
+        mtus={tunnel: parameters.integer("felix", name) for tunnel, name in _MTUS.items()},
+        disabled=frozenset(disabled),
+        uplink_pattern=parameters.text("felix", "mtu_iface_pattern"),
+        interface_prefixes=parameters.items("felix", "interface_prefix"),
+    )

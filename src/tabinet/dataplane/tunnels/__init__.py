@@ -1,0 +1,1 @@
+"""Tunnels to other hosts, and the routes to what is behind them."""
