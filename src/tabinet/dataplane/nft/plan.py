@@ -35,7 +35,7 @@ SMALLEST = 1024
 HEADROOM = 4
 GENERATION_SIZE = 16
 GENERATIONS = (SetType.GENERATION, SetType.RELATED_GENERATION)
-MAPS_TO_CHAINS = (SetType.CHAINS, SetType.ADDRESS_CHAINS, SetType.PORT_CHAINS)
+MAPS = (SetType.CHAINS, SetType.CLASSES, SetType.ADDRESS_CHAINS, SetType.PORT_CHAINS)
 _UNBOUNDED = (SetType.NETS, SetType.PORTS, SetType.SOURCE_NETS, SetType.PORT_CHAINS)
 
 
@@ -121,7 +121,7 @@ class Changes:
         asked = set(wanted)
         if there == asked:
             return
-        is_map = definition.type in MAPS_TO_CHAINS
+        is_map = definition.type in MAPS
         removed, added = (self.maps_removed, self.maps_added) if is_map else (self.elements_removed, self.elements_added)
         removed[physical] = tuple(sorted(there - asked, key=_place))
         added[physical] = tuple(sorted(asked - there, key=_place))
