@@ -59,7 +59,7 @@ class Stage(msgspec.Struct, frozen=True, gc=False):
         return [Ref(self.role.form, ResourceKey(PROFILE, name)) for name in self.profiles] if self.role.asks_profiles else []
 
 
-class TierRef(msgspec.Struct, frozen=True, gc=False):
+class TierRef(msgspec.Struct, frozen=True, gc=False, cache_hash=True):
     """A tier in one form."""
 
     form: Form
