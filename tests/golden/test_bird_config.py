@@ -184,6 +184,11 @@ CASES: dict[str, tuple[BgpIntent | None, HostFacts, BgpOptions]] = {
     "everything": (EVERYTHING, EVERYTHING_FACTS, BgpOptions()),
     "leaving": (msgspec.structs.replace(CLOS, prepends=2), CLOS_FACTS, BgpOptions()),
     "withdrawn": (msgspec.structs.replace(CLOS, drain=Drain.WITHDRAWN), CLOS_FACTS, BgpOptions()),
+    "tunnels": (
+        msgspec.structs.replace(MESH, pools=tuple(msgspec.structs.replace(pool, tunnel=pool.name != "quiet") for pool in POOLS)),
+        FLAT_FACTS,
+        BgpOptions(),
+    ),
     "hostile-names": (
         intent(
             65000,

@@ -16,6 +16,9 @@ ROUTE_PROTOCOL = 84
 """rtm_protocol of the routes to local workloads (rtnetlink(7)): BIRD learns these and no others."""
 
 
+REMOTE_PROTOCOL = 85
+"""rtm_protocol of the agent's routes to other hosts' workloads: none of BIRD's business."""
+
 RECOVERY = "tb_recovery"
 """A session of BIRD that is none: see ``render``."""
 

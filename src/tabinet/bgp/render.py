@@ -9,6 +9,7 @@ What the text says:
 - Routes of protocol 84 (local workloads) are learned with preference 250: no BGP route for the same prefix wins over a local workload.
 - Own blocks are static blackholes, announced as aggregates; what lies inside an own block is not announced, what lies outside is.
 - Addresses of services are announced and not routed here, as whoever serves them translates them first.
+- In pools with a tunnel the agent programs the routes to other hosts: what BGP says of them is passed on as ever, and not installed.
 - The kernel's other routes are learned, with their low preference, only where something needs them: next hops of multihop or reflected
   routes, and BGPFilters that may announce them.
 - Routes stay in the kernel when BIRD ends; a BIRD that is started with ``-R`` keeps them for ``recovery_time_s`` while the peers tell
@@ -25,8 +26,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from tabinet.bgp.names import is_interface
 from tabinet.bgp.prepare import Prepared, prepare
-from tabinet.bgp.records import RECOVERY, ROUTE_PROTOCOL, BgpOptions, HostFacts, InterfaceAddress
-from tabinet.bgp.render_policy import render_policy
+from tabinet.bgp.records import RECOVERY, REMOTE_PROTOCOL, ROUTE_PROTOCOL, BgpOptions, HostFacts, InterfaceAddress
+from tabinet.bgp.render_policy import OF_WORKLOAD, render_policy
 from tabinet.bgp.render_sessions import Route, families_of, own_address, render_session, route_to
 from tabinet.calc.intents import BgpIntent
 from tabinet.lib.ip import IPV4, IPV6, Prefix, parse_address
@@ -178,12 +179,17 @@ def _render_kernel(intent: BgpIntent, family: int, options: BgpOptions, local: s
     """``resolve``: also learn the kernel's other routes, with their low preference, so that next hops of multihop peers resolve."""
     yield f"filter tb_learn{family} {{"
     yield f"  if krt_source = {ROUTE_PROTOCOL} then {{ preference = {LOCAL_PREFERENCE}; accept; }}"
+    if resolve:
+        yield f"  if krt_source = {REMOTE_PROTOCOL} then reject;"
     yield "  accept;" if resolve else "  reject;"
     yield "}"
     yield f"filter tb_install{family} {{"
     yield f'  if proto = "tb_services{family}" then reject;'
     yield "  if source = RTS_STATIC then accept;"
     yield "  if source != RTS_BGP then reject;"
+    tunnels = [f"{pool.cidr}+" for pool in intent.pools if pool.tunnel and pool.cidr.family == family]
+    if tunnels:
+        yield f"  if net ~ [ {', '.join(sorted(tunnels))} ] && !({OF_WORKLOAD}) then reject;"
     own = own_address(intent, family)
     # The kernel refuses a route whose source address it does not have.
     if own is not None and own in local:

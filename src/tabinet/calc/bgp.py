@@ -23,6 +23,7 @@ from tabinet.calc.bgp_nodes import DEFAULT_PORT, Cluster, RoutingFacts, router_i
 from tabinet.calc.bgp_options import ANY_NEIGHBOUR, INTERFACES, read_options
 from tabinet.calc.endpoints import endpoint_labels
 from tabinet.calc.intents import BgpIntent, FilterIntent, NextHop, PeerIntent, PoolIntent, SecretRef
+from tabinet.calc.nodefacts import tunnel_of
 from tabinet.errors import Problem
 from tabinet.lib.ip import IPV4, IPV6, Prefix, parse_address, parse_prefix
 from tabinet.model.formats import parse_peer
@@ -346,7 +347,8 @@ class _Planner:
         found = []
         for name, pool in sorted(self.facts.pools.items()):
             try:
-                found.append(PoolIntent(name, parse_prefix(pool.cidr), pool.nat_outgoing, pool.disable_bgp_export))
+                cidr, tunnel = parse_prefix(pool.cidr), tunnel_of(pool)
+                found.append(PoolIntent(name, cidr, pool.nat_outgoing, pool.disable_bgp_export, tunnel is not None))
             except ValueError:
                 self.report(f"IPPool/{name}", "spec.cidr", pool.cidr, "a prefix, as in 10.65.0.0/16")
         return tuple(found)

@@ -25,6 +25,8 @@ class PoolIntent(Intent, frozen=True):
     cidr: Prefix
     nat_outgoing: bool
     disable_bgp_export: bool
+    tunnel: bool = False
+    """Routes to other hosts' addresses of the pool are the agent's: a pool with ``vxlanMode`` or ``ipipMode``."""
 
 
 # --- filters --------------------------------------------------------------------------------------------------------

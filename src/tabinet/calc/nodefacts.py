@@ -14,7 +14,7 @@ import msgspec
 
 from tabinet.calc.overlays import Tunnel
 from tabinet.lib.ip import IPV4, IPV6, Prefix, parse_address, parse_prefix
-from tabinet.model.resources import IPPool, Node
+from tabinet.model.resources import IPPool, IPPoolSpec, Node
 
 NEVER = ("", "Never")
 CROSS_SUBNET = "CrossSubnet"
@@ -75,14 +75,22 @@ def pool_facts(pool: IPPool) -> PoolFacts | None:
         cidr = parse_prefix(spec.cidr)
     except ValueError:
         return None
-    tunnel = None
-    mode = spec.vxlan_mode
-    if mode not in NEVER:
-        tunnel = Tunnel.VXLAN4 if cidr.family == IPV4 else Tunnel.VXLAN6
-    elif spec.ipip_mode not in NEVER and cidr.family == IPV4:
-        tunnel, mode = Tunnel.IPIP, spec.ipip_mode
+    tunnel = tunnel_of(spec)
+    mode = spec.ipip_mode if tunnel is Tunnel.IPIP else spec.vxlan_mode
     uses = spec.allowed_uses or ("Workload", "Tunnel")
     return PoolFacts(cidr, tunnel, mode == CROSS_SUBNET, "Tunnel" in uses and not spec.disabled)
+
+
+def tunnel_of(pool: IPPoolSpec) -> Tunnel | None:
+    """The tunnel that a pool wants.
+
+    Raises:
+        ValueError: its prefix cannot be read.
+    """
+    family = parse_prefix(pool.cidr).family
+    if pool.vxlan_mode not in NEVER:
+        return Tunnel.VXLAN4 if family == IPV4 else Tunnel.VXLAN6
+    return Tunnel.IPIP if pool.ipip_mode not in NEVER and family == IPV4 else None
 
 
 def derived_mac(name: str) -> str:
