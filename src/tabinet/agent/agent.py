@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from time import monotonic, perf_counter
+from time import monotonic, perf_counter, thread_time
 
 import msgspec
 
@@ -46,6 +46,8 @@ LOGGED_DRIFTS = 20
 """Most drifts of one apply that have a line in the log; the metric counts all."""
 PUBLISH_EVERY_S = 0.1
 """Metrics and report lag behind by this at most: they count everything there is."""
+PUBLISH_PAUSE = 50
+"""They are made anew after so many times as long as it took: with thousands of endpoints here, what is wrong takes a while to find."""
 COUNTERS_FRESH_S = 1.0
 
 
@@ -103,6 +105,7 @@ class Agent:
     """What ``problems`` found, while it is still true."""
     _publishing: bool = False
     """``_publish`` is about to be called."""
+    _publishing_took_s: float = 0.0
     _counted_s: float = 0.0
 
     async def run(self) -> None:
@@ -287,11 +290,16 @@ class Agent:
     def _publish_soon(self) -> None:
         if not self._publishing:
             self._publishing = True
-            asyncio.get_running_loop().call_later(PUBLISH_EVERY_S, self._publish)
+            asyncio.get_running_loop().call_later(max(PUBLISH_EVERY_S, PUBLISH_PAUSE * self._publishing_took_s), self._publish)
 
     def _publish(self) -> None:
         """The metrics and the report say what is true now."""
+        begin = thread_time()  # others on the machine do not count
         self._publishing = False
+        self._set_report()
+        self._publishing_took_s = thread_time() - begin
+
+    def _set_report(self) -> None:
         ready = sum(status.ready for status in self.endpoints.values())
         waiting = len(self.endpoints) - ready
         problems = self.problems()
