@@ -30,6 +30,7 @@ from tabinet.kernel.nftables import (
     SetSpec,
 )
 from tabinet.rules.ir import HookPoint, SetDef, SetType
+from tabinet.rules.layout import CLASSES
 
 SMALLEST = 1024
 HEADROOM = 4
@@ -173,9 +174,24 @@ def prepare(changes: Changes) -> list[NftOp]:
         chains_added={name: changes.chains_added.pop(name) for name in new},
         chains_written={name: changes.chains_written.pop(name) for name in new},
         sets_added=changes.sets_added,
+        maps_added=_unused_words(changes),
     )
     changes.sets_added = {}
     return order(made)
+
+
+def _unused_words(changes: Changes) -> dict[str, tuple[Element, ...]]:
+    """What leads from new classes to chains, taken out of the changes: no interface is of these classes yet.
+
+    So what is left for the transaction that counts leads to no chain, and the kernel does not look at all chains a second time.
+    """
+    found: dict[str, tuple[Element, ...]] = {}
+    for physical, elements in changes.maps_added.items():
+        if parse_physical(physical)[0] in CLASSES:
+            known = {element.key for element in changes.maps_removed.get(physical, ())}
+            found[physical] = tuple(element for element in elements if element.key not in known)
+            changes.maps_added[physical] = tuple(element for element in elements if element.key in known)
+    return found
 
 
 def order(changes: Changes) -> list[NftOp]:
