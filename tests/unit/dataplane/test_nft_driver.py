@@ -343,7 +343,7 @@ def test_a_sweep_that_failed_is_tried_again_and_holds_nothing_up():
 
 
 def test_no_map_leads_to_a_chain_of_the_same_transaction():
-    """A packet that keeps to the rules of before would find that chain empty. Nothing comes to what leads from a class before an interface is of it."""
+    """A packet that keeps to the rules of before would find that chain empty. What leads from a class waits for interfaces."""
     fake = FakeNftables()
     builder, driver = started(fake)
     table_made = len(fake.commits)
