@@ -285,6 +285,9 @@ class World:
         return self.name("BGPConfiguration", "default", "node.h1"), BGPConfiguration(spec=spec)
 
     def bgp_peer(self) -> tuple[Key, object]:
+        if self.chance(0.3):
+            inside = BGPPeerSpec(local_workload_selector=self.selector(), as_number=65300)
+            return self.name("BGPPeer", "b1", "b2"), BGPPeer(spec=inside)
         explicit = self.chance(0.5)
         spec = BGPPeerSpec(
             node=str(self.one("", "", "h1")),

@@ -7,7 +7,7 @@ import asyncio
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 from lab_world import eventually, read_report, running_lab
@@ -20,10 +20,13 @@ from tabinet.store.client import Document, ResourceClient
 
 pytestmark = [pytest.mark.lab, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
+PEERING = "169.254.0.179"
 VNF = """router id {own};
 protocol device {{}}
 protocol static {{ ipv4; route 203.0.113.0/28 blackhole; route 198.51.100.0/24 blackhole; }}
 protocol bgp host4 {{ local {own} as 65300; neighbor 169.254.1.1 as 64512; multihop; passive;
+  ipv4 {{ import none; export where source = RTS_STATIC; next hop self; }}; }}
+protocol bgp again {{ local {own} as 65300; neighbor {peering} as 64512; multihop; passive;
   ipv4 {{ import none; export where source = RTS_STATIC; next hop self; }}; }}
 """
 
@@ -121,7 +124,7 @@ async def test_a_router_in_a_workload_is_heard_within_its_prefixes(reflectors: L
     own = next(address.address for address in target.addresses if address.family == 4)
     directory = reflectors.directory.path / "vnf"
     directory.mkdir()
-    (directory / "bird.conf").write_text(VNF.format(own=own))
+    (directory / "bird.conf").write_text(VNF.format(own=own, peering=PEERING))
     argv = reflectors.exec_argv(
         "web1", ["bird", "-f", "-c", f"{directory}/bird.conf", "-s", f"{directory}/b.ctl", "-P", f"{directory}/b.pid"]
     )
@@ -134,7 +137,9 @@ async def test_a_router_in_a_workload_is_heard_within_its_prefixes(reflectors: L
             endpoint["spec"]["allowSpoofedSourcePrefixes"] = ["203.0.113.0/24"]
             endpoint["metadata"]["labels"]["role"] = "router"
             await client.apply(endpoint)
-            await client.apply(peer("vnf", {"localWorkloadSelector": "role == 'router'", "asNumber": 65300}))
+            # A label of its own, and one that it has from its profile.
+            selector = "role == 'router' && tenant == 'shop'"
+            await client.apply(peer("vnf", {"localWorkloadSelector": selector, "asNumber": 65300}))
 
             async def missing() -> list[str]:
                 return (
@@ -153,8 +158,16 @@ async def test_a_router_in_a_workload_is_heard_within_its_prefixes(reflectors: L
                 return [] if seen == [("up", own, 65300, 1)] else [str(seen)]
 
             await eventually(told)
+            await assert_another_address(reflectors, client, told)
             on(reflectors, "web1", "ip", "addr", "add", "203.0.113.1/32", "dev", "lo")
-            on(reflectors, "db1", "ping", "-c1", "-W2", "203.0.113.1")
+
+            async def unreachable() -> list[str]:
+                # Reports are up to a second old: the session may be about to be made anew from the address before.
+                argv = reflectors.exec_argv("db1", ["ping", "-qc1", "-W1", "203.0.113.1"])
+                ping = await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.DEVNULL)
+                return ["no answer"] if await ping.wait() else []
+
+            await eventually(unreachable)
             await client.delete(ResourceKey("BGPPeer", "vnf"))
 
             async def left() -> list[str]:
@@ -168,6 +181,28 @@ async def test_a_router_in_a_workload_is_heard_within_its_prefixes(reflectors: L
         bird.kill()
         await bird.wait()
     await assert_packets(reflectors)
+
+
+async def assert_another_address(lab: Lab, client: ResourceClient, told: Callable[[], Awaitable[list[str]]]) -> None:
+    """The host speaks with the workload from the address that is configured, which it then has; and no longer when it is not."""
+    key = ResourceKey("BGPConfiguration", "default")
+    before = await client.get(key)
+    await client.apply(before | {"spec": before["spec"] | {"localWorkloadPeeringIPV4": PEERING}})
+
+    def addresses() -> str:
+        return on(lab, "node1", "ip", "-4", "addr", "show", "dev", "lo")
+
+    async def elsewhere() -> list[str]:
+        spoken = on(lab, "node1", "ss", "-Htn", "state", "established", "src", f"{PEERING}")
+        return (await told() if PEERING in spoken else ["no session"]) if f"inet {PEERING}/32" in addresses() else ["no address"]
+
+    await eventually(elsewhere)
+    await client.apply(before)
+
+    async def as_before() -> list[str]:
+        return ["address"] if PEERING in addresses() else await told()
+
+    await eventually(as_before)
 
 
 async def test_a_cut_uplink_and_a_silent_one_without_addresses(unnumbered: Lab) -> None:

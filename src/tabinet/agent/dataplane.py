@@ -18,7 +18,8 @@ import msgspec
 from tabinet.agent.verification import QUIET_WAIT_S, Verification
 from tabinet.bgp.records import HostFacts
 from tabinet.bgp.records import InterfaceAddress as BgpAddress
-from tabinet.calc.messages import NO_QOS, Endpoint, EndpointRemove, EndpointUpdate, Update
+from tabinet.calc.intents import peering_addresses
+from tabinet.calc.messages import NO_QOS, BgpUpdate, Endpoint, EndpointRemove, EndpointUpdate, Update
 from tabinet.dataplane.drift import Drift, DriftKind
 from tabinet.dataplane.nft.counters import TableCounters
 from tabinet.dataplane.nft.driver import NftDriver
@@ -202,6 +203,8 @@ class Dataplane:
                     self._revisions[key] = revision
                     self._waiting.add(key)
                     self._removed.pop(key, None)
+                case BgpUpdate(intent=intent):
+                    self.workloads.want_host_addresses(peering_addresses(intent))
                 case EndpointRemove(key=key):
                     self.workloads.on_endpoint_remove(update)
                     self._limit(key, None)

@@ -35,6 +35,7 @@ WORKLOAD_ROUTE_LIMIT = 16
 """Routes of a family that a workload may announce, unless its peering says otherwise."""
 NO_SERVICES = "node.kubernetes.io/exclude-from-external-load-balancers"
 """Label of nodes that tell no addresses of services."""
+LINK_LOCAL6 = parse_prefix("fe80::/10")
 _NOWHERE = Prefix(IPV4, 0, 32)
 _NEXT_HOPS = {"": NextHop.AUTO, "Auto": NextHop.AUTO, "Self": NextHop.SELF, "Keep": NextHop.KEEP}
 
@@ -292,7 +293,7 @@ class _Planner:
         evaluate = parse(spec.local_workload_selector).evaluate
         endpoints = sorted(self.facts.endpoints.get(self.host, {}).items(), key=lambda item: item[0])
         for key, endpoint in endpoints:
-            if not number or not evaluate(endpoint_labels(key, endpoint)):
+            if not number or not evaluate(self.labels_of(key, endpoint)):
                 continue
             own, allowed = self.announceable(key, endpoint)
             # Workloads know one address of their host, the IPv4 gateway; what they have of IPv6 goes through that session too, unless an
@@ -315,6 +316,13 @@ class _Planner:
                         families=families,
                     )
                 )
+
+    def labels_of(self, key: ResourceKey, endpoint: WorkloadEndpoint) -> dict[str, str]:
+        """All labels of an endpoint: its own, then those of its profiles in their order."""
+        labels = endpoint_labels(key, endpoint)
+        for name in endpoint.spec.profiles:
+            labels = self.facts.profiles.get(name, {}) | labels
+        return labels
 
     def announceable(self, key: ResourceKey, endpoint: WorkloadEndpoint) -> tuple[dict[int, Prefix], tuple[Prefix, ...]]:
         """A workload's first address of each family, and all that it may send from, and therefore announce."""
@@ -366,8 +374,11 @@ class _Planner:
             address = parse_address(text)
         except ValueError:
             address = None
-        if address is None or address.family != family:
-            self._configured(f"spec.localWorkloadPeeringIPV{family}", text, f"an IPv{family} address")
+        if address is None or address.family != family or LINK_LOCAL6.contains(address):
+            # It is an address of the host, not of one of its links.
+            self._configured(
+                f"spec.localWorkloadPeeringIPV{family}", text, f"an IPv{family} address{', not of fe80::/10' * (family == IPV6)}"
+            )
             return None
         return address
 

@@ -39,6 +39,8 @@ class RoutingFacts:
     """By host: its confirmed blocks."""
     endpoints: dict[str, dict[ResourceKey, WorkloadEndpoint]] = field(default_factory=dict)
     """By host: its workload endpoints."""
+    profiles: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Labels that endpoints inherit, by profile; those without any may be missing."""
 
 
 class Cluster:

@@ -206,6 +206,7 @@ class Graph:
         for local in self._locals.with_profile(name):
             self._locals.relabel(local, self._members.labels_of(local.key))
         self._profiles.put(name, spec)
+        self._routing.on_profile_update(name, {} if spec is None else spec.labels_to_apply)
 
     def _on_tier_update(self, key: ResourceKey, resource: resources.Tier | None, revision: int) -> None:
         if self._policies.set_tier(key.name, None if resource is None else resource.spec):

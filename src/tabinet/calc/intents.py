@@ -225,3 +225,10 @@ class BgpIntent(Intent, frozen=True):
     peering4: Prefix | None = None
     """The host's address towards its workloads' BGP; ``None``: the gateway's that every workload has."""
     peering6: Prefix | None = None
+
+
+def peering_addresses(intent: BgpIntent | None) -> tuple[Prefix, ...]:
+    """The addresses that the host needs towards its workloads' BGP, beside the gateway's."""
+    if intent is None or all(peer.workload is None for peer in intent.peers):
+        return ()
+    return tuple(address for address in (intent.peering4, intent.peering6) if address is not None)

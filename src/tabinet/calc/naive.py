@@ -266,6 +266,7 @@ def _add_routing(state: State, resources: Resources, hosts: frozenset[str]) -> N
         peers={key.name: value for key, value in _of(resources, BGPPeer)},
         filters={key.name: value.spec for key, value in _of(resources, BGPFilter)},
         pools={key.name: value.spec for key, value in _of(resources, IPPool)},
+        profiles={key.name: value.spec.labels_to_apply for key, value in _of(resources, Profile)},
     )
     for key, (value, _) in resources.items():
         if isinstance(key, AffinityKey) and confirmed(value):

@@ -80,6 +80,18 @@ class RoutingIndex:
             local[key] = endpoint
             self._on_local_change(host)
 
+    def on_profile_update(self, name: str, labels: dict[str, str]) -> None:
+        """``labels``: what endpoints inherit from the profile; empty also when it is gone."""
+        if self.facts.profiles.get(name, {}) == labels:
+            return
+        if labels:
+            self.facts.profiles[name] = labels
+        else:
+            del self.facts.profiles[name]
+        for host, local in self.facts.endpoints.items():
+            if any(name in endpoint.spec.profiles for endpoint in local.values()):
+                self._on_local_change(host)
+
     def _on_local_change(self, host: str) -> None:
         if any(peer.spec.local_workload_selector for peer in self.facts.peers.values()):
             self.dirty[host] = None

@@ -75,6 +75,7 @@ class WorkloadManager:
         self._address_claims: dict[Prefix, set[ResourceKey]] = {}
         self._links: dict[int, Link] = {}
         self._index: dict[str, int] = {}
+        self._host_addresses: tuple[Prefix, ...] = ()
         self._stale = True
         self._begun = False
         self._changed: set[ResourceKey] = set()
@@ -93,10 +94,14 @@ class WorkloadManager:
         """The endpoint is not on this host."""
         self._replace(remove.key, None)
 
+    def want_host_addresses(self, addresses: tuple[Prefix, ...]) -> None:
+        """The host has these, beside the gateway's, towards its workloads: from the next ``begin`` on."""
+        self._host_addresses = addresses
+
     def begin(self) -> None:
         """The endpoints are complete: from now on ``apply`` acts, and what belongs to no endpoint goes."""
         self._begun = True
-        self._link_driver.want_host()
+        self._link_driver.want_host(self._host_addresses)
 
     def _replace(self, key: ResourceKey, endpoint: Endpoint | None) -> None:
         before = self._endpoints.get(key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from tabinet.calc.bgp import bgp_intent
@@ -398,3 +399,37 @@ def test_the_graph_follows_workloads_and_filters() -> None:
     assert drained is not None
     assert drained.drain is Drain.GRACEFUL
     assert told(Put(ResourceKey("Node", "h1"), node(1, annotations={"tabinet.io/drain": "true", "note": "y"}), 9)) is None
+
+
+def test_workloads_are_selected_by_labels_of_their_profiles_too() -> None:
+    inherits = endpoint("h1", "vnf", "10.65.0.7/32")
+    inherits = r.WorkloadEndpoint(metadata=inherits.metadata, spec=msgspec.structs.replace(inherits.spec, profiles=("first", "second")))
+    profiles = {"first": {"tier": "edge", "app": "other"}, "second": {"tier": "core"}}
+
+    def selected(selector: str, labels: dict[str, dict[str, str]]) -> int:
+        peering = peer(local_workload_selector=selector, as_number=65300)
+        return len(intent(facts(peers={"vnf": peering}, endpoints={"h1": {VNF: inherits}}, profiles=labels)).peers)
+
+    assert selected("tier == 'edge' && app == 'vnf'", profiles) == 1
+    assert selected("tier == 'core'", profiles) == 0
+    assert selected("tier == 'core'", {"second": profiles["second"]}) == 1
+
+    graph = Graph(frozenset({"h1"}))
+    graph.on_input(InSync())
+    told = [Put(ResourceKey("Node", "h1"), node(1), 1), Put(VNF, inherits, 2)]
+    told.append(Put(ResourceKey("BGPPeer", "vnf"), peer(local_workload_selector="tier == 'edge'", as_number=65300), 3))
+    for revision, labels in enumerate(({}, {"tier": "edge"}, {"tier": "core"}), 4):
+        told.append(Put(ResourceKey("Profile", "first"), r.Profile(spec=r.ProfileSpec(labels_to_apply=labels)), revision))
+        for item in told:
+            graph.on_input(item)
+        told.clear()
+        found = [update.intent for update in graph.flush() if isinstance(update, BgpUpdate)]
+        assert [len(each.peers) for each in found if each is not None] == [labels.get("tier") == "edge"]
+
+
+def test_an_address_of_links_is_none_of_the_host() -> None:
+    of = facts(configurations={"default": r.BGPConfigurationSpec(node_to_node_mesh_enabled=False, local_workload_peering_ip_v6="fe80::9")})
+    assert wrong(of) == [("BGPConfiguration/default", "spec.localWorkloadPeeringIPV6")]
+    found, _ = bgp_intent("h1", of)
+    assert found is not None
+    assert found.peering6 is None

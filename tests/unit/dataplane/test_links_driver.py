@@ -220,3 +220,36 @@ def test_verification_finds_a_changed_sysctl(host: Host) -> None:
     assert host.driver.apply().changed == ()
     host.driver.mark_stale()
     assert host.driver.apply().changed == ("net.ipv4.conf.cali1.proxy_arp = 1",)
+
+
+def test_addresses_towards_workloads_come_and_go_with_what_is_wanted(host: Host) -> None:
+    peering = InterfaceAddress(1, p("169.254.9.9/32"), 32)
+    host.driver.want_host()
+    host.driver.apply()
+    host.driver.want_host([peering.address])
+    assert host.driver.apply().changed == ("lo address 169.254.9.9/32",)
+    host.hear()
+    assert host.driver.is_set_up(HOST)
+    host.driver.want_host([peering.address])
+    assert host.driver.apply().changed == ()
+    host.rt.stranger(DeleteAddress(peering))
+    host.hear()
+    assert host.driver.apply().changed == ("lo address 169.254.9.9/32",)
+    host.driver.want_host()
+    assert host.driver.apply().changed == ("lo address 169.254.9.9/32 removed",)
+    assert peering not in host.rt.addresses()
+    host.hear()
+    assert host.driver.in_sync
+
+
+def test_an_address_that_was_there_before_is_left_there(host: Host) -> None:
+    address = InterfaceAddress(1, p("fd00::9/128"), 128)
+    host.rt.stranger(AddAddress(address))
+    host.driver.want_host()
+    host.driver.apply()
+    host.hear()
+    host.driver.want_host([address.address])
+    assert host.driver.apply().changed == ()
+    host.driver.want_host()
+    assert host.driver.apply().changed == ()
+    assert address in host.rt.addresses()

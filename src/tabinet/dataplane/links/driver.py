@@ -7,8 +7,10 @@ Invariants
 - Every fact is read before it is written: at the start from dumps, later from events, sysctls from their files. An adopted host on which
   nothing differs is not touched.
 - Interfaces are known by index: one that vanishes and comes back under the same name is set up anew.
-- On interfaces that are not workloads' nothing is changed. Of what is on a workload's, only permanent neighbours are removed again: they
-  are of no use to anyone else. Sysctls, addresses and the administrative state stay as they are when the workload goes.
+- On interfaces that are not workloads' nothing is changed but that ``lo`` gets the host's addresses towards its workloads. Of what is on a
+  workload's, only permanent neighbours are removed again: they are of no use to anyone else. Sysctls, addresses and the administrative
+  state stay as they are when the workload goes. An address of the host that is not wanted any more is removed by the driver that added it,
+  and by no other: nothing in the kernel says whose it is.
 - What failed stays pending; an interface that vanished meanwhile is no longer wanted once its event has been heard.
 
 Cost: linear in what is pending; O(1) when nothing is. A new interface costs about seven reads of sysctls. Not thread-safe.
@@ -40,8 +42,10 @@ from tabinet.errors import KernelError
 from tabinet.kernel.rtnetlink import (
     AddAddress,
     AddressEvent,
+    DeleteAddress,
     DeleteNeighbour,
     Event,
+    InterfaceAddress,
     Link,
     LinkEvent,
     Neighbour,
@@ -92,7 +96,7 @@ def render_step(step: LinkChange) -> RtOp:
         case Admin(index):
             return SetLink(index, up=step.value == UP)
         case Address(_, address):
-            return AddAddress(address)
+            return AddAddress(address) if step.value is not None else DeleteAddress(address)
         case PermanentNeighbour(index, address) if step.value is None:
             return DeleteNeighbour(Neighbour(index, address, ""))
         case PermanentNeighbour(index, address) if step.value is not None:
@@ -107,13 +111,18 @@ def describe(step: LinkChange, name: str) -> str:
         case Admin():
             return f"{name} {step.value}"
         case Address(_, address):
-            return f"{name} address {address.address.address}/{address.length}"
+            return f"{name} address {address.address.address}/{address.length}{'' if step.value else ' removed'}"
         case PermanentNeighbour(_, address):
             return f"{name} neighbour {address.address} {step.value or 'removed'}"
         case Parameter(_, key):
             return f"{dotted(key)} = {step.value}"
         case _:
             raise TypeError(f"not a fact about an interface: {step.item!r}")
+
+
+def _concerns_us(address: InterfaceAddress) -> bool:
+    """True for addresses of a kind that we may want."""
+    return address.index == LOOPBACK_INDEX or address.address in (GATEWAY_IPV4, GATEWAY_IPV6)
 
 
 class LinkDriver:
@@ -129,6 +138,8 @@ class LinkDriver:
         """What is known of all interfaces, workloads' or not: an interface can become a workload's later."""
         self._wanted: dict[int, dict[Item, str]] = {}
         self._names: dict[int, str] = {HOST: "host"}
+        self._added: set[Item] = set()
+        """Addresses that were not there before us."""
         self._stale = True
         self._keeps_parameters = True
         """The next reading can take sysctls as they were known."""
@@ -137,9 +148,9 @@ class LinkDriver:
 
     # --- desired
 
-    def want_host(self) -> None:
-        """The host is a router: forwarding, multipath hashing, and the gateway's address on the loopback interface."""
-        self._want(HOST, host_items(self._ipv6))
+    def want_host(self, addresses: Iterable[Prefix] = ()) -> None:
+        """The host is a router: forwarding, multipath hashing, and on the loopback interface the gateway's address and these."""
+        self._want(HOST, host_items(self._ipv6, addresses))
 
     def want(self, index: int, name: str, neighbours: Mapping[Prefix, str]) -> None:
         """A workload with these addresses (and their MAC where known, else "") lives behind the interface."""
@@ -159,8 +170,9 @@ class LinkDriver:
         self._wanted[index] = items
         for item in before.keys() - items.keys():
             self._tracker.drop_desired(item)
-        if not before:
-            self._adopt(index, items)
+            if isinstance(item, Address) and item not in self._added:
+                self._tracker.drop_actual(item)
+        self._adopt(index, {item: value for item, value in items.items() if item not in before})
         for item, value in items.items():
             self._tracker.set_desired(item, value)
 
@@ -201,7 +213,7 @@ class LinkDriver:
             case LinkEvent(link):
                 self._names[link.index] = link.name
                 self._see(Admin(link.index), UP if link.up else DOWN)
-            case AddressEvent(address, gone) if address.address in (GATEWAY_IPV4, GATEWAY_IPV6):
+            case AddressEvent(address, gone) if _concerns_us(address):
                 self._see(Address(address.index, address), None if gone else PRESENT)
             case NeighbourEvent(neighbour, gone):
                 item = PermanentNeighbour(neighbour.index, neighbour.address)
@@ -231,7 +243,7 @@ class LinkDriver:
             KernelError: it could not be.
         """
         links = self._rtnetlink.links()
-        addresses = [a for a in self._rtnetlink.addresses() if a.address in (GATEWAY_IPV4, GATEWAY_IPV6)]
+        addresses = [address for address in self._rtnetlink.addresses() if _concerns_us(address)]
         neighbours = [n for n in self._rtnetlink.neighbours() if n.permanent]
         self._names = {HOST: "host"} | {link.index: link.name for link in links}
         self._seen = {link.index: {Admin(link.index): UP if link.up else DOWN} for link in links}
@@ -334,6 +346,10 @@ class LinkDriver:
             if outcome is None or step.value is None:  # an entry that could not be deleted is not there any more
                 self._see(step.item, step.value)
                 done.append(step)
+                if step.value is None:
+                    self._added.discard(step.item)
+                elif isinstance(step.item, Address):
+                    self._added.add(step.item)
                 if step.value is None:
                     self._ledger.forget(step.item)
                 else:

@@ -6,7 +6,7 @@ list, with the reasons. Each fact has a key and a text value, so that one delta 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -52,8 +52,8 @@ class Parameter(Item, frozen=True):
     key: str
 
 
-def host_items(ipv6: bool) -> dict[Item, str]:
-    """What makes a host a router for its workloads, whoever they are."""
+def host_items(ipv6: bool, addresses: Iterable[Prefix] = ()) -> dict[Item, str]:
+    """What makes a host a router for its workloads, whoever they are. ``addresses``: more that it has towards them."""
     items: dict[Item, str] = {
         Parameter(0, "net/ipv4/ip_forward"): "1",
         # flows, not destinations, are spread over equal paths
@@ -75,6 +75,9 @@ def host_items(ipv6: bool) -> dict[Item, str]:
             "net/ipv6/conf/default/keep_addr_on_down",
         ):
             items[Parameter(0, key)] = "1"
+    for address in addresses:
+        if ipv6 or address.family != IPV6:
+            items[Address(LOOPBACK_INDEX, InterfaceAddress(LOOPBACK_INDEX, address, address.bits))] = PRESENT
     return items
 
 
