@@ -8,7 +8,7 @@ import random
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from etcd_process import EtcdProcess
 from lab_world import assert_well, example_policies, running_lab
 
 from tabinet.lab.check import check
-from tabinet.lab.lab import Lab
+from tabinet.lab.lab import ROUTER, Lab
 from tabinet.lab.launches import components
 from tabinet.lab.measure import cost_of, flows_between
 from tabinet.lab.workloads import read_targets
@@ -30,9 +30,12 @@ pytestmark = [pytest.mark.lab, pytest.mark.skipif(os.geteuid() != 0, reason="nee
 
 BETWEEN_RACKS = (("web1", "app3"), ("web3", "app1"), ("web2", "app4"), ("web4", "app2"))
 UPLINK = "tor11:host11"
-KILLED_TOGETHER = 6
+KILLED_TOGETHER = 8
+RECOVERED_S = 8.0
+"""After its start BIRD compares what it has learned with what the kernel has 6 s later: only then it shows whether that costs anything."""
 FLOATING = "10.65.250.7"
 Document = dict[str, Any]
+Change = Callable[[], Awaitable[None]]
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +57,15 @@ async def test_every_packet_does_what_the_policies_say(lab: Lab) -> None:
 
 async def test_planned_restarts_lose_no_packet(lab: Lab) -> None:
     flows = await flows_between(lab, BETWEEN_RACKS)
-    for component in ("agent", "bird"):
-        for host in ("host11", "host22"):
-            cost = await cost_of(flows, lambda host=host, component=component: lab.restart(host, component))
-            assert cost.lost == 0, f"{component} of {host}: {cost}"
-            await lab.wait_converged()
+    for component, after_s in (("agent", 1.5), ("bird", RECOVERED_S)):
+
+        async def restart(component: str = component) -> None:
+            for host in ("host11", "host22"):
+                await lab.restart(host, component)
+
+        cost = await cost_of(flows, restart, after_s=after_s)
+        assert cost.lost == 0, f"{component}: {cost}"
+        await lab.wait_converged()
 
 
 async def test_a_killed_agent_loses_no_packet(lab: Lab) -> None:
@@ -66,12 +73,21 @@ async def test_a_killed_agent_loses_no_packet(lab: Lab) -> None:
     assert cost.lost == 0, cost
 
 
-async def test_traffic_goes_on_around_a_cut_link(lab: Lab) -> None:
-    flows = await flows_between(lab, BETWEEN_RACKS)
-    for silent, limit_ms in ((False, 500), (True, 2500)):  # what is measured on a quiet machine is far below
-        cost = await cost_of(flows, lambda silent=silent: lab.cut(UPLINK, silent=silent), after_s=3.0)
-        assert cost.worst_ms < limit_ms, cost
-        await lab.heal(UPLINK)
+async def test_traffic_goes_on_around_a_cut_link_and_a_killed_router(lab: Lab) -> None:
+    flows = await flows_between(lab, BETWEEN_RACKS[:2])
+    # What is measured on a quiet machine is far below these limits: see docs/performance.md.
+    events: dict[str, tuple[Change, Change, float]] = {
+        "carrier": (lambda: lab.cut(UPLINK), lambda: lab.heal(UPLINK), 500),
+        "silent": (lambda: lab.cut(UPLINK, silent=True), lambda: lab.heal(UPLINK), 2500),
+        "router": (lambda: lab.stop("tor11", ROUTER, kill_it=True), lambda: lab.start("tor11", ROUTER), 500),
+    }
+    for what, (event, repair, limit_ms) in events.items():
+        cost = await cost_of(flows, event, after_s=2.5)
+        assert cost.worst_ms < limit_ms, f"{what}: {cost}"
+        if what == "router":
+            assert (await lab.check()).details == ()
+        cost = await cost_of(flows, repair)
+        assert cost.worst_ms < 500, f"{what} repaired: {cost}"
         await lab.wait_converged()
     await assert_well(lab)
 
