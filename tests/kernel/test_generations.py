@@ -6,15 +6,17 @@ import contextlib
 from collections.abc import Iterator
 
 import pytest
-from one_host import ADDRESSES, OneHost, one_host
+from one_host import ADDRESSES, Connection, OneHost, eventually, one_host
 from test_nft_packets import Agent, members, start_serving
 
 from tabinet.calc import messages as m
+from tabinet.dataplane.adoption import Adopter
 from tabinet.dataplane.nft.driver import NftDriver
 from tabinet.dataplane.nft.sweep import MarkSweeper
 from tabinet.kernel import netns
 from tabinet.kernel.ctsocket import open_conntrack
 from tabinet.kernel.nftables import DeleteTable
+from tabinet.kernel.packetlog import open_packet_log
 from tabinet.rules.marks import LAST_GENERATION
 
 pytestmark = pytest.mark.kernel
@@ -81,6 +83,41 @@ def test_a_sweep_keeps_the_flows_that_are_current(fabric: OneHost, agent: Agent,
             revoke(agent, agent.driver)
             assert connection.carries(forward=forward)
     assert agent.driver.generation == 2
+
+
+def adopter_of(fabric: OneHost, agent: Agent) -> Adopter:
+    group = agent.builder.options.middle_group
+    return netns.run_in(fabric.host, lambda: Adopter(open_packet_log(group), open_conntrack()))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_flow_that_is_older_than_the_table(fabric: OneHost, agent: Agent, family: int):
+    """Whichever end speaks next; and only if it is allowed."""
+    b = ADDRESSES["b"][family]
+    with contextlib.ExitStack() as stack:
+
+        def connection(source: str, port: int) -> Connection:
+            made = stack.enter_context(contextlib.closing(fabric.tcp(source, "b", b, port)))
+            assert made.carries()
+            return made
+
+        client_first, server_first, unlistened = connection("a", 80), connection("a", 80), connection("a", 80)
+        strangers, wrong_port = (connection("c", 80), connection("c", 80)), connection("a", 81)
+        start_serving(agent)
+        assert client_first.carries() and client_first.carries(forward=False)
+        assert not unlistened.carries(forward=False)
+        adopter = stack.enter_context(contextlib.closing(adopter_of(fabric, agent)))
+
+        def server_is_heard() -> bool:
+            adopter.turn()
+            return server_first.carries(forward=False)
+
+        assert eventually(server_is_heard) and server_first.carries() and adopter.adopted
+        for each in (*strangers, wrong_port):
+            for _ in range(3):
+                assert not each.carries(forward=False)
+                adopter.turn()
+            assert not each.carries()
 
 
 def test_a_new_table_knows_no_marks_of_an_old_one(fabric: OneHost, agent: Agent, sweeper: MarkSweeper):

@@ -14,6 +14,7 @@ from time import monotonic, perf_counter, thread_time
 
 import msgspec
 
+from tabinet.agent.adopting import adopt
 from tabinet.agent.bgp import BgpWatcher
 from tabinet.agent.calculation import Calculation
 from tabinet.agent.dataplane import ApplyReport, Dataplane, EndpointStatus
@@ -27,6 +28,7 @@ from tabinet.agent.statusrequests import StatusRequests
 from tabinet.agent.tunnels import TunnelAddresses
 from tabinet.bgp.replies import BirdStatus
 from tabinet.calc.messages import BgpUpdate, ConfigUpdate, PolicyRemove, PolicyUpdate, Update
+from tabinet.dataplane.adoption import Adopter
 from tabinet.dataplane.nft.counters import TableCounters
 from tabinet.lib.backoff import Backoff
 from tabinet.model.endpoint_names import parse_endpoint_name
@@ -83,6 +85,8 @@ class Agent:
     retry: Backoff
     chance: Callable[[], float]
     """A number from 0 to 1, for the backoff."""
+    adopter: Adopter | None = None
+    """For connections that are older than the table, if this agent made it."""
     status: SyncStatus | None = None
     revision: int = 0
     """Store revision that the kernel holds; 0 also when nothing in the store concerns hosts."""
@@ -103,6 +107,7 @@ class Agent:
     """Those that apply to a local endpoint."""
     _problems: list[str] | None = None
     """What ``problems`` found, while it is still true."""
+    _retrying: asyncio.TimerHandle | None = None
     _publishing: bool = False
     """``_publish`` is about to be called."""
     _publishing_took_s: float = 0.0
@@ -121,6 +126,8 @@ class Agent:
                 group.create_task(self._apply_forever())
                 group.create_task(self._verify_forever())
                 group.create_task(self.reporter.run())
+                if self.adopter is not None:
+                    group.create_task(adopt(self.adopter, self.kernel, self.log))
                 group.create_task(self.requests.run())
                 group.create_task(self.tunnels.run(self._publish_soon))
                 if self.bgp is not None:
@@ -285,7 +292,9 @@ class Agent:
         self.metrics.apply_errors.inc()
         if error != self.kernel_error:  # once, not with every attempt
             self.log.error("apply failed", error=error, retry_s=round(delay_s, 2))
-        asyncio.get_running_loop().call_later(delay_s, self._ask_kernel)
+        if self._retrying is not None:  # there is one attempt to come, however many failed meanwhile
+            self._retrying.cancel()
+        self._retrying = asyncio.get_running_loop().call_later(delay_s, self._ask_kernel)
 
     def _publish_soon(self) -> None:
         if not self._publishing:

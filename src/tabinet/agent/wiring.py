@@ -37,6 +37,7 @@ from tabinet.agent.verification import Verification
 from tabinet.bgp.driver import open_driver
 from tabinet.bgp.records import BgpOptions
 from tabinet.calc.graph import Graph
+from tabinet.dataplane.adoption import Adopter
 from tabinet.dataplane.links.driver import LinkDriver
 from tabinet.dataplane.nft.driver import NftDriver
 from tabinet.dataplane.nft.sweep import MarkSweeper
@@ -50,6 +51,7 @@ from tabinet.ipam.client import IpamClient
 from tabinet.kernel.ctsocket import open_conntrack
 from tabinet.kernel.nftbrowse import open_browser
 from tabinet.kernel.nftsocket import open_nftables
+from tabinet.kernel.packetlog import open_packet_log
 from tabinet.kernel.rtnetlink import TABINET_PROTOCOL, TABINET_REMOTE_PROTOCOL, Watch
 from tabinet.kernel.rtsocket import open_events, open_rtnetlink
 from tabinet.kernel.sysctl import ProcSysctl
@@ -160,7 +162,7 @@ async def build_agent(parameters: Parameters) -> AsyncIterator[Agent]:
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(claim_namespace())
         stack.callback(kernel.close)
-        await kernel.call(protect, parameters)
+        is_new = await kernel.call(protect, parameters)
         address = parameters.text("agent", "http_address")
         if address:
             server = await serve(address, face.routes())
@@ -172,6 +174,8 @@ async def build_agent(parameters: Parameters) -> AsyncIterator[Agent]:
         stack.push_async_callback(kernel.call, dataplane.close)
         face.agent = assemble(parameters, host, store, dataplane, kernel, face.metrics, _bgp(parameters, dataplane, kernel, log), log)
         face.agent.calculation.keeper.begin()
+        if is_new:
+            face.agent.adopter = await kernel.call(open_adopter, parameters, log)
         log.info("started", version=tabinet.__version__, pid=os.getpid(), store=parameters.text("store", "kind"))
         yield face.agent
 
@@ -216,19 +220,30 @@ async def read_felix(store: Datastore, host: str, log: Logger, face: Face) -> di
     return spec
 
 
-def protect(parameters: Parameters) -> None:
-    """A kernel without a table of ours has one that passes nothing of workloads' interfaces; an existing one stays as it is.
+def protect(parameters: Parameters) -> bool:
+    """A kernel without a table of ours (True) has one that passes nothing of workloads' interfaces; an existing one stays as it is.
 
     Raises:
         SetupError: the kernel refuses it.
     """
     try:
         nftables = open_nftables()
-        if nftables.read_table() is None:
+        is_new = nftables.read_table() is None
+        if is_new:
             NftDriver(nftables).resync(TableBuilder(table_options(parameters)).table)
         nftables.close()
     except (OSError, KernelError) as error:
         raise SetupError(f"the kernel refuses our nf_tables table: {error}; the agent needs root (CAP_NET_ADMIN) and nf_tables") from error
+    return is_new
+
+
+def open_adopter(parameters: Parameters, log: Logger) -> Adopter | None:
+    """What takes over the connections that are older than the table; None, and a warning, where the kernel does not give it its log."""
+    try:
+        return Adopter(open_packet_log(table_options(parameters).middle_group), open_conntrack())
+    except (OSError, KernelError) as error:
+        log.warning("no adoption of older connections", error=str(error))
+        return None
 
 
 def open_dataplane(parameters: Parameters) -> Dataplane:

@@ -42,8 +42,10 @@ from tabinet.rules.ir import (
     InterfaceIn,
     InterfacePrefix,
     Jump,
+    Log,
     MarkFlow,
     Match,
+    Next,
     NoInterface,
     OriginalDirection,
     Port,
@@ -88,6 +90,9 @@ ANY_HARDWARE = "any_hardware"
 """Set of interfaces of the other workloads."""
 LOCAL = {IPV4: "local4", IPV6: "local6"}
 """Addresses of this host's workloads."""
+
+MIDDLES_PER_SECOND, MIDDLES_BURST = 200, 400
+"""How many denied TCP packets are logged for adoption; others are sent again by their senders."""
 
 RELATED = "related"
 """Where an ICMP error about a current flow is judged."""
@@ -184,7 +189,7 @@ def fixed_chains(options: TableOptions, uses: Uses = NO_USES) -> dict[str, Chain
         ACCEPTED: Chain((Rule(Jump(MARK_FLOW)), Rule(Accept()))),
         # By itself and without a verdict, so that a new generation costs the kernel nothing but this rule.
         MARK_FLOW: Chain((Rule(MarkFlow()),)),
-        DENY: Chain(_deny(options.deny)),
+        DENY: Chain(_deny(options)),
     }
     if hosts is not None:
         chains |= host_chains(options, hosts, LOCAL) | {name: Chain(rules) for name, rules in others.items()}
@@ -302,10 +307,13 @@ def _to_host(action: HostAction) -> Rule:
     return Rule(Goto(ACCEPTED), comment=f"workload to its host: {action.value}")
 
 
-def _deny(action: DenyAction) -> tuple[Rule, ...]:
-    if action is DenyAction.DROP:
-        return (Rule(Drop(), counter=True, comment="denied"),)
+def _deny(options: TableOptions) -> tuple[Rule, ...]:
+    log = Log("middle", options.middle_group, MIDDLES_PER_SECOND, MIDDLES_BURST)
+    middle = Rule(Next(), (Protocol(TCP), StateIs((State.NEW,))), log=log)  # nobody listens but for adoption
+    if options.deny is DenyAction.DROP:
+        return (middle, Rule(Drop(), counter=True, comment="denied"))
     return (
+        middle,
         Rule(Reject(reset=True), (Protocol(TCP),), counter=True, comment="denied"),
         Rule(Reject(reset=False), counter=True, comment="denied"),
     )

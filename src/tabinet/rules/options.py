@@ -90,3 +90,5 @@ class TableOptions(msgspec.Struct, frozen=True):
     """nfnetlink_log group of Log rules."""
     log_per_second: int = 10
     log_burst: int = 20
+    middle_group: int = 5484
+    """nfnetlink_log group of denied TCP packets that no connection is known for (``dataplane.adoption``)."""
