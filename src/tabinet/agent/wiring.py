@@ -68,28 +68,6 @@ from tabinet.store.client import ResourceClient
 from tabinet.store.open import open_store
 from tabinet.store.syncer import Syncer
 
-KINDS = (
-    "BGPConfiguration",
-    "BGPFilter",
-    "BGPPeer",
-    "ClusterInformation",
-    "FelixConfiguration",
-    "GlobalNetworkPolicy",
-    "GlobalNetworkSet",
-    "HostEndpoint",
-    "IPPool",
-    "KubeControllersConfiguration",
-    "NetworkPolicy",
-    "NetworkSet",
-    "Node",
-    "Profile",
-    "StagedGlobalNetworkPolicy",
-    "StagedKubernetesNetworkPolicy",
-    "StagedNetworkPolicy",
-    "Tier",
-    "WorkloadEndpoint",
-)
-"""The kinds that the agent follows."""
 STORE_BACKOFF = Backoff(first_s=0.2, limit_s=5.0)
 APPLY_BACKOFF = Backoff(first_s=0.1, limit_s=10.0)
 
@@ -305,7 +283,7 @@ def assemble(
         version=tabinet.__version__,
         started=_now(),
         parameters=parameters,
-        syncer=Syncer(store, [*(kind_prefix(kind) for kind in KINDS), AFFINITIES]),
+        syncer=Syncer(store, [*(kind_prefix(kind) for kind in graph.kinds), AFFINITIES]),
         calculation=Calculation(graph, feed),
         kernel=kernel,
         dataplane=dataplane,

@@ -122,6 +122,11 @@ class Graph:
         }
         """By kind; kinds that have no part in the calculation are not here."""
 
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of resources that have a part in the calculation, sorted."""
+        return sorted(self._takers)
+
     # --- in ---------------------------------------------------------------------------------------------------------
 
     def on_input(self, item: Input) -> None:
