@@ -20,12 +20,13 @@ import msgspec
 
 from tabinet.calc.bgp_filters import advertisements, filter_intent, services
 from tabinet.calc.bgp_nodes import DEFAULT_PORT, Cluster, RoutingFacts, router_id
-from tabinet.calc.bgp_options import ANY_NEIGHBOUR, INTERFACES, read_options
+from tabinet.calc.bgp_options import ANY_NEIGHBOUR, read_options
 from tabinet.calc.endpoints import endpoint_labels
 from tabinet.calc.intents import BgpIntent, FilterIntent, NextHop, PeerIntent, PoolIntent, SecretRef
 from tabinet.calc.nodefacts import tunnel_of
 from tabinet.errors import Problem
 from tabinet.lib.ip import IPV4, IPV6, Prefix, parse_address, parse_prefix
+from tabinet.model.annotations import EXTERNAL, INTERFACES, REMOTE_AS
 from tabinet.model.formats import parse_peer
 from tabinet.model.keys import ResourceKey
 from tabinet.model.resources import BGPConfigurationSpec, BgpPassword, BGPPeer, BGPPeerSpec, WorkloadEndpoint
@@ -162,7 +163,8 @@ class _Planner:
         """What all sessions of a peering have in common; None when it makes no sense, which is reported."""
         before = len(self.cluster.problems)
         spec = peer.spec
-        self.check(source, spec, INTERFACES in peer.metadata.annotations)
+        annotations = peer.metadata.annotations
+        self.check(source, spec, INTERFACES in annotations, annotations.get(REMOTE_AS) == EXTERNAL)
         options = read_options(peer, lambda path, value, allowed: self.report(source, path, value, allowed))
         local_as = self.cluster.readable_as(source, "spec.localASNumber", spec.local_as_number) if spec.local_as_number is not None else 0
         for name in spec.filters:
@@ -193,7 +195,7 @@ class _Planner:
         )
         return found if len(self.cluster.problems) == before else None
 
-    def check(self, source: str, spec: BGPPeerSpec, unnumbered: bool) -> None:
+    def check(self, source: str, spec: BGPPeerSpec, unnumbered: bool, external: bool) -> None:
         """What contradicts itself in a peering, or is missing, is reported."""
         if spec.node and spec.node_selector:
             self.report(source, "spec.nodeSelector", spec.node_selector, "node or nodeSelector, not both")
@@ -203,7 +205,9 @@ class _Planner:
             self.report(source, "spec.localWorkloadSelector", spec.local_workload_selector, "localWorkloadSelector or peerIP, not both")
         elif spec.local_workload_selector and spec.as_number is None:
             self.report(source, "spec.asNumber", "", "the AS number of the workloads")
-        elif not (spec.peer_selector or spec.local_workload_selector or unnumbered or (spec.peer_ip and spec.as_number is not None)):
+        elif not (
+            spec.peer_selector or spec.local_workload_selector or unnumbered or (spec.peer_ip and (external or spec.as_number is not None))
+        ):
             self.report(source, "spec", "no peer", "peerIP and asNumber, peerSelector, or localWorkloadSelector")
         elif unnumbered and spec.ttl_security not in (None, 0, 1):
             self.report(source, "spec.ttlSecurity", spec.ttl_security, "1, as the peer is on the link")

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from tabinet.calc.intents import Drain
 from tabinet.errors import Problem
 from tabinet.lib.ip import IPV4, IPV6, Prefix, parse_address
+from tabinet.model.annotations import DRAIN
 from tabinet.model.asn import parse_as_number
 from tabinet.model.formats import parse_duration_s
 from tabinet.model.keys import ResourceKey
@@ -23,7 +24,6 @@ from tabinet.model.resources import BGPConfigurationSpec, BGPFilterSpec, BGPPeer
 
 DEFAULT_AS = 64512
 DEFAULT_PORT = 179
-DRAIN = "tabinet.io/drain"
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ In: the resource. Out: ``PeerOptions``, and what is wrong. Calico's programs ign
 ``tabinet.io/interfaces``       Unnumbered: one session over each of these interfaces, separated by commas, with the one router at the
                                 other end of the link, whatever its link-local address; both families in it (RFC 8950).
                                 ``spec.peerIP`` is ``fe80::`` then, or left out.
-``tabinet.io/remote-as``        ``external``: the peer may be of any AS but our own; ``spec.asNumber`` is not looked at.
+``tabinet.io/remote-as``        ``external``: the peer may be of any AS but our own; ``spec.asNumber`` is not looked at, or left out.
 ``tabinet.io/bfd-interval``     Between BFD packets, as in ``50ms``: 10 ms to 10 s.
 ``tabinet.io/bfd-multiplier``   So many packets missing mean that the path is dead: 2 to 255.
 ``tabinet.io/route-limit``      Most routes of a family that are taken from the peer: more of them restart the session.
@@ -23,11 +23,10 @@ from collections.abc import Callable
 import msgspec
 
 from tabinet.lib.ip import Prefix, parse_prefix
+from tabinet.model.annotations import EXTERNAL, INTERFACES, REMOTE_AS
 from tabinet.model.formats import parse_duration_s
 from tabinet.model.resources import BGPPeer
 
-INTERFACES = "tabinet.io/interfaces"
-REMOTE_AS = "tabinet.io/remote-as"
 BFD_INTERVAL = "tabinet.io/bfd-interval"
 BFD_MULTIPLIER = "tabinet.io/bfd-multiplier"
 ROUTE_LIMIT = "tabinet.io/route-limit"
@@ -73,8 +72,8 @@ def read_options(peer: BGPPeer, report: Callable[[str, object, str], None]) -> P
     if INTERFACES in annotations and peer.spec.peer_ip not in ("", "fe80::"):
         report("spec.peerIP", peer.spec.peer_ip, "fe80::, as the peer is whoever is at the other end of the interfaces")
     external = annotations.get(REMOTE_AS)
-    if external not in (None, "external"):
-        wrong(REMOTE_AS, "external")
+    if external not in (None, EXTERNAL):
+        wrong(REMOTE_AS, EXTERNAL)
     long_lived = annotations.get(LONG_LIVED)
     if long_lived not in (None, "true", "false"):
         wrong(LONG_LIVED, "true or false")

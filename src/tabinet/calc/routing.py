@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from tabinet.calc.bgp import bgp_intent
-from tabinet.calc.bgp_nodes import DRAIN, RoutingFacts
+from tabinet.calc.bgp_nodes import RoutingFacts
 from tabinet.calc.bgp_options import ANNOTATIONS
 from tabinet.calc.outbox import Outbox
 from tabinet.errors import Problem
 from tabinet.lib.ip import Prefix
+from tabinet.model.annotations import DRAIN
 from tabinet.model.ipam import Affinity, AffinityState
 from tabinet.model.keys import AffinityKey, ResourceKey
 from tabinet.model.resources import BGPConfiguration, BGPFilter, BGPPeer, IPPool, Metadata, Node, WorkloadEndpoint

@@ -20,12 +20,12 @@ import click
 
 from tabinet.cli.output import fail, note, printable, show_json
 from tabinet.cli.place import STORE_OPTIONS, Place
+from tabinet.model.annotations import DRAIN
 
 if TYPE_CHECKING:
     from tabinet.store.api import Datastore
     from tabinet.store.client import Document
 
-DRAIN = "tabinet.io/drain"
 GRACEFUL, WITHDRAWN = "true", "withdrawn"
 POLL_S = 0.2
 SHOWN = 5

@@ -19,6 +19,7 @@ from tabinet.bgp.control import BirdControl
 from tabinet.cli.place import Place, open_place, read_parameters
 from tabinet.cli.status import read_hosts, troubles_of
 from tabinet.errors import BirdError, DataError, NotFound, SetupError
+from tabinet.model.annotations import DRAIN
 from tabinet.model.report import HostReport
 from tabinet.model.status import HostStatusKey, parse_host_status, status_path_of
 from tabinet.store.api import Datastore, GetOp
@@ -141,7 +142,7 @@ def _view(name: str, document: Document | None, report: HostReport | None, last_
     bgp = spec.get("bgp") if isinstance(spec, dict) else None
     given = [bgp.get(field) for field in ("ipv4Address", "ipv6Address")] if isinstance(bgp, dict) else []
     annotations = document["metadata"].get("annotations") if document else None
-    drain = annotations.get("tabinet.io/drain", "") if isinstance(annotations, dict) else ""
+    drain = annotations.get(DRAIN, "") if isinstance(annotations, dict) else ""
     return NodeView(
         name=name,
         source="store",

@@ -14,10 +14,11 @@ import uuid
 
 import msgspec
 
-from tabinet.calc.bgp_options import INTERFACES, LONG_LIVED, REMOTE_AS
+from tabinet.calc.bgp_options import LONG_LIVED
 from tabinet.lab.routerspec import NeighbourSpec, RouterSpec, Software
 from tabinet.lab.topology import LINKS, LOOPBACKS, MANAGEMENT4, Topology
 from tabinet.lib.ip import IPV4, Prefix
+from tabinet.model.annotations import EXTERNAL, INTERFACES, REMOTE_AS
 from tabinet.model.resources import API_VERSION
 
 MANAGEMENT = "mgmt"
@@ -344,7 +345,7 @@ def _resources(topology: Topology, hosts: tuple[HostPlan, ...]) -> tuple[dict[st
             annotations = {LONG_LIVED: "true"} if peer in birds else {}
             documents.append(resource("BGPPeer", f"{host.name}-{peer}-ipv{address.family}", spec, annotations=annotations))
         if host.uplinks:
-            annotations = {INTERFACES: ", ".join(host.uplinks), REMOTE_AS: "external"}
-            spec = {"node": host.name, "peerIP": "fe80::", "asNumber": topology.as_number}
+            annotations = {INTERFACES: ", ".join(host.uplinks), REMOTE_AS: EXTERNAL}
+            spec = {"node": host.name}
             documents.append(resource("BGPPeer", f"{host.name}-uplinks", spec, annotations=annotations))
     return tuple(documents)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import msgspec
 
 from tabinet.model import resources as r
+from tabinet.model.annotations import EXTERNAL, INTERFACES, REMOTE_AS
 from tabinet.model.findings import Constraint, Finding
 from tabinet.model.formats import parse_community, parse_peer
 
@@ -32,10 +33,20 @@ def _peer_excludes(spec: r.BGPPeerSpec) -> Iterator[Finding]:
     ):
         if values[one] and values[other]:
             yield Finding(one, values[one], f"not allowed together with {other}")
-    if not (spec.peer_ip or spec.peer_selector or spec.local_workload_selector):
-        yield Finding("peerIP", "", "must be given, or peerSelector or localWorkloadSelector")
-    if (spec.peer_ip or spec.local_workload_selector) and not spec.as_number:
-        yield Finding("asNumber", "", "must be given with peerIP or localWorkloadSelector")
+
+
+def _peer_is_somebody(peer: r.BGPPeer) -> Iterator[Finding]:
+    """Annotations of Tabinet can stand for what Calico wants as fields."""
+    spec, annotations = peer.spec, peer.metadata.annotations
+    unnumbered, external = INTERFACES in annotations, annotations.get(REMOTE_AS) == EXTERNAL
+    if not (spec.peer_ip or spec.peer_selector or spec.local_workload_selector or unnumbered):
+        yield Finding("spec.peerIP", "", "must be given, or peerSelector or localWorkloadSelector")
+    if spec.as_number:
+        return
+    if spec.local_workload_selector or (spec.peer_ip and not external and not unnumbered):
+        yield Finding("spec.asNumber", "", "must be given with peerIP or localWorkloadSelector")
+    elif unnumbered and not external:
+        yield Finding("spec.asNumber", "", f"must be given, or the annotation {REMOTE_AS}: {EXTERNAL}")
 
 
 def _peer_reachable(spec: r.BGPPeerSpec) -> Iterator[Finding]:
@@ -166,6 +177,11 @@ BGP_CONSTRAINTS: dict[type[msgspec.Struct], tuple[Constraint, ...]] = {
             _peer_excludes,
         ),
         Constraint(("peerIP", "reachableBy"), _peer_reachable),
+    ),
+    r.BGPPeer: (
+        Constraint(
+            ("spec.peerIP", "spec.asNumber", "spec.peerSelector", "spec.localWorkloadSelector", "metadata.annotations"), _peer_is_somebody
+        ),
     ),
     r.SecretKeySelector: (Constraint(("key",), _secret_key),),
     r.BGPConfigurationSpec: (

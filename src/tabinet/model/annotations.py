@@ -1,0 +1,11 @@
+"""Annotations by which resources of Calico say what only Tabinet understands. Calico's programs ignore them."""
+
+from __future__ import annotations
+
+DRAIN = "tabinet.io/drain"
+"""Of a Node: how far it is taken out of the paths of traffic: ``true``, ``withdrawn``, or (as without it) ``false``."""
+INTERFACES = "tabinet.io/interfaces"
+"""Of a BGPPeer: the peer is whoever is at the other end of these interfaces."""
+REMOTE_AS = "tabinet.io/remote-as"
+"""Of a BGPPeer: ``external``, for any AS number but our own."""
+EXTERNAL = "external"
