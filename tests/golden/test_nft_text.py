@@ -103,7 +103,19 @@ def gateway() -> TableBuilder:
     return builder
 
 
-@pytest.mark.parametrize("make", [nothing, everything, gateway])
+def tunnels() -> TableBuilder:
+    """All tunnels, and a host endpoint that must not keep their packets out."""
+    builder = TableBuilder(TableOptions(workloads_send_ipip=True))
+    hosts = frozenset(map(parse_address, ("172.16.1.1", "172.16.2.3", "fd16::1")))
+    builder.on_update(m.SetUpdate(m.ALL_HOSTS, m.SetKind.NETS, hosts))
+    for tunnel in m.Tunnel:
+        builder.on_update(m.TunnelUpdate("h", tunnel, m.LocalTunnel(None, None, "", ())))
+    builder.on_update(m.HostEndpointUpdate(ResourceKey("HostEndpoint", "eth0"), 1, m.HostEndpoint("h", "eth0", ())))
+    builder.flush()
+    return builder
+
+
+@pytest.mark.parametrize("make", [nothing, everything, gateway, tunnels])
 def test_text(make, request: pytest.FixtureRequest):
     text = render_table(make().table, 7)
     path = GOLDEN / f"{make.__name__}.nft"

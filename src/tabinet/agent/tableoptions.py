@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tabinet.agent.parameters import Parameters
+from tabinet.agent.tunneloptions import disabled_tunnels
 from tabinet.agent.values import parse_failsafe, parse_port_range
 from tabinet.lib.ip import parse_address
 from tabinet.rules.options import DenyAction, HostAction, TableOptions
@@ -23,4 +24,8 @@ def table_options(parameters: Parameters) -> TableOptions:
         nat_addresses=(parse_address(address),) if address else (),
         nat_spares_hosts=text("felix", "nat_outgoing_exclusions") == "IPPoolsAndHostIPs",
         floating_addresses=text("felix", "floating_ips") == "Enabled",
+        vxlan_port=parameters.integer("felix", "vxlan_port"),
+        tunnels_off=disabled_tunnels(parameters),
+        workloads_send_vxlan=parameters.switch("felix", "allow_vxlan_packets_from_workloads"),
+        workloads_send_ipip=parameters.switch("felix", "allow_ipip_packets_from_workloads"),
     )

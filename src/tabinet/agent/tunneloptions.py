@@ -10,16 +10,21 @@ _MTUS = {Tunnel.VXLAN4: "vxlan_mtu", Tunnel.VXLAN6: "vxlan_mtu_v6", Tunnel.IPIP:
 _SWITCHES = {Tunnel.VXLAN4: "vxlan_enabled", Tunnel.VXLAN6: "vxlan_enabled", Tunnel.IPIP: "ipip_enabled"}
 
 
-def tunnel_options(parameters: Parameters) -> TunnelOptions:
-    """The part of the parameters that tunnels depend on."""
+def disabled_tunnels(parameters: Parameters) -> frozenset[Tunnel]:
+    """Tunnels that this host takes no part in, whatever pools say."""
     disabled = {tunnel for tunnel, name in _SWITCHES.items() if parameters.text("felix", name) == "false"}
     if not parameters.switch("felix", "ipv6_support"):
         disabled.add(Tunnel.VXLAN6)
+    return frozenset(disabled)
+
+
+def tunnel_options(parameters: Parameters) -> TunnelOptions:
+    """The part of the parameters that tunnels depend on."""
     return TunnelOptions(
         vni=parameters.integer("felix", "vxlan_vni"),
         port=parameters.integer("felix", "vxlan_port"),
         mtus={tunnel: parameters.integer("felix", name) for tunnel, name in _MTUS.items()},
-        disabled=frozenset(disabled),
+        disabled=disabled_tunnels(parameters),
         uplink_pattern=parameters.text("felix", "mtu_iface_pattern"),
         interface_prefixes=parameters.items("felix", "interface_prefix"),
     )

@@ -31,6 +31,15 @@ class Tunnel(enum.Enum):
         """Of what it carries, and of the addresses that it runs between."""
         return IPV6 if self is Tunnel.VXLAN6 else IPV4
 
+    @property
+    def interface(self) -> str:
+        """Name of its interface: Calico's, as the kernel has one VXLAN interface for an identifier and port, so that one of another name
+        would mean taking Calico's away from under the packets of a host that is moved."""
+        return _INTERFACES[self]
+
+
+_INTERFACES = {Tunnel.VXLAN4: "vxlan.calico", Tunnel.VXLAN6: "vxlan-v6.calico", Tunnel.IPIP: "tunl0"}
+
 
 class LocalTunnel(Overlay, frozen=True):
     """A host's own end of a tunnel. What is ``None`` is not known yet, and without it there is no tunnel."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tabinet.calc.messages import (
+    ALL_HOSTS,
     Endpoint,
     EndpointRemove,
     EndpointUpdate,
@@ -25,6 +26,9 @@ from tabinet.calc.messages import (
     SetDelta,
     SetRemove,
     SetUpdate,
+    Tunnel,
+    TunnelRemove,
+    TunnelUpdate,
     Update,
 )
 from tabinet.lib.ip import Prefix
@@ -38,6 +42,7 @@ from tabinet.rules.layout import NO_USES, Uses, empty_table, fixed_chains
 from tabinet.rules.nat import nat_use
 from tabinet.rules.options import TableOptions
 from tabinet.rules.setstate import SetStates
+from tabinet.rules.tunnels import tunnel_use
 
 
 class TableBuilder:
@@ -54,6 +59,7 @@ class TableBuilder:
         self._uses = NO_USES
         self._fixed = dict(self.table.chains)
         """The fixed part, as it is in the table."""
+        self._tunnels: frozenset[Tunnel] = frozenset()
         self._policies: dict[ResourceKey, Policy | None] = {}
         self._endpoints: dict[ResourceKey, Endpoint | None] = {}
 
@@ -93,6 +99,10 @@ class TableBuilder:
                 self._hosts.put(key, host_endpoint)
             case HostEndpointRemove(key=key):
                 self._hosts.put(key, None)
+            case TunnelUpdate(tunnel=tunnel, local=local):
+                self._tunnels = self._tunnels | {tunnel} if local.wanted else self._tunnels - {tunnel}
+            case TunnelRemove(tunnel=tunnel):
+                self._tunnels -= {tunnel}
             case _:
                 pass
 
@@ -117,7 +127,8 @@ class TableBuilder:
     def _settle_fixed(self, edit: TableEdit) -> None:
         """The fixed part has what the endpoints need of it. O(1) while that does not change."""
         nat = nat_use(self.options, self._bindings.floating.in_use, self._sets.shape, self._sets.occupied)
-        uses = Uses(self._hosts.use, nat, self._bindings.has_limits)
+        tunnels = tunnel_use(self.options, self._tunnels, self._sets.shape(ALL_HOSTS))
+        uses = Uses(self._hosts.use, nat, self._bindings.has_limits, tunnels)
         if uses == self._uses:
             return
         self._uses = uses

@@ -69,6 +69,7 @@ from tabinet.rules.limits import QOS_EGRESS, QOS_INGRESS, qos_chains
 from tabinet.rules.nat import FLOATING, FLOATING_SOURCE, NatUse, nat_chains
 from tabinet.rules.options import TCP, UDP, DenyAction, HostAction, ProtoPort, TableOptions
 from tabinet.rules.roles import ACCEPTED, DENY, HOST_MAPS
+from tabinet.rules.tunnels import TUNNEL_IN, TUNNEL_OUT, TunnelUse, deny_tunnelled, look_at_tunnels, tunnel_chains
 
 EGRESS = "egress"
 """Map: class of workloads to the first chain of their egress policy."""
@@ -136,6 +137,7 @@ class Uses(msgspec.Struct, frozen=True):
     """None without host endpoints."""
     nat: NatUse = NatUse()
     qos: bool = False
+    tunnels: TunnelUse = TunnelUse()
 
 
 NO_USES = Uses()
@@ -157,7 +159,8 @@ def fixed_chains(options: TableOptions, uses: Uses = NO_USES) -> dict[str, Chain
     others: dict[str, tuple[Rule, ...]] = {}
     if hosts is not None:
         into, out = covered(Via.IN, hosts), covered(Via.OUT, hosts)
-        others = {"forward_others": (*untracked, *into, *out), "input_others": (*untracked, *into), "output_others": (*untracked, *out)}
+        others = {"forward_others": (*untracked, *into, *out), "input_others": (*untracked, *into)}
+        others["output_others"] = (*untracked, *look_at_tunnels(uses.tunnels, TUNNEL_OUT), *out)
     forward = _ours((Via.IN, Via.OUT), prefixes, JUDGE, "forward_others" if others else "")
     into = _ours((Via.IN,), prefixes, "with_host", "input_others" if others else "")
     # The kernel's own errors (TTL, MTU) leave before forward judged the flow that they are about.
@@ -169,13 +172,14 @@ def fixed_chains(options: TableOptions, uses: Uses = NO_USES) -> dict[str, Chain
         "sources": Chain(_sources(options)),
         "fabric": Chain((*(_fabric() if options.protect_local_sources else ()), *_raw(hosts))),
         "forward": Chain((*check, *forward), HookPoint.FORWARD),
-        "input": Chain((*check, discovery, *into), HookPoint.INPUT),
+        "input": Chain((*look_at_tunnels(uses.tunnels, TUNNEL_IN), *check, discovery, *into), HookPoint.INPUT),
         "output": Chain((*check, errors, discovery, *out), HookPoint.OUTPUT),
         "with_host": Chain((*_host_services(options), Rule(Goto(JUDGE)))),
         JUDGE: Chain(
             (
                 Rule(Drop(), (StateIs((State.INVALID, State.UNTRACKED)),), counter=True, comment="invalid or untracked"),
                 Rule(Drop(), (StateIs((State.RELATED,)),), counter=True, comment="error about a flow that is not current"),
+                *deny_tunnelled(options),
                 Rule(Undecide()),
                 Rule(Jump(SOURCE)),
                 Rule(Undecide()),
@@ -195,7 +199,7 @@ def fixed_chains(options: TableOptions, uses: Uses = NO_USES) -> dict[str, Chain
         chains |= host_chains(options, hosts, LOCAL) | {name: Chain(rules) for name, rules in others.items()}
     if uses.qos:
         chains |= qos_chains()
-    return chains | nat_chains(options, uses.nat)
+    return chains | nat_chains(options, uses.nat) | tunnel_chains(options, uses.tunnels)
 
 
 def empty_table(options: TableOptions) -> Table:

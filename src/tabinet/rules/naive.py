@@ -40,7 +40,7 @@ from tabinet.calc.messages import (
 from tabinet.lib.ip import IPV4, Prefix, parse_prefix
 from tabinet.model.keys import ResourceKey
 from tabinet.rules.evaluate import Packet
-from tabinet.rules.options import CONTROL_PORTS, HostAction, ProtoPort, TableOptions
+from tabinet.rules.options import CONTROL_PORTS, IPIP, UDP, HostAction, ProtoPort, TableOptions
 
 _UNSPECIFIED, _LINK_LOCAL = parse_prefix("0.0.0.0/32"), parse_prefix("fe80::/10")
 _WITH_PORTS = {6, 17, 132, 136}
@@ -115,6 +115,8 @@ class World:
             sender = self._at(packet.in_interface)
             if _is_dhcp(packet) or self._is_service(packet):
                 return True
+            if self._is_tunnelled(packet):
+                return False
             allowed = sender is not None and self._allows(sender.egress, sender.profiles, packet, ingress=False)
             return allowed and self.options.endpoint_to_host is not HostAction.DROP
         untracked = self.without_connection(packet, ingress=True)
@@ -145,6 +147,8 @@ class World:
     def _may_leave(self, packet: Packet) -> bool:
         """Where it came from allows the packet to go on."""
         if self._ours(packet.in_interface):
+            if self._is_tunnelled(packet):
+                return False
             sender = self._at(packet.in_interface)
             return sender is not None and self._allows(sender.egress, sender.profiles, packet, ingress=False)
         host = self._host_at(packet.in_interface)
@@ -210,6 +214,12 @@ class World:
             and (port.net is None or port.net.contains(packet.destination))
             for port in self.options.host_services
         )
+
+    def _is_tunnelled(self, packet: Packet) -> bool:
+        """It is a tunnel packet such as no workload may send."""
+        if packet.protocol == IPIP:
+            return not self.options.workloads_send_ipip
+        return (packet.protocol, packet.destination_port) == (UDP, self.options.vxlan_port) and not self.options.workloads_send_vxlan
 
     def _owners(self) -> list[Endpoint]:
         found = [self._at(endpoint.interface) for endpoint in self.endpoints.values()]

@@ -6,7 +6,7 @@ import enum
 
 import msgspec
 
-from tabinet.calc.messages import PortRange
+from tabinet.calc.messages import PortRange, Tunnel
 from tabinet.lib.ip import Prefix
 
 
@@ -43,7 +43,7 @@ class Metadata(msgspec.Struct, frozen=True, gc=False):
     port: int
 
 
-TCP, UDP = 6, 17
+TCP, UDP, IPIP = 6, 17, 4
 _SHARED_FAILSAFES = tuple(ProtoPort(TCP, port) for port in (179, 2379, 2380, 5473, 6443, 6666, 6667))
 FAILSAFE_INBOUND = (ProtoPort(TCP, 22), ProtoPort(UDP, 68), *_SHARED_FAILSAFES)
 """FelixConfiguration ``failsafeInboundHostPorts`` when it says nothing."""
@@ -86,6 +86,14 @@ class TableOptions(msgspec.Struct, frozen=True):
     """What an endpoint with a floating address sends to addresses outside all pools comes from its floating address."""
     dispatch_from: int = 4
     """Fewest adjacent policies of a tier that are asked by protocol and port instead of one after the other."""
+    vxlan_port: int = 4789
+    """UDP port of VXLAN (FelixConfiguration ``vxlanPort``)."""
+    tunnels_off: frozenset[Tunnel] = frozenset()
+    """Tunnels that this host takes no part in, whatever pools say."""
+    workloads_send_vxlan: bool = False
+    """Workloads may send VXLAN packets (FelixConfiguration ``allowVXLANPacketsFromWorkloads``)."""
+    workloads_send_ipip: bool = False
+    """Workloads may send IP-in-IP packets (FelixConfiguration ``allowIPIPPacketsFromWorkloads``)."""
     log_group: int = 1
     """nfnetlink_log group of Log rules."""
     log_per_second: int = 10

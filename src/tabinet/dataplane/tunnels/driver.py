@@ -21,7 +21,7 @@ import errno
 import msgspec
 
 from tabinet.calc.messages import Tunnel, TunnelPeer
-from tabinet.dataplane.tunnels.plan import NAMES, OWNER, TUNNELS, Wanted, kind_problem, plan_interface, plan_settings
+from tabinet.dataplane.tunnels.plan import OWNER, TUNNELS, Wanted, kind_problem, plan_interface, plan_settings
 from tabinet.errors import KernelError
 from tabinet.kernel.rtnetlink import (
     AddAddress,
@@ -58,7 +58,7 @@ Step = tuple[RtOp | None, KernelError | None]
 """What was done (``None``: a sysctl was written), and what the kernel said to it."""
 
 NO_IPIP = (
-    f"this kernel has no IP-in-IP ({NAMES[Tunnel.IPIP]}: not supported), so pools with ipipMode have no routes to other hosts: "
+    f"this kernel has no IP-in-IP ({Tunnel.IPIP.interface}: not supported), so pools with ipipMode have no routes to other hosts: "
     "load the module ipip (CONFIG_NET_IPIP), or use vxlanMode"
 )
 

@@ -33,7 +33,7 @@ from tabinet.calc.messages import (
 )
 from tabinet.dataplane.routes.driver import REMOTE_METRICS, RouteDriver
 from tabinet.dataplane.tunnels.driver import TunnelDriver
-from tabinet.dataplane.tunnels.plan import LEAST_MTU, NAMES, OVERHEAD_BYTES, TUNNELS, TunnelOptions, uplink_mtu, wanted_interface
+from tabinet.dataplane.tunnels.plan import LEAST_MTU, OVERHEAD_BYTES, TUNNELS, TunnelOptions, uplink_mtu, wanted_interface
 from tabinet.errors import KernelError
 from tabinet.kernel.rtnetlink import (
     TABINET_REMOTE_PROTOCOL,
@@ -250,7 +250,7 @@ class TunnelManager:
                 named = (("an address of the host", local.underlay), ("a tunnel address", local.address))
                 missing = [what for what, value in named if value is None]
                 if missing:
-                    found.append(f"{NAMES[tunnel]} waits for {' and '.join(missing)} in the host's Node")
+                    found.append(f"{tunnel.interface} waits for {' and '.join(missing)} in the host's Node")
         lost = sorted(str(net) for net in self._unreachable if self._routes[net].direct)
         if lost:
             found.append(f"no interface of this host is in the subnet of the hosts of {_some(lost)}: is spec.bgp of the Node right?")

@@ -16,8 +16,8 @@ from tabinet.kernel.rtnetlink import AddIpip, AddVxlan, DeleteLink, InterfaceAdd
 from tabinet.lib.ip import Prefix
 
 OWNER = "tabinet"
-NAMES = {Tunnel.VXLAN4: "vxlan.calico", Tunnel.VXLAN6: "vxlan-v6.calico", Tunnel.IPIP: "tunl0"}
-TUNNELS = {name: tunnel for tunnel, name in NAMES.items()}
+TUNNELS = {tunnel.interface: tunnel for tunnel in Tunnel}
+"""By the name of the interface."""
 OVERHEAD_BYTES = {Tunnel.VXLAN4: 50, Tunnel.VXLAN6: 70, Tunnel.IPIP: 20}
 """VXLAN: Ethernet 14, VXLAN 8, UDP 8 and the outer IP header, 20 or 40 (RFC 7348 section 5)."""
 LEAST_MTU = {4: 576, 6: 1280}
@@ -53,7 +53,7 @@ class Wanted(msgspec.Struct, frozen=True):
     @property
     def name(self) -> str:
         """Of the interface."""
-        return NAMES[self.tunnel]
+        return self.tunnel.interface
 
 
 def wanted_interface(tunnel: Tunnel, local: LocalTunnel, mtu: int, options: TunnelOptions) -> Wanted | None:
