@@ -268,6 +268,9 @@ def configure(side: Side, name: str, facts: RoutingFacts) -> None:
     intent, _ = bgp_intent(name, facts)
     if error := side.driver.apply(intent, side.facts()).error:
         raise BirdError(error)
+    # As the agent does. BIRD 2.0 does ten pieces of pending work at a time and may then sleep until a timer or a question wakes it.
+    side.driver.sessions()
+    side.driver.control.status()
 
 
 def measure_bulk(count: int, runs: int) -> dict[str, Figures]:
