@@ -14,6 +14,7 @@ from tabinet.model.formats import (
     Address6,
     Cidr,
     Cidr4,
+    ClusterRoutes,
     Dscp,
     Duration,
     Interface,
@@ -185,7 +186,12 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "liveMigrationRouteConvergenceTime", Duration, "30s", "How long routes of a workload that has moved keep their better metric."
     ),
-    Parameter("programClusterRoutes", Switch, "Disabled", "Enabled: routes between hosts are programmed by the agent rather than by BIRD."),
+    Parameter(
+        "programClusterRoutes",
+        ClusterRoutes,
+        "Disabled",
+        "Which routes between hosts Felix programs rather than BIRD. Tabinet's hosts always have all of them.",
+    ),
     Parameter("netlinkTimeout", Duration, "10s", "How long to wait for the kernel's answer."),
     # Outgoing NAT
     Parameter("natOutgoingAddress", Address4, "", "Address that packets leaving the pools are sent from; absent: that of the interface."),

@@ -279,6 +279,8 @@ InterfaceFilter = Annotated[
 ]
 ContainerId = Annotated[str, pattern("name", r"[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?", "allowed: letters, digits and '-' inside")]
 Switch = Annotated[str, one_of("Enabled", "Disabled")]
+ClusterRoutes = Annotated[str, one_of("Enabled", "Disabled", "EnabledIPIPOnly", "EnabledNoEncapOnly")]
+"""Which of the routes between hosts of the cluster a program of Calico installs; Calico 3.32 knows the first two."""
 
 # --- texts of other kinds ---------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from tabinet.model.formats import (
     Address4,
     Address6,
     AsNumber,
+    ClusterRoutes,
     CommunityValue,
     Duration,
     InterfacePattern,
@@ -116,8 +117,8 @@ class BGPConfigurationSpec(Record, frozen=True, kw_only=True):
     """Metric of IPv4 routes in the kernel, lower wins: 1 to 2147483646. Default: 1024."""
     ipv6_normal_route_priority: RoutePriority | None = None
     """Metric of IPv6 routes in the kernel, lower wins: 1 to 2147483646. Default: 1024."""
-    program_cluster_routes: Switch = ""
-    """Enabled: BIRD puts routes between hosts of the cluster into the kernel. Default: Enabled."""
+    program_cluster_routes: ClusterRoutes = ""
+    """Which routes between hosts of the cluster BIRD puts into the kernel of Calico's hosts. Tabinet's hosts always have all of them."""
 
 
 class BGPPeerSpec(Record, frozen=True, kw_only=True):
