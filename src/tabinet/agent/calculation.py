@@ -21,9 +21,9 @@ from tabinet.calc.graph import Graph
 from tabinet.calc.messages import Update
 from tabinet.store.api import DeleteEvent, PutEvent, WatchBatch
 
-SLICE_EVENTS = 200
-"""So many store events are decoded in a slice: about 5 ms."""
-SLICE_BYTES = 100_000
+SLICE_EVENTS = 100
+"""So many store events are decoded in a slice: about 3 ms."""
+SLICE_BYTES = 50_000
 """So many bytes of them: large values take longer."""
 SLICE_UNITS = 100
 """So many units are settled in a slice; see ``Graph.work``."""

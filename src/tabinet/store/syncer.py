@@ -187,7 +187,7 @@ class Syncer:
             await self._sleep(delay_s)
 
     async def _read_snapshot(self, followed: _Followed, mailbox: _Mailbox) -> None:
-        listed: dict[str, int] = {}
+        missing = set(followed.keys)
         revision = 0
         async with aclosing(self._store.list(followed.prefix, page_size=PAGE)) as pages:
             async for page in pages:
@@ -197,11 +197,13 @@ class Syncer:
                 revision = page.revision
                 _progress(followed, _Phase.LISTING, mailbox)
                 await mailbox.add([PutEvent(item) for item in page.items if followed.keys.get(item.key) != item.revision])
-                listed.update((item.key, item.revision) for item in page.items)
+                missing.difference_update([item.key for item in page.items])
                 followed.keys.update((item.key, item.revision) for item in page.items)
                 await asyncio.sleep(0)  # nothing above need have waited, and others on the loop have waited long enough
-        await mailbox.add([DeleteEvent(key, revision) for key in followed.keys if key not in listed])
-        followed.keys = listed
+        gone = sorted(missing)
+        await mailbox.add([DeleteEvent(key, revision) for key in gone])
+        for key in gone:
+            del followed.keys[key]
         followed.revision = revision
         followed.complete = True
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tabinet.agent.calculation import SLICE_BYTES, SLICE_EVENTS, Calculation, Event, slices
+from tabinet.agent.calculation import SLICE_BYTES, SLICE_EVENTS, SLICE_MESSAGES, SLICE_UNITS, Calculation, Event, slices
 from tabinet.agent.feed import Feed
 from tabinet.calc.graph import Graph
 from tabinet.calc.messages import EndpointUpdate
@@ -44,9 +44,9 @@ async def turns_while(work: asyncio.Future[object] | asyncio.Task[object]) -> in
 
 
 async def test_others_have_their_turn_after_each_slice(calculation: Calculation) -> None:
-    assert await turns_while(asyncio.ensure_future(calculation.take_in(batch(5 * SLICE_EVENTS)))) >= 5
+    assert await turns_while(asyncio.ensure_future(calculation.take_in(batch(1_000)))) >= 1_000 // SLICE_EVENTS
     calculation.on_in_sync()
-    assert await turns_while(asyncio.ensure_future(calculation.tell())) >= 10
+    assert await turns_while(asyncio.ensure_future(calculation.tell())) >= 1_000 // SLICE_UNITS + 1_000 // SLICE_MESSAGES
 
 
 async def test_nothing_is_complete_before_the_snapshot_is(calculation: Calculation) -> None:
