@@ -8,6 +8,7 @@ While the store is being changed as a whole (``datastoreReady: false``) nothing 
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic, perf_counter, thread_time
@@ -22,6 +23,7 @@ from tabinet.agent.kernelthread import KernelThread, call_aside
 from tabinet.agent.log import Logger
 from tabinet.agent.metrics import Metrics
 from tabinet.agent.notify import notify
+from tabinet.agent.operator import told_in_slices
 from tabinet.agent.parameters import Parameters, felix_problems, restart_needed
 from tabinet.agent.reporter import Reporter
 from tabinet.agent.statusrequests import StatusRequests
@@ -30,6 +32,7 @@ from tabinet.bgp.replies import BirdStatus
 from tabinet.calc.messages import BgpUpdate, ConfigUpdate, PolicyRemove, PolicyUpdate, Update
 from tabinet.dataplane.adoption import Adopter
 from tabinet.dataplane.nft.counters import TableCounters
+from tabinet.dataplane.view import About
 from tabinet.lib.backoff import Backoff
 from tabinet.model.endpoint_names import parse_endpoint_name
 from tabinet.model.keys import ResourceKey
@@ -372,6 +375,16 @@ class Agent:
             "problems": self.problems()[:REPORTED],
         }
         return ready, msgspec.json.encode(state)
+
+    async def tell_view(self) -> bytes:
+        """What the kernel should hold, one record a line (``dataplane.view``)."""
+        views = await self.kernel.call(self.dataplane.views)
+        about = About(self.host, self.version, self.revision, self.dataplane.nft.generation, self.kernel_error)
+        return await told_in_slices(self.kernel, itertools.chain((about,), views))
+
+    async def tell_statistics(self) -> bytes:
+        """What the policies have counted, as JSON."""
+        return b"{}"
 
     async def count(self) -> None:
         """The metrics have the kernel's counters and what is staged, not older than ``COUNTERS_FRESH_S``."""

@@ -10,7 +10,7 @@ which also says what somebody else had changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import msgspec
@@ -21,12 +21,14 @@ from tabinet.bgp.records import InterfaceAddress as BgpAddress
 from tabinet.calc.intents import peering_addresses
 from tabinet.calc.messages import NO_QOS, BgpUpdate, Endpoint, EndpointRemove, EndpointUpdate, Update
 from tabinet.dataplane.drift import Drift, DriftKind
+from tabinet.dataplane.facts import wanted_facts
 from tabinet.dataplane.nft.counters import TableCounters
 from tabinet.dataplane.nft.driver import NftDriver
 from tabinet.dataplane.nft.repair import repair
 from tabinet.dataplane.tc.driver import BandwidthDriver
 from tabinet.dataplane.tunnels.manager import TunnelManager, TunnelsApplied
 from tabinet.dataplane.tunnels.plan import TUNNELS
+from tabinet.dataplane.view import AnyView, wanted_views
 from tabinet.dataplane.workloads import WorkloadManager
 from tabinet.errors import KernelError
 from tabinet.kernel.conntrack import Conntrack
@@ -108,6 +110,7 @@ class Dataplane:
     _begun: bool = False
     _stale: bool = True
     """The kernel's table has to be read before it is changed."""
+    _read_once: bool = False
     _drifts: list[Drift] = field(default_factory=list)
     """Found by this ``apply``."""
 
@@ -168,6 +171,11 @@ class Dataplane:
         in_sync = self.workloads.in_sync and self.bandwidth.in_sync and self.tunnels.in_sync
         differs = self._stale or self.verification.audit.suspects or not in_sync
         return VerifyReport(bool(differs), wait_s)
+
+    def views(self) -> Iterator[AnyView]:
+        """What the kernel should hold, a small piece each time; for the kernel thread, like everything here."""
+        names, routes, items = self.workloads.wanted()
+        return wanted_views(self.nft, wanted_facts(names, routes, items, self.bandwidth.wanted()))
 
     def counters(self) -> TableCounters:
         """Packets by rule and by reason of denial. O(rules); empty when the kernel does not answer."""
@@ -276,7 +284,9 @@ class Dataplane:
             if self._stale:
                 self.nftables.disturbed()  # whatever was changed until now is about to be read
                 operations = self.nft.resync(self.builder.table).operations
-                self._stale = False
+                if operations and self._read_once and delta.empty:
+                    self._drifts.append(Drift(DriftKind.TABLE, "inet tabinet", "differed when it was read again as a whole"))
+                self._stale, self._read_once = False, True
                 self.verification.was_read()
             else:
                 operations = self._apply_delta(delta)

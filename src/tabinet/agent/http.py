@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
+import struct
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -30,11 +32,14 @@ class Response(msgspec.Struct, frozen=True):
 
 Routes = dict[str, Callable[[], Awaitable[Response]]]
 
-_REASONS = {200: "OK", 404: "Not Found", 405: "Method Not Allowed", 400: "Bad Request", 503: "Service Unavailable"}
+_FOR_ROOT = Response(403, "text/plain", b"only for root\n")
+_REASONS = {200: "OK", 404: "Not Found", 403: "Forbidden", 405: "Method Not Allowed", 400: "Bad Request", 503: "Service Unavailable"}
 
 
-async def serve(address: str, routes: Routes) -> asyncio.Server:
-    """A running server on ``address:port`` or ``unix:/path``.
+async def serve(address: str, routes: Routes, *, only_root: bool = False, timeout_s: float = REQUEST_TIMEOUT_S) -> asyncio.Server:
+    """A running server on ``address:port``, ``unix:/path``, or ``unix:@name`` (of the network namespace, without a file: unix(7)).
+
+    ``only_root``: of unix sockets; others than processes of root get no answer. ``timeout_s``: longest time for one request.
 
     Raises:
         SetupError: the address cannot be used.
@@ -42,9 +47,10 @@ async def serve(address: str, routes: Routes) -> asyncio.Server:
 
     async def on_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            async with asyncio.timeout(REQUEST_TIMEOUT_S):
+            async with asyncio.timeout(timeout_s):
                 head = await reader.readuntil(b"\r\n\r\n")
-                writer.write(render_response(await respond(head, routes)))
+                refused = only_root and _user(writer) != 0
+                writer.write(render_response(_FOR_ROOT if refused else await respond(head, routes)))
                 await writer.drain()
         except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
             pass  # the peer's loss: it gets no answer
@@ -53,9 +59,10 @@ async def serve(address: str, routes: Routes) -> asyncio.Server:
 
     try:
         if address.startswith("unix:"):
-            path = address.removeprefix("unix:")
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)  # of an agent before us
+            path = _unix_path(address)
+            if not path.startswith("\0"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)  # of an agent before us
             return await asyncio.start_unix_server(on_connection, path, limit=REQUEST_BYTES)
         host, _, port = address.rpartition(":")
         return await asyncio.start_server(on_connection, host.strip("[]"), int(port), limit=REQUEST_BYTES)
@@ -63,6 +70,17 @@ async def serve(address: str, routes: Routes) -> asyncio.Server:
         raise SetupError(
             f"cannot serve metrics on {address!r}: {error}; set [agent] http_address to a free address, or to nothing"
         ) from error
+
+
+def _unix_path(address: str) -> str:
+    path = address.removeprefix("unix:")
+    return "\0" + path[1:] if path.startswith("@") else path
+
+
+def _user(writer: asyncio.StreamWriter) -> int:
+    """The user id of the process at the other end (SO_PEERCRED in unix(7))."""
+    found = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return int(struct.unpack("3i", found)[1])
 
 
 async def respond(head: bytes, routes: Routes) -> Response:
@@ -80,14 +98,14 @@ async def respond(head: bytes, routes: Routes) -> Response:
 
 
 async def fetch(address: str, path: str, timeout_s: float = 3.0) -> Response:
-    """What an agent at ``address:port`` or ``unix:/path`` answers.
+    """What an agent at ``address:port``, ``unix:/path`` or ``unix:@name`` answers.
 
     Raises:
         OSError: nothing answers, or not in time, or not in HTTP.
     """
     async with asyncio.timeout(timeout_s):
         if address.startswith("unix:"):
-            reader, writer = await asyncio.open_unix_connection(address.removeprefix("unix:"))
+            reader, writer = await asyncio.open_unix_connection(_unix_path(address))
         else:
             host, _, port = address.rpartition(":")
             reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))

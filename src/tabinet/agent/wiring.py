@@ -27,6 +27,7 @@ from tabinet.agent.kernelthread import KernelThread, call_aside
 from tabinet.agent.log import Logger, open_log
 from tabinet.agent.metrics import Metrics
 from tabinet.agent.notify import notify
+from tabinet.agent.operator import ADDRESS, ANSWER_TIMEOUT_S, operator_routes
 from tabinet.agent.parameters import Parameters, store_config
 from tabinet.agent.reporter import Reporter
 from tabinet.agent.statusrequests import StatusRequests, look_at
@@ -109,6 +110,14 @@ class Face:
         # Thousands of rules make a text that takes a while: not on the loop.
         return Response(200, "text/plain; version=0.0.4; charset=utf-8", await call_aside(self.metrics.render))
 
+    async def tell_view(self) -> bytes:
+        """What the kernel should hold, one record a line; nothing while there is no agent yet."""
+        return await self.agent.tell_view() if self.agent is not None else b""
+
+    async def tell_statistics(self) -> bytes:
+        """What the policies have counted."""
+        return await self.agent.tell_statistics() if self.agent is not None else b"{}"
+
     async def show_life(self) -> Response:
         """The process answers."""
         return Response(200, "application/json", b'{"live":true}')
@@ -145,6 +154,8 @@ async def build_agent(parameters: Parameters) -> AsyncIterator[Agent]:
         if address:
             server = await serve(address, face.routes())
             stack.callback(server.close)
+        operator = await serve(ADDRESS, operator_routes(face.tell_view, face.tell_statistics), only_root=True, timeout_s=ANSWER_TIMEOUT_S)
+        stack.callback(operator.close)
         store = await open_store(store_config(parameters))
         stack.push_async_callback(store.close)
         parameters = parameters.under(await read_felix(store, host, log, face))

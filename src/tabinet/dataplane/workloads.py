@@ -26,8 +26,9 @@ import msgspec
 from tabinet.calc.messages import Endpoint, EndpointRemove, EndpointUpdate
 from tabinet.dataplane.drift import Drift
 from tabinet.dataplane.links.driver import HOST, LinkDriver, LinkResult
+from tabinet.dataplane.links.items import Item
 from tabinet.dataplane.routes.driver import RouteDriver, RouteResult
-from tabinet.kernel.rtnetlink import Event, Link, LinkEvent, Overrun
+from tabinet.kernel.rtnetlink import Event, Link, LinkEvent, Overrun, Route
 from tabinet.lib.ip import Prefix
 from tabinet.model.keys import ResourceKey
 
@@ -279,6 +280,11 @@ class WorkloadManager:
         changed, self._changed = self._changed, set()
         self._waiting = {key for key in self._waiting | changed if key in self._endpoints and self._obstacle(key)}
         return changed
+
+    def wanted(self) -> tuple[dict[int, str], list[Route], dict[Item, str]]:
+        """Names of interfaces by index, wanted routes, and wanted facts about interfaces and the host."""
+        names = {index: link.name for index, link in self._links.items()}
+        return names, self._route_driver.wanted(), self._link_driver.wanted()
 
     def host_state(self) -> EndpointState:
         """Whether the host itself is set up as a router."""

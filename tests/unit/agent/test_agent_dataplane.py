@@ -156,7 +156,7 @@ def test_one_foreign_rule_in_one_chain_is_told_by_name_and_only_that_chain_is_wr
     world.nftables.stranger([AddRule("judge", b"accept", b"")])
     world.turns(1000.0)
     assert [(drift.kind, drift.name) for drift in world.drifts] == [(DriftKind.CHAIN, "judge")]
-    assert "1 rules are not ours" in world.drifts[0].text
+    assert "1 rule is not ours" in world.drifts[0].text
     written = {operation.name for operation in world.nftables.commits[before] if isinstance(operation, FlushChain)}
     assert (len(world.nftables.commits), written) == (before + 1, {"judge", "mark_flow"})  # the latter begins a generation
 

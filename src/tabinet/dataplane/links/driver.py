@@ -165,6 +165,10 @@ class LinkDriver:
                 self._tracker.drop_actual(item)
         self.errors.pop(index, None)
 
+    def wanted(self) -> dict[Item, str]:
+        """All wanted facts, with their values."""
+        return dict(self._tracker.desired)
+
     def _want(self, index: int, items: dict[Item, str]) -> None:
         before = self._wanted.get(index, {})
         self._wanted[index] = items

@@ -19,7 +19,7 @@ from tabinet.rules import ir, names
 from tabinet.rules.ir import Basis, SetDef, SetType, Side, Table, Via
 from tabinet.rules.marks import DECIDED_MARK, GENERATION_MASK, UNTRACKED_MARK, generation_mark
 
-_HOOK_NAMES = ("prerouting", "input", "forward", "output", "postrouting")
+HOOK_NAMES = ("prerouting", "input", "forward", "output", "postrouting")
 _ADDRESS = {4: "ipv4_addr", 6: "ipv6_addr"}
 _IP = {4: "ip", 6: "ip6"}
 
@@ -33,7 +33,7 @@ def render_table(table: Table, generation: int, name: str = "tabinet") -> str:
         hook = table.chains[chain].hook
         if hook is not None:
             place = HOOKS[hook]
-            lines.append(f"\t\ttype {place.type} hook {_HOOK_NAMES[place.hook]} priority {place.priority}; policy accept;")
+            lines.append(f"\t\ttype {place.type} hook {HOOK_NAMES[place.hook]} priority {place.priority}; policy accept;")
         lines.append("\t}")
     for set_name, definition in sorted(table.sets.items()):
         if definition.type is SetType.CLASSES:
@@ -237,7 +237,7 @@ def _text(family: int, value: int) -> str:
 
 
 def _render_set(table: Table, name: str, definition: SetDef, generation: int) -> Iterator[str]:
-    key = _key_type(definition)
+    key = key_type(definition)
     is_map = definition.type in MAPS or definition.type is SetType.GENERATION
     yield f"\t{'map' if is_map else 'set'} {name} {{"
     yield f"\t\ttype {key}{' : verdict' if is_map else ''}"
@@ -252,7 +252,8 @@ def _render_set(table: Table, name: str, definition: SetDef, generation: int) ->
     yield "\t}"
 
 
-def _key_type(definition: SetDef) -> str:
+def key_type(definition: SetDef) -> str:
+    """What the keys of a set are, as nft(8) has it."""
     match definition.type:
         case SetType.ADDRESSES | SetType.NETS | SetType.ADDRESS_CHAINS:
             return _ADDRESS[definition.family]
@@ -264,12 +265,10 @@ def _key_type(definition: SetDef) -> str:
             return f"ifname . {_ADDRESS[definition.family]}"
         case SetType.HARDWARE:
             return "ifname . ether_addr"
-        case SetType.CHAINS | SetType.INTERFACES:
+        case SetType.CHAINS | SetType.CLASSES | SetType.INTERFACES:
             return "ifname"
         case SetType.GENERATION | SetType.RELATED_GENERATION:
             return "ct_state . mark"
-        case SetType.CLASSES:
-            raise AssertionError(definition)
 
 
 def _map_elements(table: Table, name: str, definition: SetDef, generation: int) -> list[str]:

@@ -154,18 +154,18 @@ def rules_text(present: list[bytes], wanted: list[bytes]) -> str:
     foreign, missing = Counter(present) - Counter(wanted), Counter(wanted) - Counter(present)
     parts = []
     if missing:
-        parts.append(_listed("rules are missing", [parse_comment(data) or "without comment" for data in missing.elements()]))
+        parts.append(_listed("rule", "missing", [parse_comment(data) or "without comment" for data in missing.elements()]))
     if foreign:
-        parts.append(_listed("rules are not ours", [parse_comment(data) or "without comment" for data in foreign.elements()]))
+        parts.append(_listed("rule", "not ours", [parse_comment(data) or "without comment" for data in foreign.elements()]))
     return "; ".join(parts) or "the rules are in another order"
 
 
 def elements_text(definition: SetDef, foreign: Iterable[Element], missing: Iterable[Element]) -> str:
     """How a set's elements differ."""
     parts = []
-    for what, elements in (("elements are missing", list(missing)), ("elements are not ours", list(foreign))):
+    for how, elements in (("missing", list(missing)), ("not ours", list(foreign))):
         if elements:
-            parts.append(_listed(what, element_texts(definition, elements)))
+            parts.append(_listed("element", how, element_texts(definition, elements)))
     return "; ".join(parts)
 
 
@@ -176,6 +176,7 @@ def element_texts(definition: SetDef, elements: list[Element]) -> list[str]:
     return sorted(found) or [element.key.hex() for element in elements]
 
 
-def _listed(what: str, texts: list[str]) -> str:
+def _listed(noun: str, how: str, texts: list[str]) -> str:
     more = ", ..." if len(texts) > SHOWN else ""
-    return f"{len(texts)} {what} ({', '.join(texts[:SHOWN])}{more})"
+    count = f"1 {noun} is" if len(texts) == 1 else f"{len(texts)} {noun}s are"
+    return f"{count} {how} ({', '.join(texts[:SHOWN])}{more})"

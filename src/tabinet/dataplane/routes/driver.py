@@ -121,6 +121,10 @@ class RouteDriver:
         self._tracker.drop_desired(RouteKey(destination, self._metrics[destination.family]))
         self.errors.pop(destination, None)
 
+    def wanted(self) -> list[Route]:
+        """All wanted routes."""
+        return list(self._tracker.desired.values())
+
     def holds(self, destination: Prefix) -> bool:
         """True when the kernel has the wanted route, as far as we know."""
         key = RouteKey(destination, self._metrics[destination.family])

@@ -184,6 +184,10 @@ class BandwidthDriver:
         self.want(interface, Qos())
         self.errors.pop(interface, None)
 
+    def wanted(self) -> dict[Key, Value]:
+        """All wanted objects, of interfaces that exist or not."""
+        return dict(self._tracker.desired)
+
     def _want(self, key: Key, value: Value | None) -> None:
         if value is None:
             self._tracker.drop_desired(key)
