@@ -73,6 +73,7 @@ RULES: list[tuple[str, list[bytes]]] = [
     ("reject with icmpx admin-prohibited", [x.reject_icmp_admin_prohibited()]),
     ("reject with tcp reset", [*TCP, x.reject_tcp_reset()]),
     ("notrack", [x.notrack()]),
+    ('fib saddr oifname "cali*"', [x.fib_source_interface(R0), x.compare(R0, Compare.EQ, x.ifname_prefix("cali"))]),
 ]
 
 

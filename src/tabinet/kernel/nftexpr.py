@@ -251,6 +251,12 @@ def ct_set(what: Ct, register: int) -> bytes:
     return _expression("ct", attribute(2, be32(what)), attribute(4, be32(register)))
 
 
+def fib_source_interface(register: int) -> bytes:
+    """Loads the name of the interface through which the host would send to the packet's source; empty without a route."""
+    by_name, source = 2, 1  # NFT_FIB_RESULT_OIFNAME, NFTA_FIB_F_SADDR
+    return _expression("fib", attribute(1, be32(register)), attribute(2, be32(by_name)), attribute(3, be32(source)))
+
+
 def payload(base: int, offset_bytes: int, length_bytes: int, register: int) -> bytes:
     """Loads bytes of a header. A packet that is too short ends the rule without a match."""
     return _expression(

@@ -138,6 +138,7 @@ def _nftables_trials(nftables: NftSocket) -> list[_Trial]:
         nftexpr.bitwise(reg(0), reg(0), nftexpr.host32(0xFF), nftexpr.host32(0)),
         nftexpr.ct_set(Ct.MARK, reg(0)),
     ]
+    routed = [nftexpr.fib_source_interface(reg(0)), nftexpr.compare(reg(0), nftexpr.Compare.EQ, nftexpr.ifname_prefix("probe"))]
     logged = [nftexpr.counter(), nftexpr.nflog("probe", 1)]
     return [
         _nf_tables(attempt(AddChain("forward", Hook(hook=2, priority=0)))),
@@ -166,6 +167,12 @@ def _nftables_trials(nftables: NftSocket) -> list[_Trial]:
             "established flows pass, and policy judges by the tuple that a flow began with",
             "load the modules nft_ct and nf_conntrack (CONFIG_NFT_CT, CONFIG_NF_CONNTRACK, CONFIG_NF_CONNTRACK_MARK)",
             attempt(AddRule("probe", nftexpr.rule(*original)), AddRule("probe", nftexpr.rule(*mark))),
+        ),
+        _Trial(
+            "nf_tables route lookup",
+            "addresses of workloads are protected as long as they are routed to this host's interfaces",
+            "load the module nft_fib_inet (CONFIG_NFT_FIB_INET)",
+            attempt(AddRule("probe", nftexpr.rule(*routed))),
         ),
         _Trial(
             "nf_tables logging",

@@ -235,6 +235,8 @@ class _Run:
                 return net.contains(self._address(side))
             case ir.HeaderAddressIn(side=side, family=family, set_name=name):
                 return packet.family == family and self._address(side) in self.table.elements[name]
+            case ir.RoutedBack():
+                return True  # addresses of workloads are routed to where they are
             case ir.HeaderUdp(source_port=source, destination_port=destination):
                 return packet.protocol == UDP and packet.source_port == source and packet.destination_port == destination
             case ir.HeaderIcmp6(first=first, last=last):

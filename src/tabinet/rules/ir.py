@@ -237,6 +237,12 @@ class HeaderAddressIn(Ir, frozen=True):
     set_name: str
 
 
+class RoutedBack(Ir, frozen=True):
+    """The host itself would send to the packet's source through an interface whose name begins with ``prefix``."""
+
+    prefix: str
+
+
 class HeaderUdp(Ir, frozen=True):
     """UDP from this port to that port."""
 
@@ -276,6 +282,7 @@ Match = (
     | ConnectionsOver
     | HeaderAddress
     | HeaderAddressIn
+    | RoutedBack
     | HeaderUdp
     | HeaderIcmp6
 )

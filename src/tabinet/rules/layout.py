@@ -53,6 +53,7 @@ from tabinet.rules.ir import (
     Reject,
     RelatedIn,
     ReplyDirection,
+    RoutedBack,
     Rule,
     SetDef,
     SetType,
@@ -170,7 +171,7 @@ def fixed_chains(options: TableOptions, uses: Uses = NO_USES) -> dict[str, Chain
     chains = {
         "antispoof": Chain(_antispoof(options), HookPoint.PREROUTING_RAW),
         "sources": Chain(_sources(options)),
-        "fabric": Chain((*(_fabric() if options.protect_local_sources else ()), *_raw(hosts))),
+        "fabric": Chain((*(_fabric(prefixes) if options.protect_local_sources else ()), *_raw(hosts))),
         "forward": Chain((*check, *forward), HookPoint.FORWARD),
         "input": Chain((*look_at_tunnels(uses.tunnels, TUNNEL_IN), *check, discovery, *into), HookPoint.INPUT),
         "output": Chain((*check, errors, discovery, *out), HookPoint.OUTPUT),
@@ -250,10 +251,13 @@ def _raw(hosts: HostUse | None) -> tuple[Rule, ...]:
     return (Rule(Goto(RAW_IN)),) if hosts is not None and hosts.untracked else ()
 
 
-def _fabric() -> tuple[Rule, ...]:
+def _fabric(prefixes: tuple[str, ...]) -> tuple[Rule, ...]:
+    """Only while the address is here: the kernel takes the route with the interface when a workload moves, whatever we know by then."""
+    comment = "local source from elsewhere"
     return tuple(
-        Rule(Drop(), (HeaderAddressIn(Side.SOURCE, family, LOCAL[family]),), counter=True, comment="local source from elsewhere")
+        Rule(Drop(), (HeaderAddressIn(Side.SOURCE, family, LOCAL[family]), RoutedBack(prefix)), counter=True, comment=comment)
         for family in (IPV4, IPV6)
+        for prefix in prefixes
     )
 
 

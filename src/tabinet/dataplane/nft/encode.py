@@ -464,6 +464,8 @@ def _header_match(match: ir.Match, name_of: NameOf) -> list[bytes]:
             return [*_header_address(net.family, side), _between(net.packed, net.last.to_bytes(size, "big"), False)]
         case ir.HeaderAddressIn(side=side, family=family, set_name=name):
             return [*_header_address(family, side), x.lookup(name_of(name), first)]
+        case ir.RoutedBack(prefix=prefix):
+            return [x.fib_source_interface(first), x.compare(first, x.Compare.EQ, x.ifname_prefix(prefix))]
         case ir.HeaderUdp(source_port=source_port, destination_port=destination_port):
             ports = x.port(source_port) + x.port(destination_port)
             return [

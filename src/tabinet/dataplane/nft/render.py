@@ -224,6 +224,8 @@ def _header_match(match: ir.Match) -> str:
             return f"{_header_address(side, net.family)} {net}"
         case ir.HeaderAddressIn(side=side, family=family, set_name=name):
             return f"{_header_address(side, family)} @{name}"
+        case ir.RoutedBack(prefix=prefix):
+            return f'fib saddr oifname "{prefix}*"'
         case ir.HeaderUdp(source_port=source_port, destination_port=destination_port):
             return f"udp sport {source_port} udp dport {destination_port}"
         case ir.HeaderIcmp6(first=first, last=last):
