@@ -5,10 +5,13 @@ All in namespaces: workload - host - underlay - host - workload; 500 endpoints o
 - ``routed``: no policy, the baseline.
 - ``tabinet 10|100|1000``: the real rules, as ``TableBuilder`` and ``NftDriver`` make them, on both hosts; every endpoint is selected by so
   many policies in each direction, each with four rules and a set of a hundred members; the last rule of the last policy allows.
+  ``one port``: all of these rules are about the port that is asked for, and only the peers' addresses tell them apart.
 - ``chains 10|100|1000``: iptables with a chain for each policy, one ipset-less match for each rule, connection tracking first.
 - ``bridge``: Linux bridge and VXLAN with iptables security groups of ten rules on the bridge.
 
-One run measures all of them in turns, ``--rounds`` times; the median of each. Needs root and a C compiler (``cc``).
+One run measures all of them in turns, ``--rounds`` times; the median of each. Of round trips (rr) and of new connections
+with one round trip each (crr) the median time, which other work on the machine disturbs less than how many there were. Needs root and a C
+compiler (``cc``).
 """
 
 from __future__ import annotations
@@ -48,6 +51,7 @@ SOURCE = Path(__file__).with_name("load.c")
 PORT = 7000
 ENDPOINTS = 500
 WORKLOADS = ("10.65.0.1", "10.65.1.1")
+MACS = ("02:00:00:00:00:01", "02:00:00:00:00:02")
 BRIDGED = ("10.66.0.1", "10.66.0.2")
 Figures = dict[str, float]
 
@@ -69,7 +73,7 @@ class Fabric:
         self.batch("h0", f"link add up0 index 100 type veth peer name up1 index 101 netns {self.name('h1')}")
         for number in (0, 1):
             host, inner = f"h{number}", self.name(f"w{number}")
-            self.batch(host, f"link add cali0 index 200 type veth peer name eth0 index 201 netns {inner}")
+            self.batch(host, f"link add cali0 index 200 type veth peer name eth0 index 201 address {MACS[number]} netns {inner}")
             commands = ["link set dev lo up", "link set dev cali0 up", f"link set dev up{number} up", "addr add 169.254.1.1/32 dev lo"]
             commands += [f"addr add 172.16.0.{number + 1}/24 dev up{number}", f"route add {WORKLOADS[number]} dev cali0"]
             commands += [f"route add {WORKLOADS[1 - number]} via 172.16.0.{2 - number}"]
@@ -115,7 +119,7 @@ class Fabric:
         return figures
 
 
-def table(number: int, policies: int) -> TableBuilder:
+def table(number: int, policies: int, *, one_port: bool = False) -> TableBuilder:
     """The rules of a host whose endpoints are all selected by so many policies."""
     builder = TableBuilder()
     keys = []
@@ -123,7 +127,7 @@ def table(number: int, policies: int) -> TableBuilder:
     builder.on_update(SetUpdate("s-peers", SetKind.NETS, peers | strangers(0)))
     for policy in range(policies):
         builder.on_update(SetUpdate(f"s-{policy}", SetKind.NETS, strangers(policy + 1)))
-        rules = [allow(f"s-{policy}", 8000 + rule) for rule in range(4)]
+        rules = [allow(f"s-{policy}", PORT if one_port else 8000 + rule) for rule in range(4)]
         if policy == policies - 1:
             rules[-1] = allow("s-peers", PORT)
             rules.append(allow("s-peers", PORT + 1))
@@ -138,7 +142,7 @@ def table(number: int, policies: int) -> TableBuilder:
         endpoint = Endpoint(
             host="h",
             interface=f"cali{index}",
-            mac="",
+            mac=MACS[number] if not index else "",
             nets=(parse_address(address),),
             spoof_nets=(),
             ingress=tiers,
@@ -158,12 +162,12 @@ def strangers(number: int) -> frozenset[Prefix]:
     return frozenset(parse_address(f"10.{100 + (number >> 8)}.{number & 255}.{i}") for i in range(100))
 
 
-def with_tabinet(fabric: Fabric, policies: int) -> Callable[[], None]:
+def with_tabinet(fabric: Fabric, policies: int, *, one_port: bool = False) -> Callable[[], None]:
     """Policy on both hosts; the result takes it away again."""
 
     def program(number: int) -> None:
         nftables = open_nftables()
-        builder = table(number, policies)
+        builder = table(number, policies, one_port=one_port)
         builder.flush()
         NftDriver(nftables).resync(builder.table)
         nftables.close()
@@ -243,6 +247,8 @@ def measure(rounds: int, seconds: float, sizes: list[int]) -> dict[str, Figures]
         configurations: dict[str, tuple[Callable[[], Callable[[], None]], str]] = {"routed": (lambda: lambda: None, WORKLOADS[1])}
         for size in sizes:
             configurations[f"tabinet {size}"] = ((lambda size=size: with_tabinet(fabric, size)), WORKLOADS[1])  # type: ignore[misc]
+        largest = max(sizes)
+        configurations[f"one port {largest}"] = (lambda: with_tabinet(fabric, largest, one_port=True), WORKLOADS[1])
         for size in sizes:
             configurations[f"chains {size}"] = ((lambda size=size: with_chains(fabric, size)), WORKLOADS[1])  # type: ignore[misc]
         configurations["bridge"] = (lambda: with_bridge(fabric), BRIDGED[1])
@@ -254,7 +260,9 @@ def measure(rounds: int, seconds: float, sizes: list[int]) -> dict[str, Figures]
                 rr = fabric.load("rr", address, seconds)
                 crr = fabric.load("crr", address, seconds)
                 bulk = fabric.load("bulk", address, seconds)
-                samples[name].append({"rr_p50_us": rr["p50_us"], "crr_per_s": crr["per_s"], "mbit_s": bulk["mbit_s"]})
+                samples[name].append(
+                    {"rr_p50_us": rr["p50_us"], "crr_p50_us": crr["p50_us"], "crr_per_s": crr["per_s"], "mbit_s": bulk["mbit_s"]}
+                )
                 end()
     return {name: {key: statistics.median(sample[key] for sample in taken) for key in taken[0]} for name, taken in samples.items()}
 
@@ -272,8 +280,9 @@ def main() -> None:
         return
     base = results["routed"]
     for name, f in results.items():
-        ratios = f"{f['rr_p50_us'] / base['rr_p50_us']:6.2f} {f['crr_per_s'] / base['crr_per_s']:6.2f} {f['mbit_s'] / base['mbit_s']:6.2f}"
-        print(f"{name:14} rr {f['rr_p50_us']:7.2f} us   crr {f['crr_per_s']:8.0f}/s   {f['mbit_s']:8.0f} Mbit/s   ratios {ratios}")
+        ratios = (f["rr_p50_us"] / base["rr_p50_us"], base["crr_p50_us"] / f["crr_p50_us"], f["mbit_s"] / base["mbit_s"])
+        figures = f"rr {f['rr_p50_us']:7.2f} us   crr {f['crr_p50_us']:6.1f} us {f['crr_per_s']:6.0f}/s   {f['mbit_s']:6.0f} Mbit/s"
+        print(f"{name:14} {figures}   ratios {' '.join(f'{ratio:6.2f}' for ratio in ratios)}")
 
 
 if __name__ == "__main__":

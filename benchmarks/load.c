@@ -86,8 +86,14 @@ static int by_value(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
+static uint32_t trips[4 << 20];
+
+static void told(size_t n, uint64_t took) {
+    qsort(trips, n, sizeof *trips, by_value);
+    printf("{\"p50_us\": %.2f, \"p99_us\": %.2f, \"per_s\": %.0f}\n", trips[n / 2] / 1e3, trips[n * 99 / 100] / 1e3, n / (took / 1e9));
+}
+
 static void rr(const struct sockaddr_in *a, double seconds) {
-    static uint32_t trips[4 << 20];
     size_t n = 0;
     char byte = 'x';
     int s = connected(a);
@@ -98,20 +104,22 @@ static void rr(const struct sockaddr_in *a, double seconds) {
         trips[n++] = u - t;
         t = u;
     }
-    qsort(trips, n, sizeof *trips, by_value);
-    printf("{\"p50_us\": %.2f, \"p99_us\": %.2f, \"per_s\": %.0f}\n", trips[n / 2] / 1e3, trips[n * 99 / 100] / 1e3, n / ((t - begin) / 1e9));
+    told(n, t - begin);
 }
 
 static void crr(const struct sockaddr_in *a, double seconds) {
-    uint64_t n = 0, begin = now_ns(), end = begin + (uint64_t)(seconds * 1e9);
+    size_t n = 0;
+    uint64_t begin = now_ns(), end = begin + (uint64_t)(seconds * 1e9), t = begin, u;
     char byte = 'x';
-    while (now_ns() < end) {
+    while (t < end && n < sizeof trips / sizeof *trips) {
         int s = connected(a);
         if (send(s, &byte, 1, 0) != 1 || recv(s, &byte, 1, 0) != 1) die("crr");
         close(s);
-        n++;
+        u = now_ns();
+        trips[n++] = u - t;
+        t = u;
     }
-    printf("{\"per_s\": %.0f}\n", n / ((now_ns() - begin) / 1e9));
+    told(n, t - begin);
 }
 
 static void bulk(const struct sockaddr_in *a, double seconds) {

@@ -180,6 +180,21 @@ def merge_ranges(pairs: Iterable[tuple[int, int]]) -> Iterator[ir.Range]:
         yield ir.Range(first, last)
 
 
+def _dearness(match: ir.Match) -> int:
+    """Orders matches so that what is cheap to ask, and true of few packets, is asked first; a port after its protocol."""
+    match match:
+        case ir.Protocol():
+            return 0
+        case ir.Port() | ir.Icmp():
+            return 1
+        case ir.PortIn():
+            return 2
+        case ir.Address():
+            return 3
+        case _:
+            return 4
+
+
 @dataclass(slots=True)
 class _Compiler:
     """Turns the conditions of one rule into conjunctions of matches."""
@@ -218,7 +233,7 @@ class _Compiler:
                     head.append(ir.Icmp(icmp.type, icmp.code, negated))
             sides = [self._side(which, side, family) for which, side in self._sides()]
             for parts in itertools.product(*sides):
-                matches = [*head, *itertools.chain.from_iterable(parts)]
+                matches = sorted([*head, *itertools.chain.from_iterable(parts)], key=_dearness)
                 if family and not any(isinstance(match, ir.Address | ir.AddressIn | ir.AddressPortIn) for match in matches):
                     matches.insert(0, ir.Family(family))
                 yield tuple(matches)
