@@ -70,6 +70,13 @@ def test_a_pair_is_made_once(place: Place) -> None:
     assert (host.peer_index, inner.peer_index) == (inner.index, host.index)
 
 
+def test_a_pair_that_has_to_be_smaller_is_so_at_both_ends(place: Place) -> None:
+    connect(place.network, "cali1", place.namespace, "eth0")
+    for mtu in (1400, 1450, 0):
+        assert not connect(place.network, "cali1", place.namespace, "eth0", mtu)
+        assert (place.host_links()["cali1"].mtu, place.inner_links()["eth0"].mtu) == (mtu or 1450, mtu or 1450)
+
+
 def test_the_inside_is_configured_and_again(place: Place) -> None:
     connect(place.network, "cali1", place.namespace, "eth0")
     for _ in range(2):

@@ -31,6 +31,7 @@ from tabinet.ipam.plan import AssignRequest
 from tabinet.lib.ip import Prefix
 from tabinet.model.codec import decode_document
 from tabinet.model.keys import ResourceKey, path_of
+from tabinet.model.report import HostReport, report_path
 from tabinet.model.resources import EndpointPort
 from tabinet.model.status import status_path_of
 from tabinet.store.api import Compare, Datastore, DeleteOp, GetOp, KeyValue, PutOp
@@ -61,7 +62,7 @@ class AttachRequest(msgspec.Struct, frozen=True, kw_only=True):
     attributes: dict[str, str] = {}
     """Stored beside the addresses; namespace and workload are added."""
     mtu: int = 0
-    """Bytes; 0 leaves the kernel's default."""
+    """Bytes; 0: what the host's agent reports that its tunnels carry, or else the kernel's default."""
     interface_prefix: str = INTERFACE_PREFIX
     """What names of interfaces on the host begin with: the agent's ``interfacePrefix``."""
 
@@ -256,9 +257,25 @@ def _undo_assignment(work: _Attaching, assigned: tuple[Prefix, ...], known: bool
 
 async def _connect(work: _Attaching, host_name: str) -> None:
     request, network = work.request, work.network
-    made = await in_thread(lambda: connect(network, host_name, request.netns, request.interface, request.mtu))
+    mtu = request.mtu or await reported_mtu(work.store, request.workload.node)
+    made = await in_thread(lambda: connect(network, host_name, request.netns, request.interface, mtu))
     if made:
         work.undo.add(f"interface {host_name}", lambda: in_thread(lambda: disconnect(network, host_name)))
+
+
+async def reported_mtu(store: Datastore, host: str) -> int:
+    """The largest packet that workloads of the host can send wherever it goes, in bytes; 0 when no tunnel limits it, or nobody says so.
+
+    Raises:
+        StoreError: the store does not answer.
+    """
+    item = await store.get(report_path(host))
+    if item is None:
+        return 0
+    try:
+        return msgspec.json.decode(item.value, type=HostReport).workload_mtu
+    except msgspec.DecodeError:  # of an agent of another version
+        return 0
 
 
 async def _write_endpoint(work: _Attaching, facts: EndpointFacts, stored: KeyValue | None) -> int:

@@ -22,7 +22,7 @@ from tabinet.lib.ip import Prefix
 def connect(network: Network, host_name: str, namespace: str, interface: str, mtu: int = 0) -> bool:
     """``host_name`` is up on the host and leads to ``interface`` in the namespace; True when this made it so.
 
-    ``mtu`` is that of both ends, in bytes; 0 leaves the kernel's default.
+    ``mtu`` is that of both ends, in bytes; 0 leaves what there is. Both or none: an end drops without a word what is larger than itself.
 
     Raises:
         AttachError: there is no such namespace, or it has another interface of that name.
@@ -44,6 +44,8 @@ def connect(network: Network, host_name: str, namespace: str, interface: str, mt
             if outcome is not None:
                 raise outcome
     try:
+        if mtu and not made:
+            network.inside(namespace, lambda rtnetlink, _: _limit(rtnetlink, interface, mtu))
         network.on_host(lambda rtnetlink: _set_up(rtnetlink, host_name, mtu))
     except KernelError:
         if made:
@@ -101,6 +103,12 @@ def disconnect(network: Network, host_name: str) -> None:
 def find_link(rtnetlink: Rtnetlink, name: str) -> Link | None:
     """The interface of this name. O(interfaces of the namespace)."""
     return next((link for link in rtnetlink.links() if link.name == name), None)
+
+
+def _limit(rtnetlink: Rtnetlink, name: str, mtu: int) -> None:
+    link = find_link(rtnetlink, name)
+    if link is not None and link.mtu != mtu:
+        execute_all(rtnetlink, [SetLink(index=link.index, mtu=mtu)])
 
 
 def _set_up(rtnetlink: Rtnetlink, name: str, mtu: int) -> None:

@@ -87,6 +87,8 @@ def _node_commands(plan: Plan, node: NodePlan) -> Iterator[str]:
             yield f"addr add {item} dev {end.interface}" + (" nodad" if item.address.family == 6 else "")
         master = f" master {BRIDGE}" if node.kind is NodeKind.SEGMENT else ""
         yield f"link set dev {end.interface}{master} up"
+    for subnet, gateway in node.ways:
+        yield f"route add {subnet} via {gateway.address}"
 
 
 def ends_of(plan: Plan, node: str) -> list[End]:

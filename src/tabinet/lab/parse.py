@@ -22,7 +22,8 @@ RESERVED_PREFIXES = ("cali", "tap")
 """Prefixes of workload interfaces: an uplink of such a name would be taken for a workload."""
 WORKLOAD_NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
-SOFTWARE = ("bird", "frr")
+SOFTWARE = ("bird", "frr", "none")
+VXLAN = ("Never", "Always", "CrossSubnet")
 ROLES = ("spine", "tor", "router")
 LAST_AS = 4294967294
 NOT_AN_AS = (23456, 65535)
@@ -58,7 +59,7 @@ def _read(reader: Reader, document: object) -> Topology:
     if isinstance(top.get("name"), str | None) and not LAB_NAME.fullmatch(name):
         reader.bad("name", name or None, "must be 1 to 15 lower-case letters and digits, beginning with a letter")
     defaults = reader.mapping(
-        "defaults", top.get("defaults"), ("mesh", "as", "software", "pools", "bfd", "namespace", "profiles", "unnumbered")
+        "defaults", top.get("defaults"), ("mesh", "as", "software", "pools", "bfd", "namespace", "profiles", "unnumbered", "vxlan")
     )
     as_number = _as_number(reader, "defaults.as", defaults.get("as"), default=64512)
     software = reader.choice("defaults.software", defaults.get("software"), SOFTWARE, default="bird")
@@ -92,6 +93,7 @@ def _read(reader: Reader, document: object) -> Topology:
         resources=_resources(reader, top.get("resources")),
         check=_check(reader, top.get("check")),
         unnumbered=unnumbered,
+        vxlan=reader.choice("defaults.vxlan", defaults.get("vxlan"), VXLAN, default="Never"),
     )
 
 

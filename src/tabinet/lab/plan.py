@@ -10,6 +10,7 @@ Numbering: loopbacks 10.254.0.N and fd00:254::N, cables 10.255.0.0/16 in /31s (R
 from __future__ import annotations
 
 import enum
+import itertools
 import uuid
 
 import msgspec
@@ -59,6 +60,8 @@ class NodePlan(msgspec.Struct, frozen=True, gc=False):
     kind: NodeKind
     namespace: str
     loopbacks: tuple[Prefix, ...] = ()
+    ways: tuple[tuple[Prefix, Prefix], ...] = ()
+    """Subnets that a host reaches through a router that speaks no BGP, and that router's address."""
 
 
 class End(msgspec.Struct, frozen=True, gc=False):
@@ -143,8 +146,9 @@ def make_plan(topology: Topology) -> Plan:
     """The plan of a topology."""
     loopbacks = _loopbacks(topology)
     cables = (*_point_to_point(topology), *_shared(topology), *_management(topology))
+    ways = _ways(topology, cables)
     nodes = tuple(
-        NodePlan(name, kind, namespace_of(topology.name, name), loopbacks.get(name, ()))
+        NodePlan(name, kind, namespace_of(topology.name, name), loopbacks.get(name, ()), tuple(ways.get(name, ())))
         for kind, names in (
             (NodeKind.SEGMENT, [MANAGEMENT, *(segment.name for segment in topology.segments)]),
             (NodeKind.ROUTER, [router.name for router in topology.routers]),
@@ -249,6 +253,7 @@ def _routers(topology: Topology, loopbacks: dict[str, tuple[Prefix, ...]], cable
             bfd_multiplier=topology.bfd.multiplier,
         )
         for router in topology.routers
+        if router.name not in _silent(topology)
     )
 
 
@@ -267,6 +272,25 @@ def _neighbour(meeting: _Meeting, peer_as: int, *, is_host: bool) -> NeighbourSp
     )
 
 
+def _ways(topology: Topology, cables: tuple[Cable, ...]) -> dict[str, list[tuple[Prefix, Prefix]]]:
+    """By host: the segments beyond its own, and the address of the silent router that is on both."""
+    found: dict[str, list[tuple[Prefix, Prefix]]] = {}
+    ends = {(cable.a.node, cable.b.node): cable.b.addresses for cable in cables}
+    hosts = {host.name for host in topology.hosts}
+    for router in _silent(topology):
+        mine = [segment for segment in topology.segments if router in segment.members]
+        for near, far in itertools.permutations(mine, 2):
+            gateways = ends[near.name, router]
+            for host in hosts.intersection(near.members).difference(far.members):
+                found.setdefault(host, []).extend(zip((far.subnet4, far.subnet6), (item.address for item in gateways), strict=True))
+    return found
+
+
+def _silent(topology: Topology) -> set[str]:
+    """Routers that speak no BGP."""
+    return {router.name for router in topology.routers if Software(router.software) is Software.NONE}
+
+
 def _as_numbers(topology: Topology) -> dict[str, int]:
     routers = {router.name: router.as_number for router in topology.routers}
     return routers | {host.name: host.as_number for host in topology.hosts}
@@ -276,6 +300,7 @@ def _hosts(topology: Topology, loopbacks: dict[str, tuple[Prefix, ...]], cables:
     speakers = _as_numbers(topology)
     hosts = {host.name for host in topology.hosts}
     reflectors = {host.name for host in topology.hosts if host.reflector}
+    silent = _silent(topology)
     plans = []
     for host in topology.hosts:
         meetings = _meetings(topology, cables, host.name)
@@ -283,6 +308,7 @@ def _hosts(topology: Topology, loopbacks: dict[str, tuple[Prefix, ...]], cables:
         peers = tuple(
             (meeting.peer, speakers[meeting.peer], remote.address)
             for meeting in meetings
+            if meeting.peer not in silent
             if not ((topology.mesh or reflectors) and meeting.peer in hosts)  # the mesh or a reflector stands for that session
             for remote in meeting.remote
         )
@@ -326,7 +352,7 @@ def _resources(topology: Topology, hosts: tuple[HostPlan, ...]) -> tuple[dict[st
             "cidr": str(pool),
             "blockSize": max(size, pool.length),
             "ipipMode": "Never",
-            "vxlanMode": "Never",
+            "vxlanMode": topology.vxlan,
             "natOutgoing": False,
             "nodeSelector": "all()",
         }

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from tabinet.attach.netns import reported_mtu
 from tabinet.bgp.control import BirdControl
 from tabinet.bgp.records import SessionState
 from tabinet.errors import BirdError, LabError, StoreError
@@ -78,6 +79,19 @@ async def wait_store(store: Datastore, timeout_s: float = START_TIMEOUT_S) -> No
             await asyncio.sleep(_POLL_S)
         else:
             return
+
+
+async def wait_tunnels(store: Datastore, hosts: Sequence[str], timeout_s: float = START_TIMEOUT_S) -> None:
+    """Every host's agent says how large packets through its tunnels can be: workloads are made to fit.
+
+    Raises:
+        LabError: one does not within ``timeout_s``.
+    """
+    deadline = time.monotonic() + timeout_s
+    while missing := [host for host in hosts if not await reported_mtu(store, host)]:
+        if time.monotonic() > deadline:
+            raise LabError(f"no tunnel after {timeout_s:g} s on {', '.join(missing)}")
+        await asyncio.sleep(_POLL_S)
 
 
 async def wait_sessions(sockets: Mapping[str, str], wanted: Mapping[str, int], timeout_s: float) -> None:

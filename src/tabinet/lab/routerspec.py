@@ -17,6 +17,8 @@ class Software(enum.Enum):
 
     BIRD = "bird"
     FRR = "frr"
+    NONE = "none"
+    """None: it forwards between the subnets that it is in, and learns nothing from anybody."""
 
 
 class NeighbourSpec(msgspec.Struct, frozen=True, gc=False, kw_only=True):

@@ -27,7 +27,7 @@ class Router(Record, frozen=True, kw_only=True):
     name: str
     as_number: int
     software: str
-    """``bird`` or ``frr``."""
+    """``bird`` or ``frr``; ``none``: it forwards between its subnets, and knows no others."""
     role: str
     """``spine``, ``tor`` or ``router``: for people; it changes nothing."""
 
@@ -104,3 +104,5 @@ class Topology(Record, frozen=True, kw_only=True):
     check: CheckPorts
     unnumbered: bool = False
     """Links have no addresses but the link-local ones (RFC 8950)."""
+    vxlan: str = "Never"
+    """``vxlanMode`` of the pools."""

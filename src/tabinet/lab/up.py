@@ -18,7 +18,7 @@ from tabinet.lab.load import LoadedTopology
 from tabinet.lab.plan import make_plan
 from tabinet.lab.preflight import preflight
 from tabinet.lab.processes import start
-from tabinet.lab.readiness import wait_started, wait_store
+from tabinet.lab.readiness import wait_started, wait_store, wait_tunnels
 from tabinet.lab.state import ROOT, LabDirectory, LabState, ProcessRecord, exclusive, write_atomically
 from tabinet.lab.teardown import take_down
 from tabinet.lab.together import together
@@ -81,6 +81,8 @@ class _Raising:
         self._remember("building")
         self.progress(f"{len(plan.topology.workloads)} workloads")
         async with self.lab.store() as store:
+            if plan.topology.vxlan != "Never":
+                await wait_tunnels(store, [host.name for host in plan.hosts])
             await attach_workloads(store, plan)
         self.progress("BGP convergence")
         await self.lab.wait_converged()

@@ -15,12 +15,13 @@ import pytest
 from tabinet.attach.fakenetwork import FakeNetwork
 from tabinet.attach.inside import HOST_MAC
 from tabinet.attach.names import Workload, interface_name
-from tabinet.attach.netns import Attachment, AttachRequest, attach, detach
+from tabinet.attach.netns import Attachment, AttachRequest, attach, detach, reported_mtu
 from tabinet.errors import AddressError, AttachError, InputError, KernelError, StoreUnavailable
 from tabinet.ipam.client import IpamClient
 from tabinet.kernel.rtnetlink import AddVeth, DeleteLink, ReplaceRoute
 from tabinet.lib.ip import parse_address, parse_prefix
 from tabinet.model.keys import HandleKey, ResourceKey, kind_prefix, parse_path, path_of
+from tabinet.model.report import HostReport, report_path
 from tabinet.model.status import HostStatusKey, endpoint_status_path, render_endpoint_status, status_path_of
 from tabinet.store.api import Compare, KeyValue, Op, Page, PutEvent, PutOp, TxnResult, WatchBatch
 from tabinet.store.memory import MemoryStore
@@ -188,6 +189,17 @@ async def test_an_attached_namespace(store: MemoryStore, network: FakeNetwork, a
 
 async def everything(store: MemoryStore) -> dict[str, KeyValue]:
     return {item.key: item async for page in store.list("/") for item in page.items}
+
+
+async def test_packets_are_as_large_as_tunnels_carry(store: MemoryStore, network: FakeNetwork, agent: Agent) -> None:
+    report = HostReport("h", "1", "now", 1, True, endpoints_ready=0, endpoints_waiting=0, workload_mtu=1430)
+    await store.txn([], [PutOp(report_path("h"), msgspec.json.encode(report))])
+    await attach(REQUEST, store, network=network)
+    assert (network.host.links()[1].mtu, network.namespaces["ns"].rtnetlink.links()[1].mtu) == (1430, 1430)
+    await attach(msgspec.structs.replace(REQUEST, mtu=1400), store, network=network)
+    assert (network.host.links()[1].mtu, network.namespaces["ns"].rtnetlink.links()[1].mtu) == (1400, 1400)
+    await store.txn([], [PutOp(report_path("h"), b"{}")])  # of an agent of another version
+    assert await reported_mtu(store, "h") == 0
 
 
 async def test_repeating_changes_nothing(store: MemoryStore, network: FakeNetwork, agent: Agent) -> None:

@@ -41,7 +41,7 @@ def of_kind(plan: Plan, kind: str) -> dict[str, dict[str, object]]:
     return found
 
 
-@pytest.mark.parametrize("name", ["clos", "flat", "reflectors", "unnumbered"])
+@pytest.mark.parametrize("name", ["clos", "flat", "reflectors", "unnumbered", "vxlan"])
 def test_the_same_topology_gives_the_same_plan_and_valid_resources(name: str) -> None:
     text = (EXAMPLES / f"{name}.yaml").read_text()
     plan = make_plan(parse_topology(text))
@@ -49,7 +49,7 @@ def test_the_same_topology_gives_the_same_plan_and_valid_resources(name: str) ->
     assert validate_all([Document(data=data, source="plan", index=i, line=1) for i, data in enumerate(plan.resources, 1)]) == []
 
 
-@pytest.mark.parametrize("name", ["clos", "flat", "reflectors", "unnumbered"])
+@pytest.mark.parametrize("name", ["clos", "flat", "reflectors", "unnumbered", "vxlan"])
 def test_no_address_and_no_interface_is_given_out_twice(name: str) -> None:
     plan = make_plan(parse_topology((EXAMPLES / f"{name}.yaml").read_text()))
     ends = [end for cable in plan.cables for end in (cable.a, cable.b)]
@@ -223,3 +223,19 @@ def test_unnumbered_links_have_no_addresses_and_hosts_name_only_their_interfaces
     }
     (document,) = [each for each in plan.resources if each["metadata"]["name"] == "host11-uplinks"]
     assert document["metadata"]["annotations"] == {"tabinet.io/interfaces": "tor11, tor12", "tabinet.io/remote-as": "external"}
+
+
+def test_a_router_without_software_is_only_a_way() -> None:
+    plan = make_plan(parse_topology((EXAMPLES / "vxlan.yaml").read_text()))
+    assert plan.routers == ()
+    assert {host.name: (len(host.peers), host.sessions) for host in plan.hosts} == dict.fromkeys(
+        ("node11", "node12", "node21", "node22"), (0, 6)
+    )
+    node = plan.node("node21")
+    assert node is not None
+    assert [(str(subnet), gateway.address) for subnet, gateway in node.ways] == [
+        ("172.20.1.0/24", "172.20.2.11"),
+        ("fd00:20:1::/64", "fd00:20:2::b"),
+    ]
+    assert "route add fd00:20:1::/64 via fd00:20:2::b\n" in node_batch(plan, node)
+    assert {spec["vxlanMode"] for spec in of_kind(plan, "IPPool").values()} == {"CrossSubnet"}

@@ -56,7 +56,7 @@ def test_everything_is_read() -> None:
     assert (topology.check.tcp, topology.check.udp, topology.mesh) == ((80, 81), (53,), False)
 
 
-@pytest.mark.parametrize("name", ["clos", "flat", "reflectors", "unnumbered"])
+@pytest.mark.parametrize("name", ["clos", "flat", "reflectors", "unnumbered", "vxlan"])
 def test_the_examples_are_good_and_large_enough(name: str) -> None:
     topology = parse_topology((EXAMPLES / f"{name}.yaml").read_text())
     count = len(topology.workloads)
