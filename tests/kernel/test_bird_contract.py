@@ -211,15 +211,15 @@ def test_a_peer_that_bird_refuses_is_left_out_with_the_line_and_the_others_stay(
         driver = driver_of(daemon)
         assert driver.apply(intent(peer("h2", "10.7.0.2")), FACTS).changed
         before = daemon.config.read_text()
+        wrong = msgspec.structs.replace(peer("rack/4", "10.7.0.3", 65001, port=70000), resource="BGPPeer/rack/4")
         for _ in range(2):
-            assert driver.apply(intent(peer("h2", "10.7.0.2"), peer("rack/4", "10.7.0.3", 65001, port=70000)), FACTS) == ApplyResult(
-                changed=False
-            )
+            assert driver.apply(intent(peer("h2", "10.7.0.2"), wrong), FACTS) == ApplyResult(changed=False)
             good, bad = driver.sessions()
             assert good.peer == "h2"
             assert bad.peer == "rack/4"
             assert "peer rack/4: line " in bad.reason
             assert "Invalid port number" in bad.reason
+            assert bad.resource == "BGPPeer/rack/4"
         assert daemon.config.read_text() == before
         assert [path.name for path in tmp_path.glob("bird.conf*")] == ["bird.conf"]
         assert driver.apply(intent(peer("h2", "10.7.0.2")), FACTS).error == ""

@@ -124,6 +124,7 @@ def to_report(session: SessionStatus) -> SessionReport:
         address=session.address,
         peer_as=session.peer_as or 0,
         origin=session.origin.value if session.origin else "",
+        resource=session.resource,
         bgp_state=session.state.value,
         last_error=session.last_error,
         bfd=session.bfd,

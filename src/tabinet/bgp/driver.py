@@ -13,6 +13,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 import msgspec
@@ -26,8 +27,8 @@ from tabinet.bgp.records import BgpOptions, HostFacts, SessionState, SessionStat
 from tabinet.bgp.refusals import Refusal, read_refusal
 from tabinet.bgp.render import render_config
 from tabinet.bgp.surroundings import HostSurroundings, NoSurroundings, Surroundings
-from tabinet.bgp.tcpcounters import Trend
-from tabinet.calc.intents import BgpIntent
+from tabinet.bgp.tcpcounters import Drop, Trend
+from tabinet.calc.intents import BgpIntent, PeerIntent
 from tabinet.errors import BirdError, KernelError
 
 BIRD_PROGRAM = "/usr/sbin/bird"
@@ -165,14 +166,7 @@ class BgpDriver:
         prepared = prepare(self._wanted[0], self._wanted[1], self._refused)
         drops = self._trend.observe(self._clock(), self._surroundings.counters())
         peers = {protocol_name(peer): peer for peer in prepared.intent.peers}
-        explained = [
-            msgspec.structs.replace(
-                session, reason=reason_with_drops(session, peers[session.name], drops), origin=origin_of(peers[session.name])
-            )
-            if session.name in peers
-            else session
-            for session in found
-        ]
+        explained = [_explained(session, peers[session.name], drops) if session.name in peers else session for session in found]
         left_out = [
             SessionStatus(
                 name=protocol_name(skipped.peer),
@@ -182,6 +176,7 @@ class BgpDriver:
                 state=SessionState.DOWN,
                 reason=skipped.reason,
                 origin=origin_of(skipped.peer),
+                resource=skipped.peer.resource,
             )
             for skipped in prepared.skipped
         ]
@@ -227,7 +222,7 @@ class BgpDriver:
                 culprits = set(error.refusal.culprits(intent)) - set(refused)
                 if not culprits:
                     raise
-                refused |= dict.fromkeys(culprits, str(error))
+                refused |= dict.fromkeys(culprits, f"{error.refusal.blamed(intent)}{error}")
             else:
                 self._refused = refused
                 return text
@@ -273,6 +268,12 @@ class BgpDriver:
             self._unread = True
         except OSError as error:
             raise BirdError(f"cannot write {self._config}: {error.strerror}") from error
+
+
+def _explained(session: SessionStatus, peer: PeerIntent, drops: AbstractSet[Drop]) -> SessionStatus:
+    """The session with what BIRD cannot know of it."""
+    reason = reason_with_drops(session, peer, drops)
+    return msgspec.structs.replace(session, reason=reason, origin=origin_of(peer), resource=peer.resource)
 
 
 def write_private(path: Path, text: str) -> None:

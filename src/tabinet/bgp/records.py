@@ -164,5 +164,7 @@ class SessionStatus(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     channels: tuple[Channel, ...] = ()
     reason: str = ""
     """Why it is not established, in words; empty when it is."""
+    resource: str = ""
+    """Which resource asks for it, as in ``BGPPeer/rack-1``; empty where that is not known."""
     origin: Origin | None = None
     """``None``: BIRD has it for another reason than ours."""

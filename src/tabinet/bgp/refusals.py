@@ -40,6 +40,13 @@ class Refusal(msgspec.Struct, frozen=True, gc=False):
             if self.function and self.function in functions:
                 yield peer.name
 
+    def blamed(self, intent: BgpIntent | None) -> str:
+        """The BGPFilter that the line is of, with a colon; empty when it is of none."""
+        for found in intent.filters if intent else ():
+            if self.function in {filter_name(found.name, direction, family) for direction in ("export", "import") for family in (4, 6)}:
+                return f"BGPFilter/{found.name}: "
+        return ""
+
 
 def read_refusal(complaint: str, text: str) -> Refusal:
     """The complaint about ``text``, with the line that it is about, and whose that line is."""

@@ -111,7 +111,7 @@ class _Planner:
             return
         path = "spec.nodeMeshMaxRestartTime"
         restart_s = self.cluster.seconds(source, path, default.node_mesh_max_restart_time, 0)
-        base = msgspec.structs.replace(_BASE, mesh=True, max_restart_time_s=restart_s, password=password)
+        base = msgspec.structs.replace(_BASE, mesh=True, max_restart_time_s=restart_s, password=password, resource=source)
         for name in sorted(self.facts.nodes):
             if not self.cluster.cluster_id(name):
                 self.add_node("mesh", name, base, 0)
@@ -191,6 +191,7 @@ class _Planner:
             bfd_interval_ms=options.bfd_interval_ms,
             bfd_multiplier=options.bfd_multiplier,
             route_limit=options.route_limit,
+            resource=source,
             long_lived=options.long_lived,
         )
         return found if len(self.cluster.problems) == before else None

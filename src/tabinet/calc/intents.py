@@ -186,6 +186,8 @@ class PeerIntent(Intent, frozen=True):
     """0: the host's."""
     route_limit: int = 0
     """Most routes of a family that are taken from the peer; 0: the host's limit."""
+    resource: str = ""
+    """Which resource asks for the session, as in ``BGPPeer/rack-1``."""
     long_lived: bool = False
     """Each end keeps the other's routes as the last resort (RFC 9494); so it always is with other nodes of the cluster."""
 

@@ -91,7 +91,9 @@ def troubles_of(report: HostReport) -> list[str]:
         found.append(f"BIRD: {report.bird}")
     found += [f"endpoint {trouble.endpoint}: {trouble.reason}" for trouble in report.troubles]
     found += [
-        f"BGP to {session.peer} is down: {session.reason or 'no reason known yet'}" for session in report.sessions if session.state != "up"
+        f"BGP to {session.peer}{f' ({session.resource})' * bool(session.resource)} is down: {session.reason or 'no reason known yet'}"
+        for session in report.sessions
+        if session.state != "up"
     ]
     found += list(report.problems)
     return found

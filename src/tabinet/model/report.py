@@ -31,6 +31,8 @@ class SessionReport(msgspec.Struct, frozen=True, gc=False):
     """AS number of the peer; 0 where it is not known."""
     origin: str = ""
     """``mesh``, ``node`` (a BGPPeer that names the host), ``global`` (any other), or ``workload``."""
+    resource: str = ""
+    """Which resource asks for the session, as in ``BGPPeer/rack-1``; empty where that is not known."""
     bgp_state: str = ""
     """State of RFC 4271: Idle, Connect, Active, OpenSent, OpenConfirm, Established; Down when it cannot be run."""
     last_error: str = ""

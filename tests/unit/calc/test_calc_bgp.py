@@ -64,6 +64,7 @@ def test_mesh_has_a_session_for_each_family_that_both_have() -> None:
         max_restart_time_s=0,
         keepalive_time_s=0,
         ours=True,
+        resource="BGPConfiguration/default",
     )
     assert (found.ipv4, found.ipv6, found.router_id) == (parse_prefix("172.16.0.1"), parse_prefix("fd01::1"), "172.16.0.1")
 

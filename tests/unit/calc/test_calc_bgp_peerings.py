@@ -110,6 +110,7 @@ def test_everything_that_a_peering_can_say() -> None:
         bfd_multiplier=4,
         route_limit=500,
         long_lived=True,
+        resource="BGPPeer/p",
     )
 
 

@@ -50,6 +50,7 @@ DOWN = SessionReport(
     address="fd00::9",
     peer_as=65001,
     origin="node",
+    resource="BGPPeer/rack",
     bgp_state="Idle",
     last_error="BGP Error: Bad peer AS",
 )
@@ -221,7 +222,7 @@ def test_this_host_is_asked_through_its_agent(here: Tabinet, answers: dict[str, 
     answers["/report"] = Response(200, "application/json", msgspec.json.encode(report("host1", UP, DOWN, kernel="no room")))
     said = here("node", "status", "-o", "json")
     assert said.code == 1
-    assert said.json["nodes"][0]["troubles"] == ["kernel: no room", f"BGP to peer_rack is down: {DOWN.reason}"]
+    assert said.json["nodes"][0]["troubles"] == ["kernel: no room", f"BGP to peer_rack (BGPPeer/rack) is down: {DOWN.reason}"]
 
 
 def test_without_an_agent_bird_is_asked(here: Tabinet, tmp_path: Path) -> None:
