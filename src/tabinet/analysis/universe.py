@@ -1,0 +1,357 @@
+"""All addresses, divided into classes that no rule can tell apart.
+
+In: what the calculation says for all hosts, once or (to compare) several times. Out: a ``Universe``: numbered classes, and for everything
+that rules ask about addresses (sets, nets, named ports) and for every list of policies the ``Mask`` of the classes that it is true of. A
+class is either of addresses of endpoints, with equal policy, or of addresses that no endpoint has. Membership is a matter of
+addresses, as in the kernel's sets; policy is a matter of endpoints, so that two endpoints with one address are in two classes if
+their policies differ.
+
+Cost: O(addresses + members of sets + nets) to build, O(classes / 8) bytes for each mask. An endpoint's prefix that is not a single
+address is left out and told (``left_out``).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from tabinet.analysis.masks import Mask, mask_of
+from tabinet.calc.messages import Endpoint, Policy, PortMember, SetKind, Side, TierPolicies
+from tabinet.calc.replica import State
+from tabinet.lib.ip import IPV4, IPV6, Prefix
+from tabinet.model.keys import ResourceKey
+
+Predicate = tuple[int, str] | Prefix
+"""A set (of one of the states), or a net that a rule names."""
+Policing = tuple[tuple[TierPolicies, ...], tuple[TierPolicies, ...], tuple[str, ...]]
+"""Ingress tiers, egress tiers, profiles of an endpoint."""
+PortVariant = tuple[tuple[int, int], ...]
+"""The (protocol, port) pairs that a named port stands for at an address, sorted."""
+_FAMILIES = (IPV4, IPV6)
+
+
+class Unit(msgspec.Struct, frozen=True, gc=False):
+    """An address of an endpoint."""
+
+    endpoint: ResourceKey
+    address: Prefix
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """What the members of a class have in common."""
+
+    family: int
+    members: tuple[int, ...]
+    """Numbers of the predicates that hold by single addresses."""
+    nets: int
+    """Number of the signature of nets."""
+    ports: tuple[tuple[int, PortVariant], ...]
+    """By number of the PORTS predicate."""
+    policing: tuple[Policing | None, ...]
+    """In each state; None: no endpoint has the address there."""
+
+
+@dataclass(slots=True)
+class Universe:
+    """The classes, by number, and the masks over them."""
+
+    states: tuple[State, ...]
+    kinds: list[Kind] = field(default_factory=list)
+    units: list[list[Unit]] = field(default_factory=list)
+    """Of each class; empty for addresses that no endpoint has."""
+    examples: list[Prefix] = field(default_factory=list)
+    """An address of each class."""
+    of_address: dict[Prefix, list[int]] = field(default_factory=dict)
+    """Classes of the endpoints that have it."""
+    left_out: list[str] = field(default_factory=list)
+    everything: Mask = 0
+    families: dict[int, Mask] = field(default_factory=dict)
+    endpoints: tuple[Mask, ...] = ()
+    """In each state: classes that an endpoint has."""
+    policed: list[dict[tuple[ResourceKey, bool], Mask]] = field(default_factory=list)
+    """In each state, by policy and ingress: whom it applies to."""
+    tiers: list[dict[tuple[str, bool], Mask]] = field(default_factory=list)
+    """Likewise by tier: whoever has a policy of it."""
+    profiles: list[dict[tuple[str, ...], Mask]] = field(default_factory=list)
+    """In each state, by list of profiles."""
+    _numbers: dict[Predicate, int] = field(default_factory=dict)
+    _masks: list[Mask] = field(default_factory=list)
+    _variants: dict[int, dict[PortVariant, Mask]] = field(default_factory=dict)
+    _atoms: dict[int, tuple[list[int], list[int]]] = field(default_factory=dict)
+    _outside: dict[tuple[int, int], int] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """How many classes."""
+        return len(self.kinds)
+
+    def holds(self, state: int, set_id: str) -> Mask:
+        """Whose address is in the set, as it is in the state."""
+        return self._masks[self._numbers[self.shared(state, set_id)]]
+
+    def within(self, net: Prefix) -> Mask:
+        """Whose address is in the net, which a rule names."""
+        return self._masks[self._numbers[net]]
+
+    def variants(self, state: int, set_id: str) -> dict[PortVariant, Mask]:
+        """A division of all classes by what the named port is there."""
+        return self._variants[self._numbers[self.shared(state, set_id)]]
+
+    def classes_at(self, address: Prefix) -> list[int]:
+        """The classes of an address: one, or of each endpoint that has it."""
+        found = self.of_address.get(address)
+        if found is not None:
+            return found
+        starts, signatures = self._atoms[address.family]
+        return [self._outside[signatures[bisect_right(starts, address.value) - 1], address.family]]
+
+    def shared(self, state: int, set_id: str) -> Predicate:
+        """A set that several states share is one predicate."""
+        for earlier in range(state):
+            if self.states[earlier].sets.get(set_id) is self.states[state].sets[set_id]:
+                return (earlier, set_id)
+        return (state, set_id)
+
+
+def divide(states: Sequence[State], nets: Iterable[Prefix] = ()) -> Universe:
+    """The universe of these states; ``nets`` shall be told apart besides those that rules name."""
+    universe = Universe(tuple(states))
+    builder = _Builder(universe)
+    builder.collect(nets)
+    builder.sweep()
+    builder.classify_endpoints()
+    builder.classify_outside()
+    builder.make_masks()
+    return universe
+
+
+@dataclass(slots=True)
+class _Builder:
+    universe: Universe
+    nets_of: dict[Prefix, set[int]] = field(default_factory=lambda: defaultdict(set))
+    """By net: the predicates that hold in it."""
+    singles: dict[Prefix, list[int]] = field(default_factory=lambda: defaultdict(list))
+    """By address of an endpoint: the predicates that hold by it alone."""
+    ports: dict[Prefix, dict[int, list[tuple[int, int]]]] = field(default_factory=lambda: defaultdict(dict))
+    port_predicates: list[int] = field(default_factory=list)
+    owned: dict[Prefix, dict[ResourceKey, None]] = field(default_factory=dict)
+    signatures: list[frozenset[int]] = field(default_factory=lambda: [frozenset()])
+    _signature_numbers: dict[frozenset[int], int] = field(default_factory=lambda: {frozenset(): 0})
+
+    # --- what is asked ---
+
+    def collect(self, nets: Iterable[Prefix]) -> None:
+        """Every predicate has a number, and is known by the addresses and nets that it holds for."""
+        universe = self.universe
+        for state in universe.states:
+            for key, (_, endpoint) in state.endpoints.items():
+                for address in endpoint.nets:
+                    if address.is_host:
+                        self.owned.setdefault(address, {})[key] = None
+                    elif str(key) not in universe.left_out:
+                        universe.left_out.append(str(key))
+        for net in nets:
+            self._number(net)
+        for index, state in enumerate(universe.states):
+            for rule_side in _sides(state):
+                for net in (*rule_side.nets, *rule_side.not_nets):
+                    self._number(net)
+                for set_id in (*rule_side.sets, *rule_side.not_sets, *rule_side.port_sets, *rule_side.not_port_sets):
+                    self._number(universe.shared(index, set_id))
+        for predicate, number in universe._numbers.items():
+            if isinstance(predicate, Prefix):
+                self.nets_of[predicate].add(number)
+            else:
+                self._collect_set(number, *universe.states[predicate[0]].sets[predicate[1]])
+
+    def _collect_set(self, number: int, kind: SetKind, members: Iterable[object]) -> None:
+        if kind is SetKind.PORTS:
+            self.port_predicates.append(number)
+        for member in members:
+            if isinstance(member, PortMember):
+                self.ports[member.address].setdefault(number, []).append((member.protocol, member.port))
+            elif isinstance(member, Prefix):
+                if member in self.owned:
+                    self.singles[member].append(number)
+                else:
+                    self.nets_of[member].add(number)
+
+    def _number(self, predicate: Predicate) -> None:
+        self.universe._numbers.setdefault(predicate, len(self.universe._numbers))
+
+    # --- nets ---
+
+    def sweep(self) -> None:
+        """Each family's addresses are cut where membership of nets changes: starts, and the signature from each start on."""
+        for address in self.ports:  # a named port of an address that no endpoint has
+            if address not in self.owned:
+                self.nets_of[address] |= set()
+        for family in _FAMILIES:
+            self.universe._atoms[family] = self._sweep_family(family)
+
+    def _sweep_family(self, family: int) -> tuple[list[int], list[int]]:
+        starts, found = [0], [0]
+        open_nets: list[tuple[int, int]] = []
+        """Last address and signature of the nets around the place, outermost first."""
+
+        def cut(place: int) -> None:
+            signature = open_nets[-1][1] if open_nets else 0
+            if starts[-1] == place:
+                found[-1] = signature
+            else:
+                starts.append(place)
+                found.append(signature)
+
+        nets = sorted((net.value, -net.last, net) for net in self.nets_of if net.family == family)
+        for first, _, net in nets:
+            while open_nets and open_nets[-1][0] < first:
+                last, _ = open_nets.pop()
+                cut(last + 1)
+            around = self.signatures[open_nets[-1][1]] if open_nets else frozenset()
+            open_nets.append((net.last, self._signature(around | self.nets_of[net])))
+            cut(first)
+        highest = (1 << (32 if family == IPV4 else 128)) - 1
+        while open_nets:
+            last, _ = open_nets.pop()
+            if last < highest:
+                cut(last + 1)
+        return starts, found
+
+    def _is_alone(self, place: int, family: int) -> bool:
+        return Prefix(family, place, 32 if family == IPV4 else 128) in self.ports
+
+    def _signature(self, predicates: frozenset[int]) -> int:
+        number = self._signature_numbers.get(predicates)
+        if number is None:
+            number = self._signature_numbers[predicates] = len(self.signatures)
+            self.signatures.append(predicates)
+        return number
+
+    # --- classes ---
+
+    def classify_endpoints(self) -> None:
+        """Every address of every endpoint is in a class."""
+        universe = self.universe
+        numbers: dict[Kind, int] = {}
+        for address, owners in self.owned.items():
+            starts, signatures = universe._atoms[address.family]
+            nets = signatures[bisect_right(starts, address.value) - 1]
+            members = tuple(sorted(self.singles.get(address, ())))
+            ports = self._ports_at(address)
+            for key in owners:
+                policing = tuple([_policing(state.endpoints.get(key), address) for state in universe.states])
+                kind = Kind(address.family, members, nets, ports, policing)
+                number = numbers.get(kind)
+                if number is None:
+                    number = numbers[kind] = self._add(kind, address)
+                universe.units[number].append(Unit(key, address))
+                universe.of_address.setdefault(address, []).append(number)
+
+    def classify_outside(self) -> None:
+        """Every address that no endpoint has is in a class."""
+        universe = self.universe
+        taken: dict[tuple[int, int], int] = defaultdict(int)
+        for address in self.owned:
+            starts, _ = universe._atoms[address.family]
+            taken[address.family, bisect_right(starts, address.value) - 1] += 1
+        nobody = (None,) * len(universe.states)
+        for family in _FAMILIES:
+            starts, signatures = universe._atoms[family]
+            end = 1 << (32 if family == IPV4 else 128)
+            for index, signature in enumerate(signatures):
+                stop = starts[index + 1] if index + 1 < len(starts) else end
+                if stop - starts[index] <= taken.get((family, index), 0):
+                    continue
+                example = self._free(starts[index], family)
+                ports = self._ports_at(example) if self._is_alone(starts[index], family) else ()
+                if ports or (signature, family) not in universe._outside:
+                    number = self._add(Kind(family, (), signature, ports, nobody), example)
+                    if ports:
+                        universe.of_address[example] = [number]
+                    else:
+                        universe._outside[signature, family] = number
+
+    def _free(self, place: int, family: int) -> Prefix:
+        length = 32 if family == IPV4 else 128
+        while Prefix(family, place, length) in self.owned:
+            place += 1
+        return Prefix(family, place, length)
+
+    def _ports_at(self, address: Prefix) -> tuple[tuple[int, PortVariant], ...]:
+        return tuple([(number, tuple(sorted(pairs))) for number, pairs in sorted(self.ports.get(address, {}).items())])
+
+    def _add(self, kind: Kind, example: Prefix) -> int:
+        universe = self.universe
+        universe.kinds.append(kind)
+        universe.units.append([])
+        universe.examples.append(example)
+        return len(universe.kinds) - 1
+
+    # --- masks ---
+
+    def make_masks(self) -> None:
+        """Every predicate, family, policy, tier and list of profiles has its mask."""
+        universe = self.universe
+        size = universe.size
+        universe.everything = (1 << size) - 1
+        of_predicate: dict[int, list[int]] = defaultdict(list)
+        of_family: dict[int, list[int]] = defaultdict(list)
+        of_variant: dict[int, dict[PortVariant, list[int]]] = {number: defaultdict(list) for number in self.port_predicates}
+        for number, kind in enumerate(universe.kinds):
+            of_family[kind.family].append(number)
+            for predicate in {*kind.members, *self.signatures[kind.nets]}:
+                of_predicate[predicate].append(number)
+            here = dict(kind.ports)
+            for predicate, variants in of_variant.items():
+                variants[here.get(predicate, ())].append(number)
+        universe.families = {family: mask_of(of_family[family], size) for family in _FAMILIES}
+        universe._masks = [mask_of(of_predicate.get(number, ()), size) for number in range(len(universe._numbers))]
+        universe._variants = {
+            predicate: {variant: mask_of(numbers, size) for variant, numbers in variants.items()}
+            for predicate, variants in of_variant.items()
+        }
+        self._make_policy_masks()
+
+    def _make_policy_masks(self) -> None:
+        universe, size = self.universe, self.universe.size
+        present = []
+        for index in range(len(universe.states)):
+            by_policing: dict[Policing, list[int]] = defaultdict(list)
+            for number, kind in enumerate(universe.kinds):
+                policing = kind.policing[index]
+                if policing is not None:
+                    by_policing[policing].append(number)
+            policed: dict[tuple[ResourceKey, bool], list[int]] = defaultdict(list)
+            tiers: dict[tuple[str, bool], list[int]] = defaultdict(list)
+            profiles: dict[tuple[str, ...], list[int]] = defaultdict(list)
+            for (ingress, egress, names), numbers in by_policing.items():
+                profiles[names] += numbers
+                for is_ingress, listed in ((True, ingress), (False, egress)):
+                    for tier in listed:
+                        tiers[tier.tier, is_ingress] += numbers
+                        for key in tier.policies:
+                            policed[key, is_ingress] += numbers
+            universe.policed.append({key: mask_of(numbers, size) for key, numbers in policed.items()})
+            universe.tiers.append({key: mask_of(numbers, size) for key, numbers in tiers.items()})
+            universe.profiles.append({names: mask_of(numbers, size) for names, numbers in profiles.items()})
+            present.append(mask_of((number for numbers in by_policing.values() for number in numbers), size))
+        universe.endpoints = tuple(present)
+
+
+def _policing(entry: tuple[int, Endpoint] | None, address: Prefix) -> Policing | None:
+    if entry is None or address not in entry[1].nets:
+        return None
+    endpoint = entry[1]
+    return (endpoint.ingress, endpoint.egress, endpoint.profiles)
+
+
+def _sides(state: State) -> Iterator[Side]:
+    policies: Iterable[Policy] = (*state.policies.values(), *state.profiles.values())
+    for policy in policies:
+        for rule in (*policy.ingress, *policy.egress):
+            yield rule.source
+            yield rule.destination
