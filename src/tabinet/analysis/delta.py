@@ -35,19 +35,7 @@ def compare(before: Relation, after: Relation) -> Delta:
     came_out, went_out = _side(before, after, ingress=False)
     opened = [*after.allowed_of(swapped(came_in), by_ingress=True), *after.allowed_of(came_out, by_ingress=False)]
     closed = [*before.allowed_of(swapped(went_in), by_ingress=True), *before.allowed_of(went_out, by_ingress=False)]
-    # An endpoint that comes or goes makes its address inside or outside: the other side's word begins or ceases to count.
-    opened = boxes.minus(opened, _around(before, opened)) if before.endpoints != after.endpoints else opened
-    closed = boxes.minus(closed, _around(after, closed)) if before.endpoints != after.endpoints else closed
     return Delta(tuple(boxes.merge(opened)), tuple(boxes.merge(closed)))
-
-
-def _around(relation: Relation, boxes: list[Box]) -> list[Box]:
-    """What the relation allows of these flows."""
-    sources = destinations = 0
-    for source, destination, _ in boxes:
-        sources |= source
-        destinations |= destination
-    return relation.within(sources, destinations, FULL) if boxes else []
 
 
 def _side(before: Relation, after: Relation, *, ingress: bool) -> tuple[list[Box], list[Box]]:
@@ -78,6 +66,9 @@ def _window(before: Relation, after: Relation, *, ingress: bool) -> Iterator[Box
     whole = _rearranged(before, after, ingress=ingress)
     if whole:
         yield (whole, universe.everything, FULL)
+    come_or_gone = before.present ^ after.present
+    if come_or_gone:
+        yield (before.endpoints | after.endpoints, come_or_gone, FULL)
     keys = {key for relation in (before, after) for key, of in universe.policed[relation.state] if of is ingress}
     profiles = {name for relation in (before, after) for names in universe.profiles[relation.state] for name in names}
     for key in keys | {ResourceKey("Profile", name) for name in profiles}:

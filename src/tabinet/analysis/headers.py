@@ -31,6 +31,9 @@ EVERY: dict[int, Intervals] = {protocol: ((0, highest),) for protocol, highest i
 _OTHERS = ((1 << 256) - 1) & ~sum(1 << protocol for protocol in SLOTS)
 CLIENT_PORT = 40_000
 """The source port of an example, where it may be chosen."""
+_LIKELY = (443, 80, 22, 53, 8080, 5432)
+"""Destination ports that make a good example."""
+_ECHO_REQUEST = {ICMP: 8, ICMPV6: 128}
 
 EMPTY: HeaderSet = 0
 FULL: HeaderSet = 1
@@ -148,10 +151,15 @@ class HeaderSpace:
         """
         bits, planes = self._contents[headers]
         for protocol, plane in zip(SLOTS, planes, strict=True):
-            for low, high, rows in plane:
-                first = 1 if low == 0 < high and protocol in WITH_PORTS else low
-                free = protocol in WITH_PORTS and any(start <= CLIENT_PORT <= end for start, end in rows)
-                return protocol, first, CLIENT_PORT if free else rows[0][0]
+            if not plane:
+                continue
+            wanted = _LIKELY if protocol in WITH_PORTS else (_ECHO_REQUEST[protocol],)
+            likely = next((column for column in wanted if _rows_at(plane, column)), None)
+            low, high, _ = plane[0]
+            first = likely if likely is not None else 1 if low == 0 < high and protocol in WITH_PORTS else low
+            rows = _rows_at(plane, first)
+            free = protocol in WITH_PORTS and any(start <= CLIENT_PORT <= end for start, end in rows)
+            return protocol, first, CLIENT_PORT if free else rows[0][0]
         if not bits:
             raise ValueError("an empty header set has no example")
         return (bits & -bits).bit_length() - 1, 0, 0

@@ -70,6 +70,14 @@ class Relation:
         """What sources let out: (source, destination, headers). Raises as ``ingress``."""
         return self._compose(ingress=False)
 
+    @cached_property
+    def present(self) -> Mask:
+        """All classes but those of endpoints that only other states have: nobody is there to send or receive."""
+        elsewhere = 0
+        for mask in self.universe.endpoints:
+            elsewhere |= mask
+        return self.universe.everything & ~(elsewhere & ~self.endpoints)
+
     def allowed_of(self, boxes: Iterable[Box], *, by_ingress: bool) -> list[Box]:
         """Of flows that one end allows, those that the other end, if it is an endpoint, allows as well."""
         inside = self.endpoints
@@ -97,6 +105,19 @@ class Relation:
             if destination & ~self.endpoints
         ]
         return self.boxes.merge([*self.allowed_of(met, by_ingress=True), *leaving])
+
+    def admits(self, source: int, destination: int, protocol: int, first: int, second: int) -> bool:
+        """Whether such a packet (destination port or type, source port or code) may begin a flow between two classes."""
+        inside = self.endpoints
+        if not self.present >> source & self.present >> destination & 1:
+            return False
+        for number, boxes in ((destination, self.ingress), (source, self.egress)):
+            if inside >> number & 1 and not any(
+                senders >> source & 1 and receivers >> destination & 1 and self.space.has(headers, protocol, first, second)
+                for senders, receivers, headers in boxes
+            ):
+                return False
+        return True
 
     # --- policies ---
 
@@ -212,7 +233,7 @@ class Relation:
     def _compose(self, *, ingress: bool) -> list[Box]:
         """All that one end allows, as (local, peer, headers)."""
         allowed: list[Box] = []
-        undecided: list[Box] = [(self.endpoints, self.universe.everything, FULL)]
+        undecided: list[Box] = [(self.endpoints, self.present, FULL)]
         for tier in self.order.tiers:
             concerned = self.universe.tiers[self.state].get((tier, ingress), 0)
             if concerned:

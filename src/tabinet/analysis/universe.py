@@ -22,7 +22,7 @@ import msgspec
 from tabinet.analysis.masks import Mask, mask_of
 from tabinet.calc.messages import Endpoint, Policy, PortMember, SetKind, Side, TierPolicies
 from tabinet.calc.replica import State
-from tabinet.lib.ip import IPV4, IPV6, Prefix
+from tabinet.lib.ip import IPV4, IPV6, Prefix, parse_address
 from tabinet.model.keys import ResourceKey
 
 Predicate = tuple[int, str] | Prefix
@@ -32,6 +32,8 @@ Policing = tuple[tuple[TierPolicies, ...], tuple[TierPolicies, ...], tuple[str, 
 PortVariant = tuple[tuple[int, int], ...]
 """The (protocol, port) pairs that a named port stands for at an address, sorted."""
 _FAMILIES = (IPV4, IPV6)
+_EXAMPLES = {IPV4: (parse_address("198.51.100.1"), parse_address("192.0.2.1")), IPV6: (parse_address("2001:db8::1"),)}
+"""RFC 5737, RFC 3849."""
 
 
 class Unit(msgspec.Struct, frozen=True, gc=False):
@@ -67,6 +69,8 @@ class Universe:
     """An address of each class."""
     of_address: dict[Prefix, list[int]] = field(default_factory=dict)
     """Classes of the endpoints that have it."""
+    told_apart: frozenset[Prefix] = frozenset()
+    """Nets, of rules or members of sets, at whose edges classes end."""
     left_out: list[str] = field(default_factory=list)
     everything: Mask = 0
     families: dict[int, Mask] = field(default_factory=dict)
@@ -88,6 +92,11 @@ class Universe:
     def size(self) -> int:
         """How many classes."""
         return len(self.kinds)
+
+    @property
+    def named_nets(self) -> list[Prefix]:
+        """The nets that rules name, or that were asked for."""
+        return [predicate for predicate in self._numbers if isinstance(predicate, Prefix)]
 
     def holds(self, state: int, set_id: str) -> Mask:
         """Whose address is in the set, as it is in the state."""
@@ -190,6 +199,7 @@ class _Builder:
         for address in self.ports:  # a named port of an address that no endpoint has
             if address not in self.owned:
                 self.nets_of[address] |= set()
+        self.universe.told_apart = frozenset(self.nets_of)
         for family in _FAMILIES:
             self.universe._atoms[family] = self._sweep_family(family)
 
@@ -266,20 +276,29 @@ class _Builder:
                 stop = starts[index + 1] if index + 1 < len(starts) else end
                 if stop - starts[index] <= taken.get((family, index), 0):
                     continue
-                example = self._free(starts[index], family)
+                example = self._example(starts[index], stop, family)
                 ports = self._ports_at(example) if self._is_alone(starts[index], family) else ()
-                if ports or (signature, family) not in universe._outside:
-                    number = self._add(Kind(family, (), signature, ports, nobody), example)
-                    if ports:
-                        universe.of_address[example] = [number]
-                    else:
-                        universe._outside[signature, family] = number
+                known = None if ports else universe._outside.get((signature, family))
+                if known is not None:
+                    if example in _EXAMPLES[family]:
+                        universe.examples[known] = example
+                    continue
+                number = self._add(Kind(family, (), signature, ports, nobody), example)
+                if ports:
+                    universe.of_address[example] = [number]
+                else:
+                    universe._outside[signature, family] = number
 
-    def _free(self, place: int, family: int) -> Prefix:
+    def _example(self, start: int, stop: int, family: int) -> Prefix:
+        """An address from start to before stop that no endpoint has: one that people use in examples, or the first that looks like one."""
         length = 32 if family == IPV4 else 128
-        while Prefix(family, place, length) in self.owned:
-            place += 1
-        return Prefix(family, place, length)
+        for likely in _EXAMPLES[family]:
+            if start <= likely.value < stop and likely not in self.owned:
+                return likely
+        for place in range(start + 1 if stop - start > 1 else start, stop):
+            if Prefix(family, place, length) not in self.owned:
+                return Prefix(family, place, length)
+        return Prefix(family, start, length)
 
     def _ports_at(self, address: Prefix) -> tuple[tuple[int, PortVariant], ...]:
         return tuple([(number, tuple(sorted(pairs))) for number, pairs in sorted(self.ports.get(address, {}).items())])

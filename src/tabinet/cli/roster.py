@@ -27,6 +27,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "node": ("tabinet.cli.node:node", "Hosts: how they are, joining the fabric, leaving it for maintenance."),
         "explain": ("tabinet.cli.explain_flow:explain", "Say whether a packet from SRC reaches DST, and why."),
         "dataplane": ("tabinet.cli.dataplane:dataplane", "What this host's kernel should hold, and what it holds."),
+        "plan": ("tabinet.cli.plan:plan", "Say which flows applying FILES would open and close."),
         "ipam": ("tabinet.cli.ipam:ipam", "Addresses: who has which, what leaks, how they are assigned."),
         "agent": ("tabinet.cli.agent:agent", "Run the agent of this host, in the foreground."),
         "lab": ("tabinet.cli.labs:lab", "Fabrics of network namespaces on this machine."),

@@ -1,0 +1,229 @@
+"""Classes in words: labels, nets and network sets that fit exactly, or as few as cover them, and how many endpoints they are.
+
+Pure. O(endpoints x labels) to build, O(candidates) for each mask.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from tabinet.analysis.boxes import Box
+from tabinet.analysis.fabric import Resources
+from tabinet.analysis.masks import Mask, lowest_of, mask_of, numbers_of
+from tabinet.analysis.relation import Relation
+from tabinet.analysis.universe import Universe
+from tabinet.analysis.words import workload_name
+from tabinet.calc.endpoints import endpoint_labels, readable
+from tabinet.calc.scopes import NAMESPACE, ORCHESTRATOR
+from tabinet.lib.ip import Prefix
+from tabinet.model.keys import ResourceKey
+from tabinet.model.resources import GlobalNetworkSet, NetworkSet, WorkloadEndpoint
+
+AT_MOST = 4
+"""So many parts before the rest is only counted."""
+
+
+class Witness(msgspec.Struct, frozen=True, kw_only=True):
+    """One packet of a group of flows, to be tried."""
+
+    source: str
+    """Address."""
+    source_name: str
+    """Workload, or ``outside``."""
+    destination: str
+    destination_name: str
+    protocol: int
+    port: int
+    """Destination port; of ICMP the type."""
+    source_port: int
+    """Of ICMP the code."""
+
+
+class FlowGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """Flows that are alike, in words."""
+
+    source: str
+    destination: str
+    packets: str
+    families: tuple[int, ...]
+    """4, 6 or both."""
+    source_endpoints: int
+    destination_endpoints: int
+    witness: Witness
+
+
+@dataclass(slots=True)
+class Describer:
+    """Words for the masks of one universe, as its resources are."""
+
+    universe: Universe
+    resources: Resources
+    _known: dict[Mask, str] = field(default_factory=dict)
+    """Masks that have a name; several names: the shortest."""
+    _by_size: list[tuple[Mask, str]] = field(default_factory=list)
+
+    def prepare(self) -> None:
+        """Every label, namespace, net and network set that fits classes exactly is known."""
+        universe = self.universe
+        inside = 0
+        for mask in universe.endpoints:
+            inside |= mask
+        outside = universe.everything & ~inside
+        for (key, value), mask in self._label_masks().items():
+            self._know(mask, f"namespace {value}" if key == NAMESPACE else f"{key}={value}")
+        for name, nets in self._nets():
+            mask = self._covered(nets) & outside
+            self._know(mask, name)
+        self._know(outside, "every other address")
+        self._know(inside, "all endpoints")
+        self._know(universe.everything, "every address")
+        self._known.pop(0, None)
+        self._by_size = sorted(self._known.items(), key=lambda item: -item[0].bit_count())
+
+    def groups(self, boxes: Iterable[Box], relation: Relation) -> list[FlowGroup]:
+        """The boxes in words, the widest first; what reads the same in both families is one group."""
+        alike: dict[tuple[str, str, str], list[Box]] = {}
+        for sources, destinations, headers in boxes:
+            for own in self.universe.families.values():
+                part = (sources & own, destinations & own, headers)
+                if part[0] and part[1] and self._two_ends(part[0], part[1]) is not None:
+                    words = (self.text(part[0]), self.text(part[1]), relation.space.text(headers))
+                    alike.setdefault(words, []).append(part)
+        found = [self._group(words, parts, relation) for words, parts in alike.items()]
+        return sorted(found, key=lambda group: (-group.source_endpoints * group.destination_endpoints, group.source, group.destination))
+
+    def _group(self, words: tuple[str, str, str], parts: list[Box], relation: Relation) -> FlowGroup:
+        sources = destinations = 0
+        for source, destination, _ in parts:
+            sources |= source
+            destinations |= destination
+        families = tuple(family for family, own in self.universe.families.items() if sources & own)
+        return FlowGroup(
+            source=words[0],
+            destination=words[1],
+            packets=words[2],
+            families=families,
+            source_endpoints=self.count(sources),
+            destination_endpoints=self.count(destinations),
+            witness=self._witness(parts[0], relation),
+        )
+
+    def text(self, mask: Mask) -> str:
+        """The classes in words."""
+        if mask in self._known:
+            return self._known[mask]
+        parts: list[str] = []
+        rest = mask
+        for candidate, name in self._by_size:
+            if len(parts) == AT_MOST:
+                break
+            if candidate & rest and not candidate & ~mask:
+                parts.append(name)
+                rest &= ~candidate
+        if rest:
+            parts.append(self._counted(rest))
+        return " | ".join(parts)
+
+    def count(self, mask: Mask) -> int:
+        """How many endpoints have an address in the classes."""
+        return len({unit.endpoint for number in numbers_of(mask) for unit in self.universe.units[number]})
+
+    # --- inside ---
+
+    def _witness(self, part: Box, relation: Relation) -> Witness:
+        """A packet of the box, of which both ends are of one family; from and to endpoints where there are some."""
+        ends = self._two_ends(part[0], part[1])
+        assert ends is not None
+        (source, source_name), (destination, destination_name) = ends
+        protocol, first, second = relation.space.example(part[2])
+        return Witness(
+            source=source.address,
+            source_name=source_name,
+            destination=destination.address,
+            destination_name=destination_name,
+            protocol=protocol,
+            port=first,
+            source_port=second,
+        )
+
+    def _two_ends(self, sources: Mask, destinations: Mask) -> tuple[tuple[Prefix, str], tuple[Prefix, str]] | None:
+        """Two different addresses."""
+        for source in self._candidates(sources):
+            for destination in self._candidates(destinations):
+                if source[0] != destination[0]:
+                    return source, destination
+        return None
+
+    def _candidates(self, mask: Mask) -> list[tuple[Prefix, str]]:
+        """Up to two addresses, of endpoints first."""
+        universe = self.universe
+        inside = 0
+        for each in universe.endpoints:
+            inside |= each
+        found: list[tuple[Prefix, str]] = []
+        for part in (mask & inside, mask & ~inside):
+            while part and len(found) < 2:
+                number = lowest_of(part)
+                part ^= 1 << number
+                units = universe.units[number][:2]
+                found += [(unit.address, self._name(unit.endpoint)) for unit in units] or [(universe.examples[number], "outside")]
+        return found[:2]
+
+    def _counted(self, mask: Mask) -> str:
+        names = sorted({self._name(unit.endpoint) for number in numbers_of(mask) for unit in self.universe.units[number]})
+        if names:
+            shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+            return f"{len(names)} endpoint{'s' if len(names) > 1 else ''} ({shown})"
+        return f"addresses such as {self.universe.examples[lowest_of(mask)].address}"
+
+    def _name(self, key: ResourceKey) -> str:
+        value, _ = self.resources.get(key, (None, 0))
+        return workload_name(value) if isinstance(value, WorkloadEndpoint) else key.name
+
+    def _know(self, mask: Mask, name: str) -> None:
+        """The name is that of the mask, and of its part in each family: flows are of one."""
+        for part in (mask, *(mask & own for own in self.universe.families.values())):
+            if part not in self._known or len(name) < len(self._known[part]):
+                self._known[part] = name
+
+    def _label_masks(self) -> dict[tuple[str, str], Mask]:
+        """Of the labels that endpoints have, those that all endpoints of a class share."""
+        numbers: dict[tuple[str, str], list[int]] = defaultdict(list)
+        partial: set[tuple[str, str]] = set()
+        labels: dict[ResourceKey, frozenset[tuple[str, str]]] = {}
+        for key, (value, _) in self.resources.items():
+            if isinstance(value, WorkloadEndpoint) and isinstance(key, ResourceKey):
+                labels[key] = frozenset((name, text) for name, text in endpoint_labels(key, value).items() if name != ORCHESTRATOR)
+        for number, units in enumerate(self.universe.units):
+            if not units:
+                continue
+            each = [labels.get(unit.endpoint, frozenset()) for unit in units]
+            shared = frozenset.intersection(*each)
+            for pair in shared:
+                numbers[pair].append(number)
+            partial |= frozenset.union(*each) - shared
+        return {pair: mask_of(having, self.universe.size) for pair, having in numbers.items() if pair not in partial}
+
+    def _nets(self) -> Iterable[tuple[str, tuple[Prefix, ...]]]:
+        for net in self.universe.named_nets:
+            yield f"net {net}", (net,)
+        for key, (value, _) in self.resources.items():
+            if isinstance(value, NetworkSet | GlobalNetworkSet) and isinstance(key, ResourceKey):
+                nets = tuple(readable(value.spec.nets))
+                if nets and self.universe.told_apart.issuperset(nets):
+                    yield f"network set {key.name}", nets
+
+    def _covered(self, nets: tuple[Prefix, ...]) -> Mask:
+        """Classes outside of which the example is in one of the nets: where the universe tells the nets apart, all of each class is."""
+        return mask_of(
+            (
+                number
+                for number, example in enumerate(self.universe.examples)
+                if not self.universe.units[number] and any(net.contains(example) for net in nets)
+            ),
+            self.universe.size,
+        )

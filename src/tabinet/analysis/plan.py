@@ -1,0 +1,168 @@
+"""``plan``: which flows a change of resources opens and closes, whose policy it changes, and what it costs.
+
+In: resources, and changes of them. Out: a ``Plan``. Exact for policy between workloads and with the outside: every flow of a group is
+opened (closed), no other one is; each group has a witness, a packet that can be tried. What cannot be enumerated is said, not cut.
+Not looked at: host endpoints, translation, doNotTrack (``explain`` does), and whether packets find their way (routes).
+Pure; O(resources) once, then what the change concerns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TypeVar
+
+import msgspec
+
+from tabinet.analysis.boxes import TooMany
+from tabinet.analysis.delta import Delta, compare
+from tabinet.analysis.describe import Describer, FlowGroup
+from tabinet.analysis.fabric import OptionsOf, Resources
+from tabinet.analysis.relation import Relation
+from tabinet.analysis.situation import Calculation, Changes, Situation, relate
+from tabinet.calc.messages import Endpoint, EndpointUpdate, PolicyUpdate, ProfileUpdate, SetUpdate
+from tabinet.calc.replica import State, policies_of, set_kinds
+from tabinet.model.keys import ResourceKey
+from tabinet.model.resources import HostEndpoint
+from tabinet.rules.builder import TableBuilder
+
+K = TypeVar("K")
+
+HOSTS_COUNTED = 8
+"""Of so many hosts the tables are built to say what the change costs there."""
+
+
+class FirstPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """Endpoints that get their first policy in a direction, or lose their last: the default turns over."""
+
+    direction: str
+    """``ingress`` or ``egress``."""
+    gets: bool
+    endpoints: int
+    which: str
+
+
+class HostCost(msgspec.Struct, frozen=True, kw_only=True):
+    """What a host's table has before and after."""
+
+    host: str
+    rules: tuple[int, int]
+    elements: tuple[int, int]
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What a change does."""
+
+    opened: tuple[FlowGroup, ...]
+    closed: tuple[FlowGroup, ...]
+    first_policies: tuple[FirstPolicy, ...]
+    changed_endpoints: int
+    """Endpoints with another list of policies, or with changed rules or members in one of them."""
+    hosts: tuple[HostCost, ...]
+    more_hosts: int
+    """Hosts that change and are not in ``hosts``."""
+    not_enumerated: str
+    """Why ``opened`` and ``closed`` are empty although flows may change; empty when they are complete."""
+    notes: tuple[str, ...]
+
+
+def make_plan(calculation: Calculation, changes: Changes, options_of: OptionsOf) -> Plan:
+    """What the changes do; the calculation has them from now on."""
+    before = calculation.situation
+    after = calculation.change(changes)
+    universe, (was, now) = relate([before, after])
+    describer = Describer(universe, {**before.resources, **after.resources})
+    describer.prepare()
+    why_not = ""
+    try:
+        delta = compare(was, now)
+    except TooMany:
+        delta, why_not = Delta((), ()), f"more than {now.boxes.budget} groups of flows meet: narrow the change down, or ask explain"
+    changed = _changed_endpoints(before.state, after.state)
+    hosts = sorted({_host_of(before.state, after.state, key) for key in changed})
+    return Plan(
+        opened=tuple(describer.groups(delta.opened, now)),
+        closed=tuple(describer.groups(delta.closed, was)),
+        first_policies=tuple(_first_policies(was, now, describer)),
+        changed_endpoints=len(changed),
+        hosts=tuple([_cost(host, before, after, options_of) for host in hosts[:HOSTS_COUNTED]]),
+        more_hosts=max(0, len(hosts) - HOSTS_COUNTED),
+        not_enumerated=why_not,
+        notes=tuple(_notes(after, universe.left_out)),
+    )
+
+
+def _first_policies(was: Relation, now: Relation, describer: Describer) -> Iterator[FirstPolicy]:
+    universe = now.universe
+    both = was.endpoints & now.endpoints
+    for ingress in (True, False):
+        masks = []
+        for relation in (was, now):
+            policed = 0
+            for (_, of_ingress), mask in universe.tiers[relation.state].items():
+                policed |= mask if of_ingress is ingress else 0
+            masks.append(policed & both)
+        for gets, mask in ((True, masks[1] & ~masks[0]), (False, masks[0] & ~masks[1])):
+            if mask:
+                direction = "ingress" if ingress else "egress"
+                yield FirstPolicy(direction=direction, gets=gets, endpoints=describer.count(mask), which=describer.text(mask))
+
+
+def _changed_endpoints(before: State, after: State) -> set[ResourceKey]:
+    """O(endpoints) at worst, without looking into sets: a shared one is the same object."""
+    sets = _differing(before.sets, after.sets)
+    policies = _differing(before.policies, after.policies)
+    policies |= {key for key, policy in after.policies.items() if sets and not sets.isdisjoint(set_kinds(policy))}
+    profiles = _differing(before.profiles, after.profiles)
+    found = set()
+    for key in before.endpoints.keys() | after.endpoints.keys():
+        was, now = before.endpoints.get(key), after.endpoints.get(key)
+        if was is not now or (now is not None and not (policies.isdisjoint(policies_of(now[1])) and profiles.isdisjoint(now[1].profiles))):
+            found.add(key)
+    return found
+
+
+def _differing(before: Mapping[K, object], after: Mapping[K, object]) -> set[K]:
+    return {key for key in before.keys() | after.keys() if before.get(key) is not after.get(key)}
+
+
+def _host_of(before: State, after: State, key: ResourceKey) -> str:
+    entry = after.endpoints.get(key) or before.endpoints[key]
+    return entry[1].host
+
+
+def _cost(host: str, before: Situation, after: Situation, options_of: OptionsOf) -> HostCost:
+    was, now = _table_size(host, before.state, options_of), _table_size(host, after.state, options_of)
+    return HostCost(host=host, rules=(was[0], now[0]), elements=(was[1], now[1]))
+
+
+def _table_size(host: str, state: State, options_of: OptionsOf) -> tuple[int, int]:
+    """Rules and elements of sets and maps, for the workloads of a host."""
+    builder = TableBuilder(options_of(state.config.get(host, {})))
+    endpoints: dict[ResourceKey, Endpoint] = {key: end for key, (_, end) in state.endpoints.items() if end.host == host}
+    policies = {key for endpoint in endpoints.values() for key in policies_of(endpoint)}
+    profiles = {name for endpoint in endpoints.values() for name in endpoint.profiles if name in state.profiles}
+    announced = [state.policies[key] for key in policies] + [state.profiles[name] for name in profiles]
+    for set_id in {name for policy in announced for name in set_kinds(policy)}:
+        builder.on_update(SetUpdate(set_id, *state.sets[set_id]))
+    for key in policies:
+        builder.on_update(PolicyUpdate(key, state.policies[key]))
+    for name in profiles:
+        builder.on_update(ProfileUpdate(name, state.profiles[name]))
+    for key, endpoint in endpoints.items():
+        builder.on_update(EndpointUpdate(key, 0, endpoint))
+    builder.flush()
+    table = builder.table
+    elements = sum(map(len, table.elements.values())) + sum(map(len, table.maps.values()))
+    return sum(len(chain.rules) for chain in table.chains.values()), elements
+
+
+def _notes(after: Situation, left_out: list[str]) -> Iterator[str]:
+    if any(isinstance(value, HostEndpoint) for value, _ in after.resources.values()):
+        yield "there are host endpoints: what they say of flows is not in here, `tabinet explain` looks at them"
+    if left_out:
+        yield f"endpoints with prefixes instead of addresses are not in here: {', '.join(left_out[:4])}"
+
+
+def changed_resources(before: Resources, after: Changes) -> Changes:
+    """Those of the changes that change something."""
+    return {key: value for key, value in after.items() if before.get(key, (None, 0))[0] != value}

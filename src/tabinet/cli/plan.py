@@ -1,0 +1,141 @@
+"""``tabinet plan``: what a change of resources would open and close, before it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from tabinet.cli.place import STORE_OPTIONS, Place
+from tabinet.cli.sources import FILES
+
+if TYPE_CHECKING:
+    from tabinet.analysis.describe import FlowGroup
+    from tabinet.analysis.fabric import Fabric, Resources
+    from tabinet.analysis.plan import Plan
+    from tabinet.analysis.situation import Changes
+    from tabinet.model.keys import Key
+
+NOTHING, CLOSES, OPENS = 0, 10, 11
+"""Exit codes."""
+SHOWN = 20
+"""Groups of flows in the text; JSON has all."""
+
+
+@click.command()
+@FILES
+@click.option("--delete", is_flag=True, help="Plan to delete what the files name, instead of applying it.")
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="How to show it.")
+@click.option("--json", "as_json", is_flag=True, help="The same as -o json.")
+@STORE_OPTIONS
+@click.pass_obj
+def plan(place: Place, files: Sequence[str], recursive: bool, delete: bool, output: str, as_json: bool) -> int:
+    """Say which flows applying FILES would open and close.
+
+    Groups of endpoints, packets, and of each group one packet that can be tried. Nothing is changed.
+
+    \b
+    tabinet plan -f policies/          tabinet plan -f old.yaml --delete
+
+    Exit code 0: no flow is opened or closed, 10: flows are closed only, 11: flows are opened.
+    """
+    import msgspec
+
+    from tabinet.cli.explain_flow import read_fabric
+    from tabinet.cli.output import show_json
+
+    if not files:
+        raise click.UsageError("say what to plan: tabinet plan -f FILE")
+    fabric = read_fabric(place)
+    found = plan_changes(fabric, read_changes(files, recursive, delete, fabric.resources))
+    if as_json or output == "json":
+        show_json(msgspec.to_builtins(found))
+    else:
+        for line in render_plan(found):
+            click.echo(line)
+    return exit_code(found)
+
+
+def plan_changes(fabric: Fabric, changes: Changes) -> Plan:
+    """What the changes do to the fabric."""
+    from tabinet.analysis.plan import make_plan
+    from tabinet.analysis.situation import calculate
+    from tabinet.model.resources import WorkloadEndpoint
+
+    hosts = frozenset(value.spec.node for value in changes.values() if isinstance(value, WorkloadEndpoint))
+    return make_plan(calculate(fabric.resources, hosts), changes, fabric.options_of)
+
+
+def read_changes(files: Sequence[str], recursive: bool, delete: bool, resources: Resources) -> Changes:
+    """What the files would change of the resources.
+
+    Raises:
+        InputError: with every problem of every document.
+    """
+    from tabinet.analysis.plan import changed_resources
+    from tabinet.cli.sources import read_documents, read_keys
+    from tabinet.model.codec import decode_stored, encode_document
+    from tabinet.model.keys import path_of
+    from tabinet.store.client import key_of
+
+    changes: dict[Key, object | None] = {}
+    if delete:
+        changes.update(dict.fromkeys(read_keys(files, recursive=recursive)))
+        return changed_resources(resources, changes)
+    for document in read_documents(files, recursive=recursive):
+        decoded = decode_stored(path_of(key_of(document.data)), encode_document(document.data))
+        if decoded is not None:
+            changes[decoded[0]] = decoded[1]
+    return changed_resources(resources, changes)
+
+
+def exit_code(found: Plan) -> int:
+    """Of the command."""
+    if found.opened or found.not_enumerated:
+        return OPENS
+    return CLOSES if found.closed else NOTHING
+
+
+def render_plan(found: Plan) -> Iterator[str]:
+    """The lines of the text."""
+    if found.not_enumerated:
+        yield f"NOT ENUMERATED: {found.not_enumerated}"
+    elif not found.opened and not found.closed:
+        yield "no flow is opened or closed"
+    for each in found.first_policies:
+        verb = "get their first policy" if each.gets else "lose their last policy"
+        consequence = "what it does not allow is denied from then on" if each.gets else "their profiles decide from then on"
+        yield f"{each.endpoints} endpoint{'s' if each.endpoints != 1 else ''} {verb} in {each.direction} ({each.which}): {consequence}"
+    for word, groups in (("OPENS", found.opened), ("CLOSES", found.closed)):
+        if groups:
+            yield f"{word} {len(groups)} group{'s' if len(groups) > 1 else ''} of flows"
+        for group in groups[:SHOWN]:
+            yield from _group(group)
+        if len(groups) > SHOWN:
+            yield f"  and {len(groups) - SHOWN} more (-o json has them)"
+    changed = f"{found.changed_endpoints} endpoint{'' if found.changed_endpoints == 1 else 's'}"
+    yield f"policy of {changed} changes, on {len(found.hosts) + found.more_hosts} hosts"
+    for host in found.hosts:
+        rules, elements = host.rules[1] - host.rules[0], host.elements[1] - host.elements[0]
+        yield f"  {host.host}: {host.rules[1]} rules ({rules:+}), {host.elements[1]} elements ({elements:+})"
+    for note in found.notes:
+        yield f"note: {note}"
+
+
+def _group(group: FlowGroup) -> Iterator[str]:
+    only = "" if len(group.families) > 1 else f" (IPv{group.families[0]})"
+    yield f"  {group.source} -> {group.destination}: {group.packets}{only}"
+    packet = group.witness
+    yield f"    such as {packet.source_name} {packet.source} -> {packet.destination_name} {packet.destination}: {_packet(group)}"
+
+
+def _packet(group: FlowGroup) -> str:
+    from tabinet.analysis.headers import WITH_PORTS
+    from tabinet.model.protocols import ICMP, ICMPV6, NAMES
+
+    packet = group.witness
+    name = NAMES.get(packet.protocol, f"protocol {packet.protocol}").lower()
+    if packet.protocol in WITH_PORTS:
+        return f"{name} port {packet.port}"
+    return f"{name} type {packet.port} code {packet.source_port}" if packet.protocol in (ICMP, ICMPV6) else name
