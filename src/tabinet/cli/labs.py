@@ -203,11 +203,15 @@ def show_check(report: CheckReport) -> None:
 @click.argument("node")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def exec(name: str | None, node: str, command: Sequence[str]) -> int:  # the command's name
-    """Run COMMAND in a NODE (router, host or workload): tabinet lab exec web1 -- ping -c1 169.254.1.1"""
+    """Run COMMAND in a NODE (router, host or workload): tabinet lab exec web1 -- ping -c1 169.254.1.1
+
+    On a host, tabinet itself finds the configuration of that host: tabinet lab exec host11 -- tabinet node status
+    """
     from tabinet.lab.lab import open_lab
 
     need_root()
-    return subprocess.run(open_lab(name).exec_argv(node, command), check=False).returncode
+    found = open_lab(name)
+    return subprocess.run(found.exec_argv(node, command), env=os.environ | found.exec_environment(node), check=False).returncode
 
 
 @lab.command()

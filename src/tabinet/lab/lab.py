@@ -109,6 +109,11 @@ class Lab:
         place = [f"--wd={where}"] if where.exists() else []
         return in_namespace(known.namespace, [*place, "--", *argv])
 
+    def exec_environment(self, node: str) -> dict[str, str]:
+        """What is to be added to the environment there: on a host, ``tabinet`` finds this host's configuration, as on a real one."""
+        config = self.directory.node(node) / "agent.toml"
+        return {"TABINET_CONFIG": str(config)} if config.exists() else {"TABINET_LAB": self.name}
+
     async def cut(self, cable: str, *, silent: bool = False) -> None:
         """No packet passes the cable named ``a:b``; with ``silent`` nobody sees that from the carrier."""
         found = self._cable(cable)

@@ -64,6 +64,14 @@ def test_commands_are_run_in_the_nodes_namespace(lab: Lab) -> None:
     assert lab.exec_argv("web1", ["ip", "a"]) == ["nsenter", "--net=/run/netns/tl-flat-web1", "--", "ip", "a"]
 
 
+def test_commands_on_a_host_find_its_configuration(lab: Lab) -> None:
+    assert lab.exec_environment("web1") == {"TABINET_LAB": "flat"}
+    config = lab.directory.node("node1") / "agent.toml"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text("")
+    assert lab.exec_environment("node1") == {"TABINET_CONFIG": str(config)}
+
+
 def test_the_status_names_what_is_dead_cut_and_unknown(lab: Lab) -> None:
     status = summarize_status(lab.plan, lab.directory, lab.state(), [], {}, "no answer", {"tl-flat-node1"})
     assert (status.name, status.stage, status.healthy, status.store) == ("flat", "up", False, "no answer")
