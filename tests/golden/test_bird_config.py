@@ -177,7 +177,11 @@ EVERYTHING_FACTS = HostFacts(
 
 CASES: dict[str, tuple[BgpIntent | None, HostFacts, BgpOptions]] = {
     "clos": (CLOS, CLOS_FACTS, BgpOptions()),
-    "clos-drained": (CLOS, CLOS_FACTS, BgpOptions(drain=True, bfd_interval_ms=300, bfd_multiplier=5)),
+    "clos-drained": (
+        msgspec.structs.replace(CLOS, drain=Drain.GRACEFUL),
+        CLOS_FACTS,
+        BgpOptions(bfd_interval_ms=300, bfd_multiplier=5),
+    ),
     "mesh": (MESH, FLAT_FACTS, BgpOptions()),
     "no-intent": (None, CLOS_FACTS, BgpOptions()),
     "ipv6-only": (intent(65000, None, "fd00:7::1", (peer("rr", "fd00:99::1", 65000, node_ip=True),)), FLAT_FACTS, BgpOptions()),

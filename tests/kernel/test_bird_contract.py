@@ -21,7 +21,7 @@ from tabinet.bgp.restart import bird_command, planned_restart
 from tabinet.bgp.routes import RouteStatus
 from tabinet.bgp.surroundings import NoSurroundings
 from tabinet.bgp.tcpcounters import Drop
-from tabinet.calc.intents import BgpIntent, PeerIntent, PoolIntent, SecretRef
+from tabinet.calc.intents import BgpIntent, Drain, PeerIntent, PoolIntent, SecretRef
 from tabinet.errors import BirdError
 from tabinet.lib.ip import parse_address, parse_prefix
 
@@ -194,11 +194,13 @@ def test_drain_announces_graceful_shutdown_and_undrain_takes_it_back(daemon: Dae
     daemon.config.write_text(render_config(None, FACTS, OPTIONS))
     daemon.start()
     driver = driver_of(daemon)
-    assert driver.apply(intent(peer("h2", "10.7.0.2")), FACTS).changed
-    assert driver.drain().changed
+    carries = intent(peer("h2", "10.7.0.2"))
+    drained = msgspec.structs.replace(carries, drain=Drain.GRACEFUL)
+    assert driver.apply(carries, FACTS).changed
+    assert driver.apply(drained, FACTS).changed
     assert "bgp_community.add((65535, 0))" in daemon.config.read_text()
-    assert not driver.drain().changed
-    assert driver.undrain().changed
+    assert not driver.apply(drained, FACTS).changed
+    assert driver.apply(carries, FACTS).changed
     assert "bgp_community.add" not in daemon.config.read_text()
 
 

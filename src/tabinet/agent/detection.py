@@ -4,9 +4,9 @@ In: the Node as it is, other Nodes, what the operator says. Out: ``Detected``. F
 
 1. what the operator gave;
 2. what the Node has, as long as the host has it: addresses do not jump from one interface to another;
-3. the source address that the kernel takes towards the peers: addresses that the operator named, else those of other Nodes, else the
-   outside (an address for documentation, RFC 5737 and RFC 3849, which follows the default route). So an interface that merely exists, such
-   as a container bridge or a VPN, is never chosen.
+3. the source address that the kernel takes towards the peers: addresses of the family that the operator named, else those of other Nodes,
+   else the outside (an address for documentation, RFC 5737 and RFC 3849, which follows the default route). So an interface that merely
+   exists, such as a container bridge or a VPN, is never chosen.
 
 No packet is sent. O(interfaces + ``TRIED`` peers).
 """
@@ -107,7 +107,8 @@ def detect(
         if kept is not None and kept in mine:
             addresses[family], how[family] = _with_length(kept, mine), f"kept; it is on {mine[kept].interface}"
             continue
-        found = _towards(family, targets or peers, source) or (None if targets else _towards(family, [OUTSIDE[family]], source))
+        named = [target for target in targets if target.family == family]
+        found = _towards(family, named or peers, source) or (None if named else _towards(family, [OUTSIDE[family]], source))
         if found is None:
             how[family] = "no route to peers or to the outside"
         else:

@@ -182,18 +182,6 @@ class BgpDriver:
         ]
         return tuple(sorted((*explained, *left_out), key=lambda session: session.name))
 
-    def drain(self) -> ApplyResult:
-        """Peers that have another way stop sending traffic through this host (RFC 8326). Stays so for later applies."""
-        return self._set_drain(True)
-
-    def undrain(self) -> ApplyResult:
-        """Takes ``drain`` back."""
-        return self._set_drain(False)
-
-    def _set_drain(self, drain: bool) -> ApplyResult:
-        self._options = msgspec.structs.replace(self._options, drain=drain)
-        return self.apply(*self._wanted) if self._wanted else ApplyResult(changed=False)
-
     def _look(self, intent: BgpIntent | None, facts: HostFacts) -> HostFacts:
         """The facts with passwords and neighbours as they are now; they are looked at only for peers that need them."""
         peers = intent.peers if intent else ()

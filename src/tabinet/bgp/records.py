@@ -98,8 +98,6 @@ class BgpOptions(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """How often BIRD compares its routes with the kernel's."""
     netlink_buffer_bytes: int = 16_000_000
     """Receive buffer for route changes: with the default, a burst of thousands is seen only at the next scan."""
-    drain: bool = False
-    """Announce everything with GRACEFUL_SHUTDOWN (RFC 8326), so that peers send traffic elsewhere when they can."""
 
 
 class Channel(msgspec.Struct, frozen=True, gc=False):

@@ -82,7 +82,7 @@ def _render_all(prepared: Prepared, facts: HostFacts, options: BgpOptions) -> It
         yield f"# IPv{family}"
         yield from _render_statics(intent, family)
         yield from _render_kernel(intent, family, options, local, resolve=family in resolving)
-        yield from render_policy(intent, family, [entry.address for entry in loopbacks if entry.address.family == family], options)
+        yield from render_policy(intent, family, [entry.address for entry in loopbacks if entry.address.family == family])
     for peer in sorted(intent.peers, key=lambda peer: peer.name):
         yield ""
         yield from render_session(peer, intent, routes[peer.name], prepared.passwords.get(peer.name, ""), options)

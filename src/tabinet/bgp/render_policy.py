@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from tabinet.bgp.names import WORKLOAD, filter_name, is_pattern
-from tabinet.bgp.records import ROUTE_PROTOCOL, BgpOptions
+from tabinet.bgp.records import ROUTE_PROTOCOL
 from tabinet.calc.intents import (
     AddCommunity,
     BgpIntent,
@@ -45,10 +45,10 @@ NORMAL_PRIORITY = 1024
 OF_WORKLOAD = f'proto ~ "{WORKLOAD}*"'
 
 
-def render_policy(intent: BgpIntent, family: int, own: Iterable[Prefix], options: BgpOptions) -> Iterator[str]:
+def render_policy(intent: BgpIntent, family: int, own: Iterable[Prefix]) -> Iterator[str]:
     """Functions and filters that all sessions share. ``own``: addresses of the host itself that are told to other ASes."""
     yield from _render_arrive(family)
-    yield from _render_leave(intent, family, options)
+    yield from _render_leave(intent, family)
     yield from _render_default(intent, family, own)
     used = [
         found for found in intent.filters if any(rule_family == family for rule_family, _ in (*found.export_rules, *found.import_rules))
@@ -104,9 +104,9 @@ def _render_arrive(family: int) -> Iterator[str]:
     yield "}"
 
 
-def _render_leave(intent: BgpIntent, family: int, options: BgpOptions) -> Iterator[str]:
+def _render_leave(intent: BgpIntent, family: int) -> Iterator[str]:
     """Our own routes are marked, those that a reflector passes on are left alone."""
-    drain = Drain.GRACEFUL if options.drain and intent.drain is Drain.NONE else intent.drain
+    drain = intent.drain
     ours = f"source != RTS_BGP || {OF_WORKLOAD}"
     yield f"function tb_leave{family}(bool tb_external) {{"
     yield f"  if net ~ [ {NEVER[family]} ] then reject;"

@@ -44,6 +44,7 @@ def test_the_way_to_the_peers_decides_and_else_the_way_out() -> None:
     assert found(None, node("other", ipv4Address="10.1.0.6/24", ipv6Address="fd00:1::6/64")) == {4: "10.1.0.5/24", 6: "fd00:1::5/64"}
     assert found(None, node("me", ipv4Address="10.1.0.6/24")) == {4: "10.2.0.5/24"}
     assert found(None, node("other", ipv4Address="10.1.0.6/24"), reach=("10.2.9.9",)) == {4: "10.2.0.5/24"}
+    assert found(None, node("other", ipv6Address="fd00:1::6/64"), reach=("10.2.9.9",)) == {4: "10.2.0.5/24", 6: "fd00:1::5/64"}
 
 
 def test_an_address_that_the_host_still_has_stays() -> None:
