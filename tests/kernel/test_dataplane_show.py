@@ -109,6 +109,11 @@ def test_what_is_wanted_and_what_is_there(host: Host) -> None:
     assert "NetworkPolicy/default/web ingress 0 Allow" in text
     assert host.tabinet("dataplane", "show", "--nft", "--wanted").stdout == text
     assert "10.65.0.1/32" in host.tabinet("dataplane", "show").stdout
+    counted = json.loads(host.tabinet("policy", "stats", "web", "-o", "json").stdout)
+    assert [(rule["policy"], rule["rule"], rule["text"]) for rule in counted["rules"]] == [
+        ("NetworkPolicy/default/web", 0, "Allow TCP to port 80"),
+    ]
+    assert host.tabinet("policy", "stats", "nothing", check=False).returncode == 1
     refused = subprocess.run(
         host.inside("setpriv", "--reuid=65534", "--clear-groups", sys.executable, "-c", ASK), check=True, capture_output=True, text=True
     )

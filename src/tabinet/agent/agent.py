@@ -26,8 +26,10 @@ from tabinet.agent.notify import notify
 from tabinet.agent.operator import told_in_slices
 from tabinet.agent.parameters import Parameters, felix_problems, restart_needed
 from tabinet.agent.reporter import Reporter
+from tabinet.agent.statistics import make_statistics
 from tabinet.agent.statusrequests import StatusRequests
 from tabinet.agent.tunnels import TunnelAddresses
+from tabinet.analysis.words import rule_text
 from tabinet.bgp.replies import BirdStatus
 from tabinet.calc.messages import BgpUpdate, ConfigUpdate, PolicyRemove, PolicyUpdate, Update
 from tabinet.dataplane.adoption import Adopter
@@ -99,6 +101,8 @@ class Agent:
     failures: int = 0
     """Applies that failed in a row."""
     endpoints: dict[ResourceKey, EndpointStatus] = field(default_factory=dict)
+    counters: TableCounters = field(default_factory=lambda: TableCounters({}, {}))
+    """As of the last ``count``."""
     config_problems: tuple[str, ...] = ()
     tunnel_problems: tuple[str, ...] = ()
     """What keeps tunnels from carrying what they should."""
@@ -108,6 +112,8 @@ class Agent:
     _kernel_asked: bool = True
     _policies: set[ResourceKey] = field(default_factory=set)
     """Those that apply to a local endpoint."""
+    _told: set[str] = field(default_factory=set)
+    """Problems that have a line in the log."""
     _problems: list[str] | None = None
     """What ``problems`` found, while it is still true."""
     _retrying: asyncio.TimerHandle | None = None
@@ -315,6 +321,7 @@ class Agent:
         ready = sum(status.ready for status in self.endpoints.values())
         waiting = len(self.endpoints) - ready
         problems = self.problems()
+        self._log_problems(problems)
         self.metrics.store_in_sync.set(self.in_sync)
         self.metrics.revision.set(self.revision)
         self.metrics.endpoints.labels("ready").set(ready)
@@ -352,6 +359,15 @@ class Agent:
             )
         )
 
+    def _log_problems(self, problems: list[str]) -> None:
+        """What is newly wrong has a line in the log, and what is not wrong any more another."""
+        now = set(problems)
+        for problem in [problem for problem in problems if problem not in self._told][:REPORTED]:
+            self.log.warning("problem", what=problem)
+        if self._told and not now:
+            self.log.info("no problem any more")
+        self._told = now
+
     def problems(self) -> list[str]:
         """What is wrong with resources, in words, and what keeps this host from following them. O(1) while nothing changes."""
         if self._problems is None:
@@ -383,15 +399,24 @@ class Agent:
         return await told_in_slices(self.kernel, itertools.chain((about,), views))
 
     async def tell_statistics(self) -> bytes:
-        """What the policies have counted, as JSON."""
-        return b"{}"
+        """What the policies have counted, as JSON (``Statistics``)."""
+        await self.count()
+        graph = self.calculation.graph
+        statistics = make_statistics(self.host, self.counters, graph.staged(), self._rule_text)
+        return msgspec.json.encode(statistics)
+
+    def _rule_text(self, policy: str, ingress: bool, index: int) -> str:
+        kind, *space, name = policy.split("/")
+        rules = self.calculation.graph.written_rules(ResourceKey(kind, name, "".join(space)), ingress=ingress)
+        return rule_text(rules[index]) if index < len(rules) else ""
 
     async def count(self) -> None:
         """The metrics have the kernel's counters and what is staged, not older than ``COUNTERS_FRESH_S``."""
         if monotonic() - self._counted_s >= COUNTERS_FRESH_S:
-            counters: TableCounters = await self.kernel.call(self.dataplane.counters)
+            self.counters = await self.kernel.call(self.dataplane.counters)
             self._counted_s = monotonic()
-            await call_aside(self.metrics.set_counts, counters, self.calculation.graph.staged())
+            await call_aside(self.metrics.set_counts, self.counters, self.calculation.graph.staged())
+            self.metrics.set_endpoints(self.dataplane.nft.generation, self.endpoints)
 
 
 def _has_status(key: ResourceKey) -> bool:

@@ -37,7 +37,7 @@ from tabinet.calc.members import MemberIndex
 from tabinet.calc.messages import SetDelta, SetUpdate, Update
 from tabinet.calc.outbox import Outbox
 from tabinet.calc.policies import Arrangement, PolicyIndex
-from tabinet.calc.policyfacts import PolicyResource, translate_policy
+from tabinet.calc.policyfacts import EnforcedPolicy, PolicyResource, translate_policy
 from tabinet.calc.profiles import ProfileIndex, profile_key, translate_profile
 from tabinet.calc.remote import RemoteIndex
 from tabinet.calc.reserved import ReservedSets
@@ -417,6 +417,16 @@ class Graph:
             *template_problems(self._host_endpoints.asked),
             *self._routing.problems(),
         ]
+
+    def written_rules(self, key: ResourceKey, *, ingress: bool) -> tuple[resources.Rule, ...]:
+        """The rules of an enforced policy or profile as they were written; none of one that does not exist."""
+        if key.kind == "Profile":
+            profile = self._profiles.specs.get(key.name)
+            return () if profile is None else tuple((profile.ingress if ingress else profile.egress) or ())
+        entry = self._policies.entries.get(key)
+        if entry is None or not isinstance(entry.resource, EnforcedPolicy):
+            return ()
+        return tuple((entry.resource.spec.ingress if ingress else entry.resource.spec.egress) or ())
 
     def staged(self) -> list[StagedEffect]:
         """What each staged policy would come to on our hosts; as of the last ``work``. See ``staged.staged_effects``."""

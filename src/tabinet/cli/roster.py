@@ -26,6 +26,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "status": ("tabinet.cli.status:status", "Show every host: agent, endpoints, BGP sessions, and what is wrong."),
         "node": ("tabinet.cli.node:node", "Hosts: how they are, joining the fabric, leaving it for maintenance."),
         "explain": ("tabinet.cli.explain_flow:explain", "Say whether a packet from SRC reaches DST, and why."),
+        "policy": ("tabinet.cli.policy:policy", "What policies do."),
         "dataplane": ("tabinet.cli.dataplane:dataplane", "What this host's kernel should hold, and what it holds."),
         "plan": ("tabinet.cli.plan:plan", "Say which flows applying FILES would open and close."),
         "ipam": ("tabinet.cli.ipam:ipam", "Addresses: who has which, what leaks, how they are assigned."),

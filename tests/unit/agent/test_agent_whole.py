@@ -270,9 +270,11 @@ async def test_metrics_say_what_is_so(world: World) -> None:
                 world.nftables.count(chain, rule.userdata, 3, 100)
         await agent.count()
         text = agent.metrics.render().decode()
-        assert 'tabinet_policy_packets{action="Deny",direction="ingress",policy="GlobalNetworkPolicy/p",rule="0"} 3.0' in text
+        assert 'tabinet_policy_packets_total{action="Deny",direction="ingress",policy="GlobalNetworkPolicy/p",rule="0"} 3.0' in text
         assert "tabinet_active_policies 1.0" in text
-        assert "tabinet_denied_packets{" in text
+        assert "tabinet_denied_packets_total{" in text
+        assert 'tabinet_policy_bytes_total{action="Deny",direction="ingress",policy="GlobalNetworkPolicy/p",rule="0"} 100.0' in text
+        assert f'tabinet_endpoint_revision{{endpoint="{A}"}} ' in text
 
 
 def _accepts(agent: Agent, packet: Packet) -> bool:

@@ -6,13 +6,17 @@ counted. So these are counts of judgements, not of traffic, except for denied pa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field
 
 import msgspec
 
 from tabinet.kernel.nftexpr import parse_comment
 from tabinet.rules import ir
 from tabinet.rules.roles import DENIALS
+
+Place = tuple[str, bytes]
+"""(chain, user data) of a rule."""
 
 
 class Count(msgspec.Struct, frozen=True, gc=False):
@@ -31,6 +35,49 @@ class TableCounters(msgspec.Struct, frozen=True):
     """Policy rules, summed over the chains that a rule was made into."""
     denied: dict[str, Count]
     """Dropped packets by reason: the comment of the rule that decided."""
+
+
+@dataclass(slots=True)
+class Totals:
+    """Counts that never go back, whatever becomes of the chains that they were counted in.
+
+    The kernel begins at 0 whenever it is given a rule anew. Each reading adds what has been counted since the one before; what a rule
+    has counted between the last reading and its end is lost, so that chains are read before they are rewritten. A policy rule that the
+    table does not have any more is forgotten.
+    """
+
+    rules: dict[ir.Origin, Count] = field(default_factory=dict)
+    denied: dict[str, Count] = field(default_factory=dict)
+    _last: dict[Place, tuple[int, int]] = field(default_factory=dict)
+
+    def take_all(self, table: ir.Table, counted: Mapping[Place, tuple[int, int]]) -> TableCounters:
+        """The totals after a reading of the whole table. O(rules)."""
+        self._add(table, counted)
+        self._last = dict(counted)
+        known = {rule.origin for chain in table.chains.values() for rule in chain.rules if rule.origin is not None}
+        self.rules = {origin: count for origin, count in self.rules.items() if origin in known}
+        return TableCounters(dict(self.rules), dict(self.denied))
+
+    def take_chains(self, table: ir.Table, counted: Mapping[Place, tuple[int, int]]) -> None:
+        """The totals have what these chains counted so far: they are about to be rewritten. ``table``: as it was before."""
+        self._add(table, counted)
+        self._last.update(counted)
+
+    def forget_chains(self, chains: Container[str]) -> None:
+        """The chains have been rewritten, and count from 0. O(rules)."""
+        self._last = {place: count for place, count in self._last.items() if place[0] not in chains}
+
+    def _add(self, table: ir.Table, counted: Mapping[Place, tuple[int, int]]) -> None:
+        more = {}
+        for place, (packets, octets) in counted.items():
+            before = self._last.get(place, (0, 0))
+            again = packets < before[0] or octets < before[1]  # rewritten, unknown to us
+            more[place] = (packets, octets) if again else (packets - before[0], octets - before[1])
+        summary = summarize(table, more)
+        for origin, count in summary.rules.items():
+            self.rules[origin] = self.rules.get(origin, Count()).plus(count.packets, count.octets)
+        for reason, count in summary.denied.items():
+            self.denied[reason] = self.denied.get(reason, Count()).plus(count.packets, count.octets)
 
 
 def summarize(table: ir.Table, counted: Mapping[tuple[str, bytes], tuple[int, int]]) -> TableCounters:

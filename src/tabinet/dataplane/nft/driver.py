@@ -189,12 +189,12 @@ class NftDriver:
         return self.resync(table)
 
     def counters(self) -> TableCounters:
-        """What the rules counted since they were written; a changed chain begins at 0 again. O(rules).
+        """What the rules counted since they were written; a changed chain begins at 0 again (``counters.Totals`` does not). O(rules).
 
         Raises:
             KernelError: the kernel did not answer.
         """
-        return summarize(self._table if self._table is not None else Table(), self._nftables.read_counters())
+        return summarize(self.table, self._nftables.read_counters())
 
     # --- what is wanted, in the kernel's terms: for comparing ---
 
