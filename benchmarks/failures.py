@@ -21,7 +21,7 @@ from pathlib import Path
 import msgspec
 
 from tabinet.lab.lab import ROUTER, Lab, lab_down
-from tabinet.lab.launches import AGENT, BIRD
+from tabinet.lab.launches import AGENT, BIRD, components_of
 from tabinet.lab.load import load_topology
 from tabinet.lab.plan import MANAGEMENT, NodeKind
 from tabinet.lab.up import lab_up
@@ -83,7 +83,8 @@ def failures(lab: Lab) -> Iterator[Failure]:
         for name in found[:1]:
             yield cut(name, silent=False)
             yield cut(name, silent=True)
-    roles = {(router.role, router.software): router.name for router in reversed(lab.plan.topology.routers)}
+    speaking = [router for router in lab.plan.topology.routers if components_of(lab.plan, lab.directory, router.name)]
+    roles = {(router.role, router.software): router.name for router in reversed(speaking)}
     yield from (kill(name, ROUTER) for name in roles.values())
     reflectors = [host.name for host in lab.plan.topology.hosts if host.reflector]
     host = lab.plan.topology.workloads[0].host
