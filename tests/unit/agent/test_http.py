@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tabinet.agent.http import Response, Routes, respond, serve
+from tabinet.agent.http import Response, Routes, fetch, respond, serve
 from tabinet.errors import SetupError
 
 
@@ -49,4 +49,42 @@ async def test_address_in_use_is_told() -> None:
     port = server.sockets[0].getsockname()[1]
     with pytest.raises(SetupError, match="http_address"):
         await serve(f"127.0.0.1:{port}", ROUTES)
+    server.close()
+
+
+async def test_an_agent_is_asked_on_both_kinds_of_address(tmp_path: Path) -> None:
+    server = await serve("127.0.0.1:0", ROUTES)
+    address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    assert await fetch(address, "/health") == Response(503, "application/json", b"{}")
+    assert (await fetch(address, "/nothing")).status == 404
+    server.close()
+    server = await serve(f"unix:{tmp_path}/http", ROUTES)
+    assert (await fetch(f"unix:{tmp_path}/http", "/health")).body == b"{}"
+    server.close()
+
+
+async def test_whoever_does_not_answer_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No such file"):
+        await fetch(f"unix:{tmp_path}/nobody", "/health")
+
+    async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"SSH-2.0\r\n")
+        writer.close()
+
+    async def keep_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        gone.set()
+
+    gone = asyncio.Event()
+    server = await asyncio.start_unix_server(babble, str(tmp_path / "ssh"))
+    with pytest.raises(ConnectionError, match="does not speak HTTP"):
+        await fetch(f"unix:{tmp_path}/ssh", "/health")
+    server.close()
+    server = await asyncio.start_unix_server(keep_silent, str(tmp_path / "silent"))
+    with pytest.raises(TimeoutError):
+        await fetch(f"unix:{tmp_path}/silent", "/health", timeout_s=0.05)
+    await gone.wait()
     server.close()
