@@ -10,6 +10,7 @@ Pure. Cost: O(rules x classes / 64) for rules that do not overlap; where they do
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,6 +20,7 @@ from tabinet.analysis.headers import EVERY, FULL, WITH_PORTS, HeaderSet, HeaderS
 from tabinet.analysis.masks import Mask, mask_of
 from tabinet.analysis.universe import Universe
 from tabinet.calc.messages import Action, Policy, Rule, Side, TierPolicies
+from tabinet.calc.replica import State
 from tabinet.lib.ip import IPV4, IPV6
 from tabinet.model.keys import ResourceKey
 from tabinet.model.protocols import ICMP, ICMPV6
@@ -45,6 +47,10 @@ class Relation:
     order: TierOrder
     boxes: Boxes
     _regions: dict[tuple[ResourceKey, bool], tuple[Regions, ...]] = field(default_factory=dict)
+
+    def of(self, state: State) -> Relation:
+        """The same classes with other rules in the policies; everything else of the state must be as it is here."""
+        return Relation(dataclasses.replace(self.universe, states=(state,)), 0, self.order, self.boxes)
 
     @property
     def space(self) -> HeaderSpace:

@@ -12,9 +12,10 @@ address is left out and told (``left_out``).
 
 from __future__ import annotations
 
+import types
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -29,6 +30,8 @@ Predicate = tuple[int, str] | Prefix
 """A set (of one of the states), or a net that a rule names."""
 Policing = tuple[tuple[TierPolicies, ...], tuple[TierPolicies, ...], tuple[str, ...]]
 """Ingress tiers, egress tiers, profiles of an endpoint."""
+Marks = tuple[tuple[bool, ...], tuple[str | None, ...]]
+"""Which selectors select an endpoint, and its values of some labels."""
 PortVariant = tuple[tuple[int, int], ...]
 """The (protocol, port) pairs that a named port stands for at an address, sorted."""
 _FAMILIES = (IPV4, IPV6)
@@ -53,6 +56,8 @@ class Kind(msgspec.Struct, frozen=True):
     """Number of the signature of nets."""
     ports: tuple[tuple[int, PortVariant], ...]
     """By number of the PORTS predicate."""
+    marks: Marks | None
+    """Of an endpoint: what else shall be told apart."""
     policing: tuple[Policing | None, ...]
     """In each state; None: no endpoint has the address there."""
 
@@ -126,10 +131,12 @@ class Universe:
         return (state, set_id)
 
 
-def divide(states: Sequence[State], nets: Iterable[Prefix] = ()) -> Universe:
-    """The universe of these states; ``nets`` shall be told apart besides those that rules name."""
+def divide(
+    states: Sequence[State], nets: Iterable[Prefix] = (), marks: Mapping[ResourceKey, Marks] = types.MappingProxyType({})
+) -> Universe:
+    """The universe of these states; ``nets`` shall be told apart besides those that rules name, and endpoints with other ``marks``."""
     universe = Universe(tuple(states))
-    builder = _Builder(universe)
+    builder = _Builder(universe, marks)
     builder.collect(nets)
     builder.sweep()
     builder.classify_endpoints()
@@ -141,6 +148,7 @@ def divide(states: Sequence[State], nets: Iterable[Prefix] = ()) -> Universe:
 @dataclass(slots=True)
 class _Builder:
     universe: Universe
+    marks: Mapping[ResourceKey, Marks]
     nets_of: dict[Prefix, set[int]] = field(default_factory=lambda: defaultdict(set))
     """By net: the predicates that hold in it."""
     singles: dict[Prefix, list[int]] = field(default_factory=lambda: defaultdict(list))
@@ -254,7 +262,7 @@ class _Builder:
             ports = self._ports_at(address)
             for key in owners:
                 policing = tuple([_policing(state.endpoints.get(key), address) for state in universe.states])
-                kind = Kind(address.family, members, nets, ports, policing)
+                kind = Kind(address.family, members, nets, ports, self.marks.get(key), policing)
                 number = numbers.get(kind)
                 if number is None:
                     number = numbers[kind] = self._add(kind, address)
@@ -283,7 +291,7 @@ class _Builder:
                     if example in _EXAMPLES[family]:
                         universe.examples[known] = example
                     continue
-                number = self._add(Kind(family, (), signature, ports, nobody), example)
+                number = self._add(Kind(family, (), signature, ports, None, nobody), example)
                 if ports:
                     universe.of_address[example] = [number]
                 else:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tabinet.analysis.fabric import Fabric
+from tabinet.analysis.labels import effective_labels
 from tabinet.analysis.mismatch import Mismatch
 from tabinet.calc.carriers import ORIGIN_KEYS
-from tabinet.calc.endpoints import endpoint_labels
 from tabinet.calc.policyfacts import describe_policy
 from tabinet.calc.profiles import BUILT_IN_PROFILES
 from tabinet.calc.specs import SetSpec
@@ -64,14 +64,7 @@ class Words:
 
     def labels(self, key: ResourceKey) -> dict[str, str]:
         """The labels of a workload endpoint, those of its profiles included."""
-        endpoint = self.fabric.workloads[key]
-        labels = endpoint_labels(key, endpoint)
-        for name in endpoint.spec.profiles:
-            profile, _ = self.fabric.resources.get(ResourceKey("Profile", name), (None, 0))
-            spec = profile.spec if isinstance(profile, written.Profile) else BUILT_IN_PROFILES.get(name)
-            for label, value in (spec.labels_to_apply if spec else {}).items():
-                labels.setdefault(label, value)
-        return labels
+        return effective_labels(self.fabric.resources, key, self.fabric.workloads[key])
 
     def _read(self, key: ResourceKey, ingress: bool) -> list[tuple[int, str]]:
         found = []

@@ -65,7 +65,7 @@ def explain(
     from tabinet.analysis.explain import explain as explain_packet
     from tabinet.analysis.render import render_explanation
     from tabinet.analysis.seek import find_ends
-    from tabinet.cli.output import show_json
+    from tabinet.cli.output import printable, show_json
 
     fabric = read_fabric(place)
     start, end = find_ends(fabric, source, destination, family)
@@ -75,7 +75,7 @@ def explain(
         show_json(msgspec.to_builtins(found))
     else:
         for line in render_explanation(found):
-            click.echo(line)
+            click.echo(printable(line))
     return 0 if found.allowed else 1
 
 

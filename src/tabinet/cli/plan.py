@@ -43,7 +43,7 @@ def plan(place: Place, files: Sequence[str], recursive: bool, delete: bool, outp
     import msgspec
 
     from tabinet.cli.explain_flow import read_fabric
-    from tabinet.cli.output import show_json
+    from tabinet.cli.output import printable, show_json
 
     if not files:
         raise click.UsageError("say what to plan: tabinet plan -f FILE")
@@ -53,7 +53,7 @@ def plan(place: Place, files: Sequence[str], recursive: bool, delete: bool, outp
         show_json(msgspec.to_builtins(found))
     else:
         for line in render_plan(found):
-            click.echo(line)
+            click.echo(printable(line))
     return exit_code(found)
 
 
@@ -111,7 +111,7 @@ def render_plan(found: Plan) -> Iterator[str]:
         if groups:
             yield f"{word} {len(groups)} group{'s' if len(groups) > 1 else ''} of flows"
         for group in groups[:SHOWN]:
-            yield from _group(group)
+            yield from render_group(group)
         if len(groups) > SHOWN:
             yield f"  and {len(groups) - SHOWN} more (-o json has them)"
     changed = f"{found.changed_endpoints} endpoint{'' if found.changed_endpoints == 1 else 's'}"
@@ -123,7 +123,8 @@ def render_plan(found: Plan) -> Iterator[str]:
         yield f"note: {note}"
 
 
-def _group(group: FlowGroup) -> Iterator[str]:
+def render_group(group: FlowGroup) -> Iterator[str]:
+    """A group of flows and its witness."""
     only = "" if len(group.families) > 1 else f" (IPv{group.families[0]})"
     yield f"  {group.source} -> {group.destination}: {group.packets}{only}"
     packet = group.witness

@@ -28,6 +28,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "explain": ("tabinet.cli.explain_flow:explain", "Say whether a packet from SRC reaches DST, and why."),
         "policy": ("tabinet.cli.policy:policy", "What policies do."),
         "dataplane": ("tabinet.cli.dataplane:dataplane", "What this host's kernel should hold, and what it holds."),
+        "verify": ("tabinet.cli.verify:verify", "Prove invariants for every endpoint and packet, or show the packet that breaks them."),
         "plan": ("tabinet.cli.plan:plan", "Say which flows applying FILES would open and close."),
         "ipam": ("tabinet.cli.ipam:ipam", "Addresses: who has which, what leaks, how they are assigned."),
         "agent": ("tabinet.cli.agent:agent", "Run the agent of this host, in the foreground."),

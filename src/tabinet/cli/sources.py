@@ -81,6 +81,27 @@ def read_keys(files: Sequence[str], *, recursive: bool = False) -> list[Resource
     return keys
 
 
+def read_own(files: Sequence[str], *, recursive: bool = False) -> list[Document]:
+    """All documents of the files as they are written, for kinds that are not resources of the store.
+
+    Raises:
+        InputError: files that cannot be read.
+    """
+    from tabinet.errors import InputError
+    from tabinet.model.documents import load_documents
+
+    problems: list[Problem] = []
+    documents: list[Document] = []
+    for source, data in _read_files(files, recursive, problems):
+        try:
+            documents += load_documents(data, source)
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
+    return documents
+
+
 def placed(problem: Problem, document: Document) -> Problem:
     """The problem with the place of the document that it is about."""
     import msgspec
