@@ -145,6 +145,7 @@ EVERYTHING = msgspec.structs.replace(
             ),
             msgspec.structs.replace(peer("client", "10.7.0.4", 65000, node_ip=True), reflected=True, client=True),
             msgspec.structs.replace(peer("other-reflector", "fd00:7::5", 65000, node_ip=True), reflected=True, filters=("to-rack",)),
+            msgspec.structs.replace(peer("bird", "10.7.0.6", 65112), long_lived=True),
             msgspec.structs.replace(peer("uplink", "fe80::", 0), interface="eth0"),
             msgspec.structs.replace(peer("not-heard", "fe80::", 0), interface="eth1"),
             msgspec.structs.replace(peer("secretive", "10.7.0.8", 65000), password=SecretRef("bgp", "gone")),
