@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from etcd_process import EtcdProcess, free_port
+from fake_nova import Nova
 from neutron_process import VENV, Neutron
 from openstack_world import World
 
@@ -19,12 +20,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """Neutron, running, and the etcd that it writes to."""
     directory: Path = tmp_path_factory.mktemp("openstack")
     etcd = EtcdProcess(directory / "etcd", f"http://127.0.0.1:{free_port()}")
-    neutron = Neutron(directory / "neutron", etcd.endpoint)
+    nova = Nova()
+    nova.start()
+    neutron = Neutron(directory / "neutron", etcd.endpoint, nova=nova.url)
     try:
         etcd.start()
         neutron.prepare()
         neutron.start()
-        yield World(neutron, etcd)
+        neutron.make_default_rules()
+        yield World(neutron, etcd, nova)
     finally:
         neutron.stop()
         etcd.kill()
+        nova.stop()

@@ -29,7 +29,7 @@ NEUTRON_CONF = """\
 [DEFAULT]
 auth_strategy = noauth
 core_plugin = ml2
-service_plugins = router,qos,trunk,segments
+service_plugins = router,qos,trunk
 transport_url = fake://
 state_path = {directory}
 api_paste_config = {venv}/etc/neutron/api-paste.ini
@@ -42,7 +42,7 @@ max_allowed_address_pair = 50
 send_events_interval = 1
 {more}
 [database]
-connection = sqlite:///{directory}/neutron.sqlite?timeout=30
+connection = sqlite:///{directory}/neutron.sqlite?timeout=5
 [oslo_concurrency]
 lock_path = {directory}/lock
 [oslo_policy]
@@ -103,11 +103,19 @@ class Neutron:
     def prepare(self) -> None:
         """Configuration and an empty database."""
         self.directory.mkdir(exist_ok=True)
-        sections = f"[nova]\nauth_type = none\nendpoint_override = {self.nova}\n" if self.nova else ""
+        sections = f"[nova]\nauth_type = none\nendpoint = {self.nova}\n" if self.nova else ""
         values = {"directory": self.directory, "venv": VENV, "nova": bool(self.nova), "more": "", "sections": sections}
         (self.directory / "neutron.conf").write_text(NEUTRON_CONF.format(**values))
         (self.directory / "ml2_conf.ini").write_text(ML2_CONF.format(etcd=self.etcd, comparison_interval=self.comparison_interval))
-        (self.directory / "policy.yaml").write_text('"create_port_binding": ""\n"get_agent": ""\n')
+        allowed = (
+            "create_port:fixed_ips",
+            "create_port:fixed_ips:ip_address",
+            "create_port:fixed_ips:subnet_id",
+            "create_port:binding:profile",
+        )
+        (self.directory / "policy.yaml").write_text(
+            "".join(f'"{action}": ""\n' for action in (*allowed, "create_port_binding", "get_agent"))
+        )
         database = f"sqlite:///{self.directory}/neutron.sqlite"
         subprocess.run([VENV / "bin" / "python", "-W", "ignore", "-c", MAKE_DATABASE, database], check=True, capture_output=True)
 
@@ -119,9 +127,9 @@ class Neutron:
             "OS_NEUTRON_CONFIG_FILES": "neutron.conf;ml2_conf.ini",
             "PYTHONWARNINGS": "ignore",
         }
-        command = [str(VENV / "bin" / "uwsgi"), "--http-socket", f"127.0.0.1:{self.port}", "--module", "neutron.wsgi.api:application"]
+        command = [str(VENV / "bin" / "uwsgi"), "--http-socket", f"127.0.0.1:{self.port}", "--module", "neutron_wsgi:application"]
         command += ["--master", "--processes", str(self.processes), "--threads", "4", "--enable-threads", "--lazy-apps", "--die-on-term"]
-        command += ["--need-app", "--disable-logging", "--virtualenv", str(VENV)]
+        command += ["--pythonpath", str(Path(__file__).parent), "--need-app", "--disable-logging", "--virtualenv", str(VENV)]
         with open(self.directory / "neutron.log", "ab") as log:
             self.process = subprocess.Popen(command, cwd=self.directory, env=environment, stdout=log, stderr=log, start_new_session=True)
         deadline = time.monotonic() + READY_WITHIN_S
@@ -135,6 +143,16 @@ class Neutron:
                     self.stop()
                     raise AssertionError(f"Neutron does not answer: {self.log()[-4000:]}") from None
                 time.sleep(0.05)
+
+    def make_default_rules(self) -> None:
+        """New groups have the rules that Neutron's migrations bring: everything may leave, members of a default group reach each other."""
+        for ethertype in ("IPv4", "IPv6"):
+            common = {"ethertype": ethertype, "used_in_default_sg": True}
+            for more in (
+                {"direction": "egress", "used_in_non_default_sg": True},
+                {"direction": "ingress", "remote_group_id": "PARENT", "used_in_non_default_sg": False},
+            ):
+                self.call("POST", "/default-security-group-rules", {"default_security_group_rule": common | more})
 
     def stop(self) -> None:
         """All of its processes are gone."""
@@ -179,7 +197,8 @@ class Neutron:
 
     def create(self, kind: str, path: str = "", **fields: Any) -> dict[str, Any]:
         """The object as made, in the project unless the fields say otherwise. ``binding_host_id`` is written for ``binding:host_id``."""
-        body = {"tenant_id": PROJECT} | _wire(fields)
+        owner = {} if path.endswith("_rules") else {"tenant_id": PROJECT}
+        body = owner | _wire(fields)
         made: dict[str, Any] = self.call("POST", path or f"/{kind.replace('_', '-')}s", {kind: body})[kind]
         return made
 

@@ -11,9 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from etcd_process import EtcdProcess
+from fake_nova import Nova
 from neutron_process import Neutron
 
-from tabinet.store.api import Datastore, PutOp
+from tabinet.attach.openstack.names import Region, endpoint_key, workload_of
+from tabinet.model.keys import path_of
+from tabinet.model.status import EndpointStatusKey, status_path_of
+from tabinet.store.api import Datastore, DeleteOp, PutOp
 from tabinet.store.open import open_store
 
 Document = dict[str, Any]
@@ -29,6 +33,7 @@ def device() -> str:
 class World:
     neutron: Neutron
     etcd: EtcdProcess
+    nova: Nova
 
     def run(self, work: Callable[[Datastore], Awaitable[Any]]) -> Any:
         """Work with the store."""
@@ -43,16 +48,34 @@ class World:
         return asyncio.run(with_store())
 
     def stored(self, prefix: str = "/") -> dict[str, Document]:
-        """Everything below a prefix."""
+        """Every document below a prefix."""
 
         async def read(store: Datastore) -> dict[str, Document]:
-            return {item.key: json.loads(item.value) async for page in store.list(prefix) for item in page.items}
+            return {item.key: json.loads(item.value) async for page in store.list(prefix) for item in page.items if item.value[:1] == b"{"}
 
         found: dict[str, Document] = self.run(read)
         return found
 
     def put(self, path: str, value: Document) -> None:
         self.run(lambda store: store.txn((), (PutOp(path, json.dumps(value).encode()),)))
+
+    def delete(self, path: str) -> None:
+        self.run(lambda store: store.txn((), (DeleteOp(path),)))
+
+    def revision(self, path: str) -> int:
+        """Of the store, when the path was written last."""
+        item = self.run(lambda store: store.get(path))
+        assert item is not None
+        return int(item.revision)
+
+    def endpoint_path(self, port: Document, host: str = "hosta") -> str:
+        return path_of(endpoint_key(Region(), host, port["device_id"], port["id"]))
+
+    def report(self, port: Document, status: str, *, host: str = "hosta", revision: int | None = None, reason: str = "") -> None:
+        """The host's agent says this of the port; of the endpoint as it is, unless another revision is given."""
+        key = EndpointStatusKey(host, "openstack", f"openstack/{workload_of(port['device_id'], port['id'])}", port["id"])
+        revision = self.revision(self.endpoint_path(port, host)) if revision is None else revision
+        self.put(status_path_of(key), {"status": status, "revision": revision, "reason": reason})
 
     def endpoint(self, port: Document, host: str = "") -> Document | None:
         """The endpoint of a port, on one host or on any."""
@@ -78,6 +101,10 @@ class World:
             more = {} if "." in cidr else {"ipv6_ra_mode": "dhcpv6-stateful", "ipv6_address_mode": "dhcpv6-stateful"}
             self.neutron.create("subnet", network_id=network["id"], ip_version=4 if "." in cidr else 6, cidr=cidr, **more)
         return network
+
+
+def policy_path(group: Document) -> str:
+    return f"{RESOURCES}networkpolicies/openstack/ossg.default.{group['id']}"
 
 
 def eventually(question: Callable[[], Any], within_s: float = WITHIN_S) -> Any:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-
-from openstack_world import RESOURCES, World
+from openstack_world import World
 
 from tabinet.model.openstack import PORT_ANNOTATION, parse_port_facts
 
@@ -48,4 +46,3 @@ def test_a_port_its_group_and_its_subnet(world: World) -> None:
     assert world.endpoint(port) is None
     neutron.delete(f"/security-groups/{group['id']}")
     assert world.policy(group) is None
-    assert json.dumps(world.stored(f"{RESOURCES}networksets/")) == "{}"

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from port_build import DEVICE_ID, PORT_ID, port, view
 
-from tabinet.attach.openstack.names import Region, sanitize_label
+from tabinet.attach.openstack.names import Region, is_host, sanitize_label
 from tabinet.attach.openstack.neutron import FloatingIp, Network, PortView, QosRule, Subnet, Trunk
-from tabinet.attach.openstack.translate import port_paths, translate_port, translate_subnet
+from tabinet.attach.openstack.translate import port_documents, port_paths, translate_port, translate_subnet
 from tabinet.model.codec import decode_stored, encode_document
 from tabinet.model.documents import Document
 from tabinet.model.openstack import parse_port_facts
@@ -73,6 +73,14 @@ def test_a_port_of_a_virtual_machine() -> None:
 )
 def test_what_has_no_endpoint(given: PortView) -> None:
     assert translate_port(given, REGION) == {}
+    documents = port_documents(given, REGION)
+    assert set(documents.values()) == {None}
+    assert len(documents) == (2 if is_host(given.port.host) else 1)
+
+
+def test_what_must_not_be_there_is_named() -> None:
+    documents = port_documents(view(), REGION)
+    assert [path.split("/")[5] for path, document in documents.items() if document is None] == ["networksets"]
 
 
 @pytest.mark.parametrize("owner", ["compute:nova", "compute:kuryr", "baremetal:none", "kuryr:container", ""])
@@ -124,13 +132,13 @@ def test_what_only_the_host_needs_to_know() -> None:
         extra_dhcp_opts=[{"opt_name": "66", "opt_value": "tftp", "ip_version": 4}],
         binding_profile={"capabilities": ["x"], "migrating_to": "hostB"},
     )
-    trunk = Trunk(parent_port_id="fb40a754-528a-477a-946d-328ed4ebc408", segmentation_id=100, parent_device_id="parent-device")
+    trunk = Trunk(parent_port_id="fb40a754-528a-477a-946d-328ed4ebc408", segmentation_id=100)
     metadata, spec = endpoint(view(given, trunk=trunk))
     facts = parse_port_facts(metadata["annotations"]["openstack.tabinet/port"])
     assert (facts.mtu, facts.hostname, facts.fqdn) == (1450, "vm1", "vm1.cloud.example")
     assert [(option.name, option.value) for option in facts.dhcp_options] == [("66", "tftp")]
     assert [(fixed.address, fixed.subnet) for fixed in facts.fixed] == [("10.65.0.65", "s4"), ("fd00:65::78", "s6")]
-    assert (facts.trunk_parent, facts.vlan, spec["workload"]) == ("tapfb40a754-52", 100, "parent-device")
+    assert (facts.trunk_parent, facts.vlan, spec["workload"]) == ("tapfb40a754-52", 100, DEVICE_ID)
     assert facts.profile == {"capabilities": ["x"], "migrating_to": "hostB"}
     assert metadata["annotations"]["openstack.projectcalico.org/fqdn"] == "vm1.cloud.example"
 
@@ -174,7 +182,9 @@ def test_subnets() -> None:
         "ipv6_ra_mode": "slaac",
         "ipv6_address_mode": "slaac",
     }
-    assert translate_subnet(Subnet(id="s", network_id="n", cidr="10.0.0.0/8", enable_dhcp=False), REGION) == {}
+    assert translate_subnet(Subnet(id="s", network_id="n", cidr="10.0.0.0/8", enable_dhcp=False), REGION) == {
+        "/calico/dhcp/v2/no-region/subnet/s": None
+    }
 
 
 @pytest.mark.parametrize("text", ["", "web", "a b/c", "-x-", "Ω", "ünï" * 40, "x" * 255, "._-"])

@@ -118,7 +118,6 @@ class Trunk(Fact, frozen=True, kw_only=True):
 
     parent_port_id: str
     segmentation_id: int
-    parent_device_id: str = ""
     admin_state_up: bool = True
 
 

@@ -1,7 +1,7 @@
 """From what is stored and what should be: what to write.
 
-In: the stored values by path (None: nothing stored), and the documents that Neutron's state comes to (a path without one is to be deleted).
-Out: one transaction. Pure; linear in the size of the documents.
+In: the stored values by path (None: nothing stored), and the documents that Neutron's state comes to (a path without one, or with None,
+is to be deleted). Out: one transaction. Pure; linear in the size of the documents.
 
 Two guards keep a late write from winning. Every write compares the revision that the store had *before* Neutron's database was read, so
 that a writer who read the database earlier than another, and writes later, fails and reads again. And a stored document that names a
@@ -44,7 +44,7 @@ class Plan(msgspec.Struct, frozen=True):
     """What is stored there is from a later state of Neutron than ours."""
 
 
-def plan_writes(stored: Mapping[str, KeyValue | None], desired: Mapping[str, Document], identity: Identity) -> Plan:
+def plan_writes(stored: Mapping[str, KeyValue | None], desired: Mapping[str, Document | None], identity: Identity) -> Plan:
     """What makes the stored paths equal to the desired ones. ``stored`` has every path of ``desired``."""
     compares: list[Compare] = []
     operations: list[Op] = []

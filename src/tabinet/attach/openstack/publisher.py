@@ -49,8 +49,9 @@ class Subject(msgspec.Struct, frozen=True, order=True, gc=False):
 class Source(Protocol):
     """Neutron's database."""
 
-    def read(self, subject: Subject) -> Mapping[str, Document]:
-        """What the store should hold for the subject now: documents by path; none when it is gone. Read in a transaction of its own."""
+    def read(self, subject: Subject) -> Mapping[str, Document | None]:
+        """What the store should hold for the subject now: documents by path, None where it must hold nothing; empty when the subject is
+        gone. Read in a transaction of its own."""
         ...
 
 
@@ -110,6 +111,14 @@ class Publisher:
                 return done
         reason = f"the store has a later state of {', '.join(late)}" if late else "changed by others all the time"
         raise Conflict(f"{subject.kind} {subject.id}: {reason}, {ATTEMPTS} attempts failed")
+
+    def mentions(self, subject: Subject, text: str) -> bool:
+        """True: what is stored for the subject has this text in it. One request, and no reading of the database.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        return any(item is not None and text.encode() in item.value for item in self._stored(paths_of(self.region, subject)).values())
 
     def _stored(self, paths: Sequence[str]) -> dict[str, KeyValue | None]:
         if not paths:

@@ -53,6 +53,16 @@ class Repairs:
             return False
         return True
 
+    def publish_unless_mentioned(self, subject: Subject, text: str) -> None:
+        """As ``publish_or_repair``, unless what is stored mentions the text: then what was committed with it has been published. So that
+        of a thousand rules made at once, each of which is told, the first publishes all."""
+        try:
+            if self.clock() >= self._away_until and self.publisher.mentions(subject, text):
+                return
+        except StoreError:
+            pass
+        self.publish_or_repair(subject)
+
     def add(self, subjects: Sequence[Subject], places: Sequence[tuple[str, str]] = ()) -> None:
         """The subjects will be published."""
         with self._changed:

@@ -80,7 +80,7 @@ def translate_port(view: PortView, region: Region) -> Documents:
         return {}
     port = view.port
     addresses = _Addresses(port)
-    key = endpoint_key(region, host, device_of(view), port.id)
+    key = endpoint_key(region, host, port.device_id, port.id)
     labels = _labels(view, region)
     metadata = {"name": key.name, "namespace": key.namespace, "annotations": _annotations(view, addresses), "labels": labels}
     spec = _spec(view, host, addresses)
@@ -97,6 +97,13 @@ def translate_port(view: PortView, region: Region) -> Documents:
     return documents
 
 
+def port_documents(view: PortView, region: Region) -> dict[str, Document | None]:
+    """The same, with None for what the store must not hold for the port where it is now."""
+    port = view.port
+    places = [(port.host, port.device_id)] if port.host else []
+    return {**dict.fromkeys(port_paths(region, port.id, places)), **translate_port(view, region)}
+
+
 def port_paths(region: Region, port_id: str, places: list[tuple[str, str]]) -> list[str]:
     """Where a port that was in these places (host, device) may have left something."""
     found = [path_of(pairs_key(region, port_id))]
@@ -104,15 +111,11 @@ def port_paths(region: Region, port_id: str, places: list[tuple[str, str]]) -> l
     return list(dict.fromkeys(found))
 
 
-def device_of(view: PortView) -> str:
-    """The device that the port's endpoint belongs to: a subport's is that of its trunk's parent."""
-    return (view.trunk.parent_device_id if view.trunk is not None else "") or view.port.device_id
-
-
-def translate_subnet(subnet: Subnet, region: Region) -> Documents:
-    """What hosts need to answer DHCP in the subnet; nothing where Neutron has it switched off."""
+def translate_subnet(subnet: Subnet, region: Region) -> dict[str, Document | None]:
+    """What hosts need to answer DHCP in the subnet; None where Neutron has it switched off."""
+    path = subnet_path(region, subnet.id)
     if not subnet.enable_dhcp:
-        return {}
+        return {path: None}
     value: Document = {
         "network_id": subnet.network_id,
         "cidr": subnet.cidr,
@@ -125,7 +128,7 @@ def translate_subnet(subnet: Subnet, region: Region) -> Documents:
         mode = getattr(subnet, name)
         if mode:
             value[name] = mode
-    return {subnet_path(region, subnet.id): value}
+    return {path: value}
 
 
 class _Addresses:
@@ -203,7 +206,7 @@ def _spec(view: PortView, host: str, addresses: _Addresses) -> Document:
     port = view.port
     spec: Document = {
         "orchestrator": ORCHESTRATOR,
-        "workload": workload_of(device_of(view), port.id),
+        "workload": workload_of(port.device_id, port.id),
         "node": host,
         "endpoint": port.id,
         "interfaceName": interface_of(port.id),

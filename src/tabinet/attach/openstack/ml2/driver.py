@@ -11,6 +11,8 @@ It inherits because Neutron asks for it: ML2 calls every method of its driver in
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -25,11 +27,12 @@ from oslo_log import log
 
 from tabinet.attach.openstack import translate
 from tabinet.attach.openstack.ml2 import notices, options
+from tabinet.attach.openstack.ml2.duties import Duties, start_leading
 from tabinet.attach.openstack.ml2.qos import TabinetQos
 from tabinet.attach.openstack.ml2.reading import Database
 from tabinet.attach.openstack.ml2.trunk import TabinetTrunks
-from tabinet.attach.openstack.names import is_host
-from tabinet.attach.openstack.publisher import PORT, Publisher, Subject
+from tabinet.attach.openstack.names import election_path, is_host
+from tabinet.attach.openstack.publisher import GROUP, PORT, Publisher, Subject
 from tabinet.attach.openstack.repairs import Repairs
 from tabinet.attach.openstack.storethread import StoreThread
 from tabinet.store.open import open_store
@@ -50,6 +53,7 @@ class TabinetDriver(api.MechanismDriver):
         self._notices: notices.Notices | None = None
         self._qos: TabinetQos | None = None
         self._trunks: TabinetTrunks | None = None
+        self._pid = 0
         self._lock = threading.Lock()
 
     @property
@@ -109,29 +113,39 @@ class TabinetDriver(api.MechanismDriver):
         """The store agrees with the database about the object, now or soon."""
         self.repairs.publish_or_repair(Subject(kind, identifier), places)
 
+    def publish_rule(self, group: str, rule: str) -> None:
+        """The store has the new rule, now or soon."""
+        self.repairs.publish_unless_mentioned(Subject(GROUP, group), rule)
+
     def publish_later(self, kind: str, identifiers: Sequence[str]) -> None:
         """The store will agree about these; the caller does not wait."""
         self.repairs.add([Subject(kind, identifier) for identifier in identifiers])
 
     @property
     def repairs(self) -> Repairs:
-        """Of this process; started when it is first needed, so that it belongs to the process that needs it."""
+        """Of this process; started when it is first needed, so that it belongs to the process that needs it, forked or not."""
         with self._lock:
-            if self._repairs is None:
-                self._repairs = self._start()
+            if self._repairs is None or self._pid != os.getpid():
+                self._pid = os.getpid()
+                self._repairs = _start()
             return self._repairs
 
-    def _start(self) -> Repairs:
-        region = options.region_of(cfg.CONF)
-        config = options.store_config(cfg.CONF)
-        stores = StoreThread(lambda: open_store(config), timeout_s=cfg.CONF[options.SECTION].etcd_timeout)
-        stores.start()
-        repairs = Repairs(Publisher(region, Database(region), stores), _tell)
-        threading.Thread(target=repairs.run, name="tabinet-repairs", daemon=True).start()
-        return repairs
-
     def _process_started(self, resource: str, event: str, trigger: Any, payload: Any = None) -> None:
-        LOG.info("Tabinet: writing for %s", self.repairs.publisher.region.namespace)
+        publisher = self.repairs.publisher
+        section = cfg.CONF[options.SECTION]
+        duties = Duties(publisher, Database(publisher.region), section.comparison_interval, section.comparison_page)
+        name = f"{socket.gethostname()}:{os.getpid()}"
+        start_leading(publisher.stores, election_path(publisher.region), name, section.election_ttl, duties)
+
+
+def _start() -> Repairs:
+    region = options.region_of(cfg.CONF)
+    config = options.store_config(cfg.CONF)
+    stores = StoreThread(lambda: open_store(config), timeout_s=cfg.CONF[options.SECTION].etcd_timeout)
+    stores.start()
+    repairs = Repairs(Publisher(region, Database(region), stores), _tell)
+    threading.Thread(target=repairs.run, name="tabinet-repairs", daemon=True).start()
+    return repairs
 
 
 def _tell(event: str, subject: Subject, reason: str) -> None:

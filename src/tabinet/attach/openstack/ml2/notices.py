@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from neutron_lib import context as neutron_context
 from neutron_lib.callbacks import events, registry, resources
+from neutron_lib.exceptions import InvalidInput
 from neutron_lib.plugins import directory
 
 from tabinet.attach.openstack.publisher import ADDRESS_GROUP, GROUP, PORT, SUBNET
@@ -22,6 +23,8 @@ class Outlet(Protocol):
     """The driver, as far as notifications need it."""
 
     def publish(self, kind: str, identifier: str, places: Sequence[tuple[str, str]] = ()) -> None: ...
+
+    def publish_rule(self, group: str, rule: str) -> None: ...
 
     def publish_later(self, kind: str, identifiers: Sequence[str]) -> None: ...
 
@@ -40,8 +43,10 @@ class Notices:
 
     def on_rule(self, resource: str, event: str, trigger: Any, payload: Any = None) -> None:
         """A rule of a security group."""
-        group = payload.metadata.get("security_group_id") if payload.metadata else None
-        self._outlet.publish(GROUP, group or payload.latest_state["security_group_id"])
+        if event == events.AFTER_CREATE:
+            self._outlet.publish_rule(payload.latest_state["security_group_id"], payload.resource_id)
+        else:
+            self._outlet.publish(GROUP, payload.metadata["security_group_id"])
 
     def on_address_group(self, resource: str, event: str, trigger: Any, payload: Any = None) -> None:
         """An address group."""
@@ -58,6 +63,17 @@ class Notices:
         if _changed(payload, "name", "mtu", "admin_state_up", "qos_policy_id"):
             self._outlet.publish_later(PORT, find_ports(network_id=[payload.resource_id]))
 
+    def before_floating_ip(self, resource: str, event: str, trigger: Any, payload: Any = None) -> None:
+        """A floating IP is to be made or changed.
+
+        Raises:
+            InvalidInput: with a QoS policy of its own.
+        """
+        if payload.request_body["floatingip"].get("qos_policy_id"):
+            raise InvalidInput(
+                error_message="floating IPs have no QoS policies of their own: give the port one, its limits hold for them too"
+            )
+
     def on_floating_ip(self, resource: str, event: str, trigger: Any, payload: Any = None) -> None:
         """A floating IP: the port that had it, and the one that has it."""
         ports = {state.get("port_id") for state in payload.states if state}
@@ -73,6 +89,8 @@ def subscribe(outlet: Outlet) -> Notices:
         registry.subscribe(notices.on_address_group, resources.ADDRESS_GROUP, event)
         registry.subscribe(notices.on_subnet, resources.SUBNET, event)
         registry.subscribe(notices.on_floating_ip, resources.FLOATING_IP, event)
+    for event in (events.BEFORE_CREATE, events.BEFORE_UPDATE):
+        registry.subscribe(notices.before_floating_ip, resources.FLOATING_IP, event)
     for event in (events.AFTER_CREATE, events.AFTER_DELETE):
         registry.subscribe(notices.on_rule, resources.SECURITY_GROUP_RULE, event)
     registry.subscribe(notices.on_network, resources.NETWORK, events.AFTER_UPDATE)
@@ -91,4 +109,4 @@ def _changed(payload: Any, *names: str) -> bool:
 def find_ports(**filters: Any) -> list[str]:
     """The identifiers of the ports for which all filters hold, in order."""
     context = neutron_context.get_admin_context()
-    return sorted(port["id"] for port in directory.get_plugin().getfind_ports(context, filters=filters, fields=["id"]))
+    return sorted(port["id"] for port in directory.get_plugin().get_ports(context, filters=filters, fields=["id"]))

@@ -24,6 +24,7 @@ from tabinet.attach.openstack.neutron import PortView, parse_fact
 from tabinet.attach.openstack.publisher import ADDRESS_GROUP, GROUP, PORT, SUBNET, Subject
 
 Document = dict[str, Any]
+Filters = dict[str, list[str]]
 
 
 @dataclass(slots=True)
@@ -32,30 +33,39 @@ class Database:
 
     region: Region
 
-    def read(self, subject: Subject) -> Mapping[str, Document]:
+    def read(self, subject: Subject) -> Mapping[str, Document | None]:
         """What the store should hold for the subject."""
-        return self.read_many(subject.kind, [subject.id])
+        return self.subject_paths(subject.kind, [subject.id]).get(subject.id, {})
 
-    def read_many(self, kind: str, ids: Sequence[str]) -> dict[str, Document]:
-        """What the store should hold for these objects of one kind; those that do not exist have nothing."""
-        documents: dict[str, Document] = {}
+    def subject_paths(self, kind: str, ids: Sequence[str]) -> dict[str, dict[str, Document | None]]:
+        """What the store should hold for these objects of one kind, by object; those that do not exist are not there."""
         if kind == PORT:
-            for view in self.views(ids):
-                documents |= translate.translate_port(view, self.region)
-            return documents
+            return {view.port.id: translate.port_documents(view, self.region) for view in self.views(ids)}
         context = neutron_context.get_admin_context()
         with db_api.CONTEXT_READER.using(context):
-            found = _READERS[kind](context, list(ids))
-        for each in found:
-            documents |= self._translate(each)
-        return documents
+            found = _READERS[kind](context, {"id": list(ids)})
+        return {each.id: self._translate(each) for each in found}
 
-    def _translate(self, each: neutron.SecurityGroup | neutron.AddressGroup | neutron.Subnet) -> dict[str, Document]:
+    def ids(self, kind: str) -> list[str]:
+        """The identifiers of all objects of a kind, in order."""
+        plugin, context = directory.get_plugin(), neutron_context.get_admin_context()
+        match kind:
+            case "port":
+                found = plugin.get_ports(context, fields=["id"])
+            case "security_group":
+                found = plugin.get_security_groups(context, fields=["id"], default_sg=True)
+            case "address_group":
+                found = plugin.get_address_groups(context, fields=["id"])
+            case _:
+                found = plugin.get_subnets(context, fields=["id"])
+        return sorted(each["id"] for each in found)
+
+    def _translate(self, each: neutron.SecurityGroup | neutron.AddressGroup | neutron.Subnet) -> dict[str, Document | None]:
         match each:
             case neutron.SecurityGroup():
-                return keyed(groups.translate_group(each, self.region))
+                return _keyed(groups.translate_group(each, self.region))
             case neutron.AddressGroup():
-                return keyed(groups.translate_address_group(each, self.region))
+                return _keyed(groups.translate_address_group(each, self.region))
             case neutron.Subnet():
                 return translate.translate_subnet(each, self.region)
 
@@ -69,14 +79,8 @@ class Database:
             ports = [parse_fact(neutron.Port, each) for each in plugin.get_ports(context, filters={"id": list(port_ids)})]
             return _assemble(context, ports)
 
-    def port_ids(self, **filters: list[str]) -> list[str]:
-        """The identifiers of the ports for which all filters hold, in order."""
-        context = neutron_context.get_admin_context()
-        return sorted(port["id"] for port in directory.get_plugin().get_ports(context, filters=filters, fields=["id"]))
 
-
-def keyed(document: Document) -> dict[str, Document]:
-    """A resource by its path."""
+def _keyed(document: Document) -> dict[str, Document | None]:
     return {groups.path_of_document(document): document}
 
 
@@ -140,20 +144,10 @@ def _trunks(context: Any, ports: Sequence[neutron.Port]) -> dict[str, neutron.Tr
     trunks = (
         {trunk.id: trunk for trunk in trunk_objects.Trunk.get_objects(context, id=sorted({s.trunk_id for s in subports}))} if ids else {}
     )
-    parents = {trunk.port_id for trunk in trunks.values()}
-    devices = (
-        {
-            port["id"]: port["device_id"]
-            for port in directory.get_plugin().get_ports(context, filters=_ids(parents), fields=["id", "device_id"])
-        }
-        if parents
-        else {}
-    )
     return {
         subport.port_id: neutron.Trunk(
             parent_port_id=trunks[subport.trunk_id].port_id,
             segmentation_id=subport.segmentation_id,
-            parent_device_id=devices.get(trunks[subport.trunk_id].port_id, ""),
             admin_state_up=trunks[subport.trunk_id].admin_state_up,
         )
         for subport in subports
@@ -170,18 +164,18 @@ def _policies(context: Any, ports: Sequence[neutron.Port]) -> dict[str, tuple[ne
     }
 
 
-def _security_groups(context: Any, ids: list[str]) -> list[Any]:
-    found = directory.get_plugin().get_security_groups(context, filters={"id": ids}, default_sg=True)
+def _security_groups(context: Any, filters: Filters) -> list[Any]:
+    found = directory.get_plugin().get_security_groups(context, filters=filters, default_sg=True)
     return [parse_fact(neutron.SecurityGroup, document) for document in found]
 
 
-def _address_groups(context: Any, ids: list[str]) -> list[Any]:
-    found = directory.get_plugin().get_address_groups(context, filters={"id": ids})
+def _address_groups(context: Any, filters: Filters) -> list[Any]:
+    found = directory.get_plugin().get_address_groups(context, filters=filters)
     return [parse_fact(neutron.AddressGroup, document) for document in found]
 
 
-def _subnets(context: Any, ids: list[str]) -> list[Any]:
-    return [parse_fact(neutron.Subnet, document) for document in directory.get_plugin().get_subnets(context, filters={"id": ids})]
+def _subnets(context: Any, filters: Filters) -> list[Any]:
+    return [parse_fact(neutron.Subnet, document) for document in directory.get_plugin().get_subnets(context, filters=filters)]
 
 
 _READERS = {GROUP: _security_groups, ADDRESS_GROUP: _address_groups, SUBNET: _subnets}

@@ -72,3 +72,20 @@ def _host_of(port_id: str) -> str:
         return str(directory.get_plugin().get_port(neutron_context.get_admin_context(), port_id)[portbindings.HOST_ID])
     except PortNotFound:
         return ""
+
+
+def refresh_trunk(port_id: str) -> None:
+    """The trunk that the port is the parent or a subport of, if there is one, is active when all of its ports are, else down."""
+    context = neutron_context.get_admin_context()
+    trunk = trunk_objects.Trunk.get_object(context, port_id=port_id)
+    if trunk is None:
+        subport = trunk_objects.SubPort.get_object(context, port_id=port_id)
+        trunk = trunk_objects.Trunk.get_object(context, id=subport.trunk_id) if subport is not None else None
+    if trunk is None:
+        return
+    ids = [trunk.port_id, *(subport.port_id for subport in trunk.sub_ports)]
+    ports = directory.get_plugin().get_ports(context, filters={"id": ids}, fields=["status"])
+    active = len(ports) == len(ids) and all(port["status"] == "ACTIVE" for port in ports)
+    status = constants.TRUNK_ACTIVE_STATUS if active else constants.TRUNK_DOWN_STATUS
+    if trunk.status != status:
+        trunk.update(status=status)

@@ -1,0 +1,212 @@
+"""Ports, trunks, QoS and groups through the real API: what becomes of the store when they change."""
+
+from __future__ import annotations
+
+import pytest
+from neutron_process import ApiError
+from openstack_world import RESOURCES, World, device, eventually
+
+from tabinet.model.openstack import PORT_ANNOTATION, PortFacts, parse_port_facts
+
+
+def facts_of(endpoint: dict) -> PortFacts:  # type: ignore[type-arg]  # a document
+    return parse_port_facts(endpoint["metadata"]["annotations"][PORT_ANNOTATION])
+
+
+def label(group: dict) -> str:  # type: ignore[type-arg]  # a document
+    return f"sg.projectcalico.org/openstack-{group['id']}"
+
+
+def test_a_port_moves_and_goes_down_and_is_unbound(world: World) -> None:
+    neutron = world.neutron
+    network = world.network("10.66.0.0/24")
+    port = world.port(network, host="hosta")
+    neutron.update("port", port["id"], binding_host_id="hostb")
+    assert world.endpoint(port, "hosta") is None
+    assert world.endpoint(port, "hostb") is not None
+    other = device()
+    neutron.update("port", port["id"], device_id=other)
+    endpoint = world.endpoint(port)
+    assert endpoint is not None
+    assert endpoint["spec"]["workload"] == other
+    neutron.update("port", port["id"], admin_state_up=False)
+    assert world.endpoint(port) is None
+    neutron.update("port", port["id"], admin_state_up=True)
+    assert world.endpoint(port, "hostb") is not None
+    neutron.update("port", port["id"], binding_host_id="")
+    assert world.endpoint(port) is None
+    neutron.update("port", port["id"], binding_host_id="hosta")
+    neutron.update("network", network["id"], admin_state_up=False)
+    eventually(lambda: world.endpoint(port) is None)
+
+
+def test_what_ports_depend_on_changes(world: World) -> None:
+    neutron = world.neutron
+    network = neutron.create("network", name="before")
+    pools = [{"start": "10.67.0.10", "end": "10.67.0.100"}]
+    subnet = neutron.create("subnet", network_id=network["id"], ip_version=4, cidr="10.67.0.0/24", allocation_pools=pools)
+    group = neutron.create("security_group", name="old")
+    port = world.port(network, security_groups=[group["id"]])
+    neutron.update("security_group", group["id"], name="new name")
+    neutron.update("network", network["id"], name="after")
+
+    def relabelled() -> bool:
+        labels = (world.endpoint(port) or {"metadata": {"labels": {}}})["metadata"]["labels"]
+        return (labels.get(label(group)), labels.get("projectcalico.org/openstack-network-name")) == ("new_name", "after")
+
+    eventually(relabelled)
+    neutron.update("subnet", subnet["id"], gateway_ip="10.67.0.254")
+    eventually(lambda: (world.endpoint(port) or {})["spec"]["ipv4Gateway"] == "10.67.0.254")
+    neutron.update("subnet", subnet["id"], gateway_ip=None, dns_nameservers=["9.9.9.9"])
+    eventually(lambda: "ipv4Gateway" not in (world.endpoint(port) or {})["spec"])
+    stored = world.stored("/calico/dhcp/v2/no-region/subnet/")[f"/calico/dhcp/v2/no-region/subnet/{subnet['id']}"]
+    assert (stored["gateway_ip"], stored["dns_servers"]) == (None, ["9.9.9.9"])
+    neutron.update("subnet", subnet["id"], enable_dhcp=False)
+    assert f"/calico/dhcp/v2/no-region/subnet/{subnet['id']}" not in world.stored("/calico/dhcp/v2/no-region/subnet/")
+
+
+def test_everything_that_a_port_can_have(world: World) -> None:
+    neutron = world.neutron
+    network = neutron.create("network", name="all")
+    slaac = {"ipv6_ra_mode": "slaac", "ipv6_address_mode": "slaac"}
+    four = neutron.create("subnet", network_id=network["id"], ip_version=4, cidr="10.68.0.0/24")
+    six = neutron.create("subnet", network_id=network["id"], ip_version=6, cidr="fd00:68::/64", **slaac)
+    fixed = [{"subnet_id": four["id"], "ip_address": "10.68.0.10"}, {"subnet_id": four["id"], "ip_address": "10.68.0.11"}]
+    port = world.port(
+        network,
+        fixed_ips=[*fixed, {"subnet_id": six["id"]}],
+        dns_name="vm1",
+        extra_dhcp_opts=[{"opt_name": "bootfile-name", "opt_value": "pxe.0"}],
+        allowed_address_pairs=[{"ip_address": "10.99.0.0/24", "mac_address": "02:00:00:00:00:07"}],
+        binding_profile={"physical": "x"},
+    )
+    endpoint = world.endpoint(port)
+    assert endpoint is not None
+    assert {"10.68.0.10/32", "10.68.0.11/32"} < set(endpoint["spec"]["ipNetworks"])
+    assert len(endpoint["spec"]["ipNetworks"]) == 3
+    facts = facts_of(endpoint)
+    assert (facts.hostname, facts.fqdn) == ("vm1", "vm1.cloud.example")
+    assert [(option.name, option.value) for option in facts.dhcp_options] == [("bootfile-name", "pxe.0")]
+    assert [(pair.net, pair.mac) for pair in facts.pairs] == [("10.99.0.0/24", "02:00:00:00:00:07")]
+    assert facts.profile == {"physical": "x"}
+    assert world.stored(f"{RESOURCES}networksets/openstack/ospairs.default.{port['id']}")
+    neutron.delete(f"/ports/{port['id']}")
+    assert not world.stored(f"{RESOURCES}networksets/openstack/ospairs.default.{port['id']}")
+
+
+def test_subports_run_where_their_trunk_does(world: World) -> None:
+    neutron = world.neutron
+    network, tagged = world.network("10.69.0.0/24"), world.network("10.70.0.0/24")
+    parent = world.port(network, host="hosta")
+    child = neutron.create("port", network_id=tagged["id"])
+    subports = [{"port_id": child["id"], "segmentation_type": "vlan", "segmentation_id": 100}]
+    trunk = neutron.create("trunk", port_id=parent["id"], sub_ports=subports)
+    endpoint = world.endpoint(child, "hosta")
+    assert endpoint is not None
+    facts = facts_of(endpoint)
+    assert (facts.trunk_parent, facts.vlan) == (f"tap{parent['id']}"[:14], 100)
+    neutron.update("port", parent["id"], binding_host_id="hostb")
+    assert world.endpoint(child, "hostb") is not None
+    assert world.endpoint(child, "hosta") is None
+    for port in (parent, child):
+        world.report(port, "up", host="hostb")
+    eventually(lambda: neutron.show("trunk", trunk["id"])["status"] == "ACTIVE")
+    neutron.call("PUT", f"/trunks/{trunk['id']}/remove_subports", {"sub_ports": [{"port_id": child["id"]}]})
+    assert world.endpoint(child) is None
+
+
+def test_limits_follow_the_policy(world: World) -> None:
+    neutron = world.neutron
+    network = world.network("10.71.0.0/24")
+    policy = neutron.create("policy", "/qos/policies", name="q")["id"]
+    limits = f"/qos/policies/{policy}/bandwidth_limit_rules"
+    limit = neutron.create("bandwidth_limit_rule", limits, max_kbps=1000, direction="egress")
+    own, shared = world.port(network, qos_policy_id=policy), world.port(network)
+
+    def controls(port: dict) -> dict:  # type: ignore[type-arg]  # documents
+        return dict((world.endpoint(port) or {"spec": {}})["spec"].get("qosControls", {}))
+
+    assert controls(own) == {"egressBandwidth": 1_000_000, "egressBurst": 800_000}
+    assert controls(shared) == {}
+    neutron.update("network", network["id"], qos_policy_id=policy)
+    eventually(lambda: controls(shared) == controls(own))
+    neutron.update("bandwidth_limit_rule", limit["id"], limits, max_kbps=2000)
+    eventually(lambda: [controls(port).get("egressBandwidth") for port in (own, shared)] == [2_000_000, 2_000_000])
+    with pytest.raises(ApiError, match="minimum_bandwidth is not supported"):
+        neutron.create("minimum_bandwidth_rule", f"/qos/policies/{policy}/minimum_bandwidth_rules", min_kbps=1000, direction="egress")
+    with pytest.raises(ApiError, match="packet_rate_limit is not supported"):
+        neutron.create("packet_rate_limit_rule", f"/qos/policies/{policy}/packet_rate_limit_rules", max_kpps=11, direction="egress")
+
+
+def test_floating_addresses_come_and_go(world: World) -> None:
+    neutron = world.neutron
+    network = world.network("10.72.0.0/24")
+    [subnet] = neutron.get(f"/subnets?network_id={network['id']}")["subnets"]
+    outside = neutron.create("network", name="ext", router_external=True, provider_network_type="flat", provider_physical_network="ext2")
+    neutron.create("subnet", network_id=outside["id"], ip_version=4, cidr="198.51.101.0/24")
+    router = neutron.create("router", name="r", external_gateway_info={"network_id": outside["id"]})
+    neutron.call("PUT", f"/routers/{router['id']}/add_router_interface", {"subnet_id": subnet["id"]})
+    one, two = world.port(network), world.port(network)
+
+    def nats(port: dict) -> list[str]:  # type: ignore[type-arg]  # a document
+        return [nat["externalIP"] for nat in (world.endpoint(port) or {"spec": {}})["spec"].get("ipNATs", [])]
+
+    policy = neutron.create("policy", "/qos/policies", name="q")["id"]
+    with pytest.raises(ApiError, match="give the port one"):
+        neutron.create("floatingip", floating_network_id=outside["id"], port_id=one["id"], qos_policy_id=policy)
+    floating = neutron.create("floatingip", floating_network_id=outside["id"], port_id=one["id"])
+    address = floating["floating_ip_address"]
+    assert (nats(one), nats(two)) == ([address], [])
+    neutron.update("floatingip", floating["id"], port_id=two["id"])
+    assert (nats(one), nats(two)) == ([], [address])
+    neutron.delete(f"/floatingips/{floating['id']}")
+    assert nats(two) == []
+
+
+def test_groups_that_refer_to_others(world: World) -> None:
+    neutron = world.neutron
+    group, other = (neutron.create("security_group", name=name) for name in ("one", "zwei 二"))
+    addresses = neutron.create("address_group", name="offices", addresses=["203.0.113.0/24"])
+    for remote in ({"remote_group_id": other["id"]}, {"remote_address_group_id": addresses["id"]}):
+        neutron.create("security_group_rule", security_group_id=group["id"], direction="ingress", ethertype="IPv4", **remote)
+
+    def selectors() -> set[str]:
+        return {rule["source"]["selector"] for rule in (world.policy(group) or {})["spec"]["ingress"]}
+
+    assert selectors() == {f"has({label(other)})", f"has(ag.tabinet/openstack-{addresses['id']})"}
+    neutron.call("PUT", f"/address-groups/{addresses['id']}/add_addresses", {"addresses": ["2001:db8::/32"]})
+    path = f"{RESOURCES}networksets/openstack/osag.default.{addresses['id']}"
+    assert world.stored(path)[path]["spec"]["nets"] == ["203.0.113.0/24", "2001:db8::/32"]
+    neutron.delete(f"/security-groups/{other['id']}")
+    eventually(lambda: selectors() == {f"has(ag.tabinet/openstack-{addresses['id']})"})
+
+
+def test_many_rules_at_once(world: World) -> None:
+    neutron = world.neutron
+    group = neutron.create("security_group", name="many")
+    common = {"security_group_id": group["id"], "direction": "ingress", "ethertype": "IPv4", "protocol": "tcp"}
+    ports = [{"port_range_min": port, "port_range_max": port} for port in range(1000, 1100)]
+    neutron.call("POST", "/security-group-rules", {"security_group_rules": [common | port for port in ports]})
+    policy = world.policy(group)
+    assert policy is not None
+    assert {rule["destination"]["ports"][0] for rule in policy["spec"]["ingress"]} == set(range(1000, 1100))
+
+
+def test_what_cannot_be_expressed_is_told(world: World) -> None:
+    neutron = world.neutron
+    group = neutron.create("security_group", name="odd")
+    rule = neutron.create(
+        "security_group_rule",
+        security_group_id=group["id"],
+        direction="ingress",
+        ethertype="IPv4",
+        protocol="dccp",
+        port_range_min=1,
+        port_range_max=2,
+    )
+    policy = world.policy(group)
+    assert policy is not None
+    assert policy["spec"]["ingress"] == []
+    assert policy["metadata"]["annotations"]["openstack.tabinet/refused"] == f"rule {rule['id']}: ports of protocol dccp"
+    with pytest.raises(ApiError, match="stateful"):
+        neutron.create("security_group", name="stateless", stateful=False)
