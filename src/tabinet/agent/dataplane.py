@@ -151,6 +151,7 @@ class Dataplane:
         operations["bandwidth"], problem_of_limits = self._apply_bandwidth()
         error = error or problem_of_limits
         tunnels = self._apply_tunnels()
+        self._drifts += tunnels.drifts
         operations["tunnels"], error = tunnels.operations, error or tunnels.error
         removed, self._removed = tuple(self._removed), {}
         drifts, self._drifts = tuple(self._drifts), []

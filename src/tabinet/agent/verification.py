@@ -8,7 +8,7 @@ Lives on the kernel thread, a few milliseconds at a time (``turn``). Nothing is 
 - The table is gone through in rounds (``nft.verify``). While nobody has changed anything a round takes ``ROUND_S``. When somebody has, it
   goes on without pause but for ``URGENT_WAIT_S``; and then not again for ``READING_PAUSE`` times as long as it worked: on a host where
   others change rules all the time that bounds the cost.
-- What tells of itself by events is read again once in ``ROUND_S``, one kind at a time, as events may be lost without a word.
+- What tells of itself by events, and traffic control, is read again, one kind each ``READING_S``, as events may be lost without a word.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ QUIET_WAIT_S = 1.0
 URGENT_WAIT_S = 0.02
 CHECKED_AT_ONCE = 8
 """Interfaces whose sysctls one turn looks at: about 0.1 ms each."""
-_KINDS = 2
-"""Readings of what tells of itself: interfaces with routes, bandwidth."""
+READING_S = 150.0
+"""Between two readings of what tells of itself."""
 
 
 @dataclass(slots=True)
@@ -46,6 +46,8 @@ class Verification:
     audit: TableAudit
     workloads: WorkloadManager
     bandwidth: BandwidthDriver
+    others: tuple[Callable[[], None], ...] = ()
+    """Each makes the next ``apply`` read one more kind of object again."""
     clock: Callable[[], float] = perf_counter
     """For measuring our own work."""
     _disturbed: bool = False
@@ -107,12 +109,10 @@ class Verification:
     def _read_again(self, now_s: float) -> None:
         """Once in a while, what tells of itself is read again by the next ``apply``."""
         if self._next_reading_s < 0:
-            self._next_reading_s = now_s + ROUND_S / _KINDS
+            self._next_reading_s = now_s + READING_S
         if now_s < self._next_reading_s:
             return
-        self._next_reading_s = now_s + ROUND_S / _KINDS
+        self._next_reading_s = now_s + READING_S
+        readings = (self.workloads.verify, self.bandwidth.mark_stale, *self.others)
+        readings[self._readings % len(readings)]()
         self._readings += 1
-        if self._readings % _KINDS:
-            self.workloads.verify()
-        else:
-            self.bandwidth.mark_stale()

@@ -246,6 +246,7 @@ def open_dataplane(parameters: Parameters) -> Dataplane:
         rtnetlink, conntrack = open_rtnetlink(), open_conntrack()
         links = LinkDriver(rtnetlink, ProcSysctl(), ipv6=parameters.switch("felix", "ipv6_support"))
         workloads, bandwidth = WorkloadManager(links, RouteDriver(rtnetlink)), BandwidthDriver(open_traffic_control())
+        tunnels = build_tunnels(rtnetlink, ProcSysctl(), tunnel_options(parameters))
         driver, reader = NftDriver(nftables, sweeper=MarkSweeper(conntrack)), open_browser()
         return Dataplane(
             builder=TableBuilder(table_options(parameters)),
@@ -253,10 +254,10 @@ def open_dataplane(parameters: Parameters) -> Dataplane:
             nft=driver,
             conntrack=conntrack,
             reader=reader,
-            verification=Verification(nftables, TableAudit(driver, reader), workloads, bandwidth),
+            verification=Verification(nftables, TableAudit(driver, reader), workloads, bandwidth, (tunnels.verify,)),
             workloads=workloads,
             bandwidth=bandwidth,
-            tunnels=build_tunnels(rtnetlink, ProcSysctl(), tunnel_options(parameters)),
+            tunnels=tunnels,
             rtnetlink=rtnetlink,
             events=open_events(
                 Watch.LINKS | Watch.ADDRESSES | Watch.ROUTES | Watch.NEIGHBOURS,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tabinet.agent.dataplane import Dataplane
-from tabinet.agent.verification import READING_PAUSE, ROUND_S, Verification
+from tabinet.agent.verification import READING_PAUSE, READING_S, Verification
 from tabinet.calc.messages import NO_QOS, Endpoint, EndpointRemove, EndpointUpdate, Limits, Nat, Qos
 from tabinet.dataplane.drift import Drift, DriftKind
 from tabinet.dataplane.links.driver import LinkDriver
@@ -236,7 +236,7 @@ def test_a_bucket_that_vanished_without_a_word_is_found_when_its_turn_comes(worl
     world.add_interface("calia")
     world.dataplane.apply([endpoint(qos=Qos(ingress=Limits(bandwidth_bit_s=8_000_000)))], complete=True)
     assert world.traffic_control.execute([DeleteBucket("calia")]) == [None]
-    world.turns(0.0, int(ROUND_S) + 5)
+    world.turns(0.0, int(2 * READING_S) + 5)
     assert [(drift.kind, drift.name) for drift in world.drifts] == [(DriftKind.BANDWIDTH, "calia")]
     assert world.traffic_control.read().buckets["calia"]
 

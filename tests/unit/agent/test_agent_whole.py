@@ -6,12 +6,14 @@ import asyncio
 import errno
 import threading
 
+import msgspec
 import pytest
 from agent_world import HOST, World, endpoint, endpoint_key, policy, until
 
 from tabinet.agent import agent as agent_module
 from tabinet.agent import verification
 from tabinet.agent.agent import Agent, RestartNeeded
+from tabinet.agent.statistics import Statistics
 from tabinet.kernel.nftables import DeleteTable
 from tabinet.kernel.rtnetlink import DeleteRoute, SetLink
 from tabinet.lib.ip import parse_prefix
@@ -219,6 +221,9 @@ async def test_what_is_broken_in_the_store_is_told_and_fails_closed_and_the_rest
         assert world.status(endpoint_key("b")) is None
         assert "carrier pigeons" in world.problems()
         assert "not an address" in world.problems()
+        await until(lambda: "tabinet_problems 3.0" in agent.metrics.render().decode())
+        told = msgspec.json.decode(await agent.tell_statistics(), type=Statistics)
+        assert [(rule.policy, rule.action) for rule in told.rules if rule.policy.endswith("/p")] == [("GlobalNetworkPolicy/p", "Deny")]
         revision = await world.put(*endpoint("b", "10.0.0.2/32"))
         await until(lambda: world.is_up(endpoint_key("b"), revision))
         await world.put(*allow)

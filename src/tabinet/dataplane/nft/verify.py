@@ -106,7 +106,8 @@ class TableAudit:
         yield from self._list_chains()
         yield from self._list_sets()
         chains = self.driver.table.chains
-        for name in sorted(chains, key=lambda name: (chains[name].hook is None, name)):
+        base = [name for name in chains if chains[name].hook is not None]
+        for name in dict.fromkeys([*base, *chains]):
             if name in chains:
                 if not self._is_as_wanted(name):
                     self.suspects.chains.add(name)

@@ -31,6 +31,7 @@ from tabinet.calc.messages import (
     TunnelUpdate,
     Update,
 )
+from tabinet.dataplane.drift import Drift
 from tabinet.dataplane.routes.driver import REMOTE_METRICS, RouteDriver
 from tabinet.dataplane.tunnels.driver import TunnelDriver
 from tabinet.dataplane.tunnels.plan import LEAST_MTU, OVERHEAD_BYTES, TUNNELS, TunnelOptions, uplink_mtu, wanted_interface
@@ -63,6 +64,8 @@ class TunnelsApplied(msgspec.Struct, frozen=True):
     """What keeps tunnels from carrying what they should, in words, though nothing failed."""
     workload_mtu: int = 0
     """The largest packet that workloads can send wherever it goes, in bytes; 0 when no tunnel limits it."""
+    drifts: tuple[Drift, ...] = ()
+    """Routes to other hosts that somebody else had changed."""
 
 
 class TunnelManager:
@@ -191,7 +194,8 @@ class TunnelManager:
         errors: list[KernelError] = [*made.errors, *routed.errors.values()]
         if self._problems is None:
             self._problems = (*made.problems, *self._find_problems())
-        return TunnelsApplied(len(operations), str(errors[0]) if errors else "", self._problems, min(self._mtus.values(), default=0))
+        error, mtu = str(errors[0]) if errors else "", min(self._mtus.values(), default=0)
+        return TunnelsApplied(len(operations), error, self._problems, mtu, routed.drifts)
 
     def _settle_interfaces(self) -> None:
         """Each tunnel's interface is wanted as it can be now."""
