@@ -161,9 +161,7 @@ async def test_what_strangers_break_in_the_kernel_is_repaired(lab: Lab) -> None:
         ("ip", "link", "set", interface, "down"),
         ("ip", "neigh", "flush", "dev", interface, "nud", "permanent"),
     ):
-        on(lab, host, *wrecking)
-        if wrecking[0] == "nft":  # its differences are seen at once, those of routes may be repaired before we look
-            assert await differences(lab) != []
+        on(lab, host, *wrecking)  # which may be repaired before we look
         await eventually(lambda: differences(lab))
     sysctl = ProcSysctl()
     for key in ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding", f"net/ipv4/conf/{interface}/proxy_arp"):
