@@ -40,7 +40,7 @@ PORTS = [22, 80, 81, 443]
 
 members = st.frozensets(st.sampled_from(ADDRESSES + NETS), max_size=4)
 port_members = st.frozensets(
-    st.builds(m.PortMember, st.sampled_from(ADDRESSES), st.sampled_from([6, 17]), st.sampled_from(PORTS)), max_size=4
+    st.builds(m.PortMember, st.sampled_from(ADDRESSES), st.sampled_from([6, 17, 132]), st.sampled_from(PORTS)), max_size=4
 )
 port_ranges = st.builds(lambda a, b: m.PortRange(min(a, b), max(a, b)), st.sampled_from(PORTS), st.sampled_from(PORTS))
 
@@ -83,8 +83,8 @@ rules = st.builds(
     m.Rule,
     action=st.sampled_from(list(m.Action)),
     ip_version=st.sampled_from([None, None, None, 4, 6]),
-    protocol=st.sampled_from([None, None, 6, 6, 17, 1, 58, 47]),
-    not_protocol=st.sampled_from([None, None, None, 6, 1]),
+    protocol=st.sampled_from([None, None, 6, 6, 17, 132, 136, 1, 58, 47]),
+    not_protocol=st.sampled_from([None, None, None, 6, 1, 132]),
     icmp=st.one_of(st.none(), st.none(), icmps),
     not_icmp=st.one_of(st.none(), st.none(), icmps),
     source=sides,
@@ -184,7 +184,15 @@ whole = st.tuples(
 
 def packets() -> list[tuple[str, Packet]]:
     """Every pair of addresses and interfaces, with every kind of packet that the rules can tell apart, and the hook that it meets."""
-    kinds = [(6, 1024, 80, 0, 0), (6, 22, 443, 0, 0), (6, 443, 22, 0, 0), (17, 80, 81, 0, 0), (47, 0, 0, 0, 0), (132, 80, 443, 0, 0)]
+    kinds = [
+        (6, 1024, 80, 0, 0),
+        (6, 22, 443, 0, 0),
+        (6, 443, 22, 0, 0),
+        (17, 80, 81, 0, 0),
+        (47, 0, 0, 0, 0),
+        (132, 80, 443, 0, 0),
+        (136, 22, 80, 0, 0),
+    ]
     found = []
     ways = [
         *(("forward", into, out) for into, out in (("cali1", "cali2"), ("cali2", "tap3"), ("tap3", "eth0"), ("cali9", "eth0"))),

@@ -129,7 +129,7 @@ def describe_policy(key: ResourceKey, resource: PolicyResource) -> PolicyFacts:
         tier=spec.tier or "default",
         order=spec.order,
         scope=scope,
-        ingress="Ingress" in spec.types if spec.types else True,
+        ingress="Ingress" in spec.types if spec.types else bool(spec.ingress or not spec.egress),
         egress=not pre_dnat and ("Egress" in spec.types if spec.types else bool(spec.egress)),
         pre_dnat=pre_dnat,
         untracked=untracked,

@@ -54,9 +54,10 @@ def _fill_pool(_metadata: dict[str, Any], spec: dict[str, Any]) -> None:
 
 
 def _fill_policy(_metadata: dict[str, Any], spec: dict[str, Any]) -> None:
-    # A policy without types is one for ingress, and one for egress too if it has such rules: said openly, so that a later
+    # A policy without types is for the directions that it has rules for, without any for ingress: said openly, so that a later
     # change of the rules does not change it.
-    _absent(spec, tier="default", types=["Ingress", "Egress"] if spec.get("egress") else ["Ingress"])
+    ingress, egress = bool(spec.get("ingress")), bool(spec.get("egress"))
+    _absent(spec, tier="default", types=(["Ingress"] if ingress or not egress else []) + (["Egress"] if egress else []))
 
 
 def _fill_tier(metadata: dict[str, Any], spec: dict[str, Any]) -> None:

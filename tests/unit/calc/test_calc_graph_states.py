@@ -271,12 +271,14 @@ def test_policy_of_a_missing_tier_waits_for_it_and_is_reported() -> None:
     assert tiers_of(fabric) == ()
 
 
-def test_types_default_to_ingress_plus_egress_when_there_are_egress_rules() -> None:
+def test_types_default_to_the_directions_with_rules_and_else_to_ingress() -> None:
     fabric = Fabric()
-    fabric.put(WEB, policy("in"), policy("both", egress=(Rule(action="Allow"),)), policy("out", types=("Egress",)))
+    rules = (Rule(action="Allow"),)
+    only = policy("only", ingress=(), egress=rules)
+    fabric.put(WEB, policy("in"), policy("both", ingress=rules, egress=rules), policy("out", types=("Egress",)), only)
     local = fabric.state.endpoints[WEB[0]][1]
     assert [key.name for key in local.ingress[0].policies] == ["both", "in"]
-    assert [key.name for key in local.egress[0].policies] == ["both", "out"]
+    assert [key.name for key in local.egress[0].policies] == ["both", "only", "out"]
 
 
 def test_policies_for_host_endpoints_never_apply_to_workloads() -> None:

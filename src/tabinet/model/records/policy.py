@@ -137,7 +137,7 @@ class NetworkPolicySpec(Record, frozen=True, kw_only=True):
     selector: SelectorText = ""
     """Endpoints that the policy applies to, by their labels. Default: all()."""
     types: tuple[PolicyType, ...] = ()
-    """Directions that the policy applies to. Default: Ingress, and Egress where there are rules for egress."""
+    """Directions that the policy applies to. Default: those that there are rules for; Ingress where there are none."""
     ingress: tuple[Rule, ...] = ()
     """Rules for packets to the endpoints, in order; the first that matches decides."""
     egress: tuple[Rule, ...] = ()
