@@ -68,7 +68,7 @@ class Host:
     def start(self) -> None:
         """A new agent with an empty memory."""
         watch = Watch.LINKS | Watch.ADDRESSES | Watch.ROUTES | Watch.NEIGHBOURS
-        self.events = netns.run_in(self.name, lambda: open_events(watch, route_protocol=84))
+        self.events = netns.run_in(self.name, lambda: open_events(watch, route_protocols=(84,)))
         self.manager = WorkloadManager(LinkDriver(self.rt, Threaded(self.name)), RouteDriver(self.rt))
 
     def turn(self) -> int:
