@@ -18,6 +18,7 @@ import msgspec
 from tabinet.agent.adopting import adopt
 from tabinet.agent.bgp import BgpWatcher
 from tabinet.agent.calculation import Calculation
+from tabinet.agent.checksum import ChecksumTest
 from tabinet.agent.dataplane import ApplyReport, Dataplane, EndpointStatus
 from tabinet.agent.kernelthread import KernelThread, call_aside
 from tabinet.agent.log import Logger
@@ -83,6 +84,7 @@ class Agent:
     dataplane: Dataplane
     bgp: BgpWatcher | None
     tunnels: TunnelAddresses
+    checksums: ChecksumTest
     reporter: Reporter
     requests: StatusRequests
     metrics: Metrics
@@ -139,6 +141,7 @@ class Agent:
                     group.create_task(adopt(self.adopter, self.kernel, self.log))
                 group.create_task(self.requests.run())
                 group.create_task(self.tunnels.run(self._publish_soon))
+                group.create_task(self.checksums.run(self._publish_soon))
                 if self.bgp is not None:
                     group.create_task(self.bgp.run(self._publish_soon))
         finally:
@@ -214,6 +217,7 @@ class Agent:
         self._problems = None if updates else self._problems
         for update in updates:
             self.tunnels.on_update(update)
+            self.checksums.on_update(update)
             match update:
                 case PolicyUpdate(key=key):
                     self._policies.add(key)
@@ -375,7 +379,7 @@ class Agent:
             nameless = [f"{key}: the name is none of an endpoint's, so it has no status" for key in self.endpoints if not _has_status(key)]
             self._problems = [*broken, *nameless, *self.config_problems, *(str(problem) for problem in self.calculation.graph.problems())]
         now = [HELD] if self.calculation.feed.hold else []
-        now += [*self.tunnel_problems, *self.tunnels.problems.values()]
+        now += [*self.tunnel_problems, *self.tunnels.problems.values(), *self.checksums.problems()]
         if self.reporter.rival:
             now.append(f"another agent reports as host {self.host}: each host needs a name of its own ([agent] host)")
         return [*now, *self._problems]

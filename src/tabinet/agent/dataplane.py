@@ -206,6 +206,7 @@ class Dataplane:
         if self.conntrack is not None:
             self.conntrack.close()
         self.events.close()
+        self.tunnels.close()
         self.rtnetlink.close()
 
     def _take_in(self, updates: Iterable[Update]) -> None:
@@ -256,6 +257,11 @@ class Dataplane:
         self._drifts += result.drifts
         failure = next(iter(result.errors.items()), None)
         return len(result.operations), f"bandwidth of {failure[0]}: {failure[1]}" if failure else ""
+
+    def want_offload(self, on: bool) -> None:
+        """Checksums inside of tunnels are left to the network card, or not; what fails is tried again by ``apply``."""
+        self.tunnels.want_offload(on)
+        self._apply_tunnels()
 
     def _apply_tunnels(self) -> TunnelsApplied:
         self.tunnels.begin()

@@ -198,6 +198,15 @@ PARAMETERS: tuple[Parameter, ...] = (
     ),
     Parameter(
         "felix",
+        "feature_detect_override",
+        "text",
+        "",
+        "``ChecksumOffloadBroken=true``: checksums inside of VXLAN are never left to network cards; ``=false``: always. Without it a "
+        "self-test decides. What else Calico has here is ignored.",
+        "featureDetectOverride",
+    ),
+    Parameter(
+        "felix",
         "allow_vxlan_packets_from_workloads",
         "switch",
         False,

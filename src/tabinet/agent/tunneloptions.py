@@ -18,6 +18,20 @@ def disabled_tunnels(parameters: Parameters) -> frozenset[Tunnel]:
     return frozenset(disabled)
 
 
+def checksum_broken(parameters: Parameters) -> bool | None:
+    """What ``ChecksumOffloadBroken`` in ``featureDetectOverride`` says; ``None``: nothing."""
+    for item in parameters.text("felix", "feature_detect_override").split(","):
+        name, _, value = item.strip().partition("=")
+        if name == "ChecksumOffloadBroken":
+            return value.lower() == "true"
+    return None
+
+
+def is_checksum_tested(parameters: Parameters) -> bool:
+    """A test decides whether checksums inside of VXLAN are left to network cards."""
+    return checksum_broken(parameters) is None and Tunnel.VXLAN4 not in disabled_tunnels(parameters)
+
+
 def tunnel_options(parameters: Parameters) -> TunnelOptions:
     """The part of the parameters that tunnels depend on."""
     return TunnelOptions(
@@ -25,6 +39,7 @@ def tunnel_options(parameters: Parameters) -> TunnelOptions:
         port=parameters.integer("felix", "vxlan_port"),
         mtus={tunnel: parameters.integer("felix", name) for tunnel, name in _MTUS.items()},
         disabled=disabled_tunnels(parameters),
+        checksum_broken=checksum_broken(parameters),
         uplink_pattern=parameters.text("felix", "mtu_iface_pattern"),
         interface_prefixes=parameters.items("felix", "interface_prefix"),
     )

@@ -19,6 +19,7 @@ import tabinet
 from tabinet.agent.agent import Agent
 from tabinet.agent.bgp import BgpWatcher
 from tabinet.agent.calculation import Calculation
+from tabinet.agent.checksum import ChecksumTest
 from tabinet.agent.dataplane import Dataplane
 from tabinet.agent.feed import Feed
 from tabinet.agent.hostname import host_name
@@ -32,7 +33,7 @@ from tabinet.agent.parameters import Parameters, store_config
 from tabinet.agent.reporter import Reporter
 from tabinet.agent.statusrequests import StatusRequests, look_at
 from tabinet.agent.tableoptions import table_options
-from tabinet.agent.tunneloptions import tunnel_options
+from tabinet.agent.tunneloptions import is_checksum_tested, tunnel_options
 from tabinet.agent.tunnels import TunnelAddresses
 from tabinet.agent.verification import Verification
 from tabinet.bgp.driver import open_driver
@@ -50,6 +51,7 @@ from tabinet.dataplane.workloads import WorkloadManager
 from tabinet.errors import DataError, KernelError, SetupError, StoreError
 from tabinet.ipam.client import IpamClient
 from tabinet.kernel.ctsocket import open_conntrack
+from tabinet.kernel.ethtool import EthtoolSocket
 from tabinet.kernel.nftbrowse import open_browser
 from tabinet.kernel.nftsocket import open_nftables
 from tabinet.kernel.packetlog import open_packet_log
@@ -246,7 +248,7 @@ def open_dataplane(parameters: Parameters) -> Dataplane:
         rtnetlink, conntrack = open_rtnetlink(), open_conntrack()
         links = LinkDriver(rtnetlink, ProcSysctl(), ipv6=parameters.switch("felix", "ipv6_support"))
         workloads, bandwidth = WorkloadManager(links, RouteDriver(rtnetlink)), BandwidthDriver(open_traffic_control())
-        tunnels = build_tunnels(rtnetlink, ProcSysctl(), tunnel_options(parameters))
+        tunnels = build_tunnels(rtnetlink, ProcSysctl(), EthtoolSocket(), tunnel_options(parameters))
         driver, reader = NftDriver(nftables, sweeper=MarkSweeper(conntrack)), open_browser()
         return Dataplane(
             builder=TableBuilder(table_options(parameters)),
@@ -300,6 +302,7 @@ def assemble(
         kernel=kernel,
         dataplane=dataplane,
         bgp=bgp,
+        checksums=ChecksumTest(lambda on: kernel.call(dataplane.want_offload, on), log, enabled=is_checksum_tested(parameters)),
         tunnels=TunnelAddresses(host, IpamClient(store), ResourceClient(store), log),
         reporter=Reporter(
             store=store,

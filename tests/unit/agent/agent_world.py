@@ -27,6 +27,7 @@ from tabinet.dataplane.tc.driver import BandwidthDriver
 from tabinet.dataplane.tunnels.manager import build_tunnels
 from tabinet.dataplane.tunnels.plan import TunnelOptions
 from tabinet.dataplane.workloads import WorkloadManager
+from tabinet.kernel.ethtool import FakeOffloads
 from tabinet.kernel.nftfake import FakeNftables
 from tabinet.kernel.rtfake import FakeEvents, FakeRtnetlink
 from tabinet.kernel.rtnetlink import AddVeth, Route
@@ -130,7 +131,7 @@ class World:
             verification=Verification(self.nftables, TableAudit(driver, self.nftables), workloads, bandwidth),
             workloads=workloads,
             bandwidth=bandwidth,
-            tunnels=build_tunnels(self.rtnetlink, self.sysctl, TunnelOptions()),
+            tunnels=build_tunnels(self.rtnetlink, self.sysctl, FakeOffloads(), TunnelOptions()),
             rtnetlink=self.rtnetlink,
             events=self.events,
             interface_prefixes=("cali", "tap"),

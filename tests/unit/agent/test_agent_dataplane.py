@@ -20,6 +20,7 @@ from tabinet.dataplane.tunnels.manager import build_tunnels
 from tabinet.dataplane.tunnels.plan import TunnelOptions
 from tabinet.dataplane.workloads import WorkloadManager
 from tabinet.errors import KernelError
+from tabinet.kernel.ethtool import FakeOffloads
 from tabinet.kernel.nftables import AddElements, AddRule, AddTable, DeleteElements, DeleteTable, FlushChain
 from tabinet.kernel.nftfake import FakeNftables
 from tabinet.kernel.rtfake import FakeRtnetlink
@@ -50,7 +51,7 @@ class World:
             verification=Verification(self.nftables, TableAudit(driver, self.nftables), workloads, bandwidth),
             workloads=workloads,
             bandwidth=bandwidth,
-            tunnels=build_tunnels(self.rtnetlink, FakeSysctl(), TunnelOptions()),
+            tunnels=build_tunnels(self.rtnetlink, FakeSysctl(), FakeOffloads(), TunnelOptions()),
             rtnetlink=self.rtnetlink,
             events=self.rtnetlink.events(),
             interface_prefixes=("cali",),

@@ -22,6 +22,7 @@ from tabinet.calc.messages import (
 )
 from tabinet.dataplane.tunnels.manager import build_tunnels
 from tabinet.dataplane.tunnels.plan import OWNER, TunnelOptions
+from tabinet.kernel.ethtool import FakeOffloads
 from tabinet.kernel.rtfake import FakeRtnetlink
 from tabinet.kernel.rtnetlink import (
     AddAddress,
@@ -73,6 +74,7 @@ class Host:
     def __init__(self, *, ipip: bool = False) -> None:
         self.rt = FakeRtnetlink(ipip=ipip)
         self.sysctl = FakeSysctl({f"net/ipv6/conf/{NAME}/accept_ra": "1"})
+        self.offloads = FakeOffloads(NAME)
         self.rt.stranger(AddVeth("eth0", "switch", mtu=9000))
         self.uplink = self.rt.index_of("eth0")
         up = [SetLink(self.uplink, up=True), SetLink(self.rt.index_of("switch"), up=True)]
@@ -81,7 +83,7 @@ class Host:
         self.restart()
 
     def restart(self, options: TunnelOptions | None = None) -> None:
-        self.manager = build_tunnels(self.rt, self.sysctl, options or TunnelOptions())
+        self.manager = build_tunnels(self.rt, self.sysctl, self.offloads, options or TunnelOptions())
         self.events.read()
 
     def apply(self, *updates: Update) -> tuple[str, tuple[str, ...]]:
@@ -267,6 +269,20 @@ def test_an_identifier_that_somebody_else_uses_is_an_error_until_it_is_free(host
     host.rt.stranger(DeleteLink("flannel.1"))
     assert host.apply() == ("", ())
     host.assert_whole()
+
+
+def test_checksums_are_left_to_the_card_until_it_is_found_wrong(host: Host) -> None:
+    host.apply(*UP)
+    assert host.offloads.on == {NAME: True}
+    host.manager.want_offload(False)
+    host.apply()
+    assert host.offloads.on == {NAME: False}
+    host.manager.want_offload(True)
+    host.apply()
+    assert host.offloads.on == {NAME: True}
+    host.restart(TunnelOptions(checksum_broken=True))
+    host.apply(*UP)
+    assert host.offloads.on == {NAME: False}
 
 
 def test_the_mtu_follows_the_uplink_or_the_operator(host: Host) -> None:

@@ -23,6 +23,7 @@ import msgspec
 from tabinet.calc.messages import Tunnel, TunnelPeer
 from tabinet.dataplane.tunnels.plan import OWNER, TUNNELS, Wanted, kind_problem, plan_interface, plan_settings
 from tabinet.errors import KernelError
+from tabinet.kernel.ethtool import Offloads
 from tabinet.kernel.rtnetlink import (
     AddAddress,
     AddIpip,
@@ -109,9 +110,11 @@ def plan_entries(tracker: DeltaTracker[Key, Entry]) -> list[tuple[RtOp, Key, Ent
 class TunnelDriver:
     """Owns the tunnels' interfaces of one network namespace."""
 
-    def __init__(self, rtnetlink: Rtnetlink, sysctl: Sysctl) -> None:
+    def __init__(self, rtnetlink: Rtnetlink, sysctl: Sysctl, offloads: Offloads) -> None:
         self._rtnetlink = rtnetlink
         self._sysctl = sysctl
+        self._offloads = offloads
+        self._offload: bool | None = None
         self._wanted: dict[Tunnel, Wanted | None] = {}
         """``None``: wanted, but not known how yet."""
         self._peers: dict[tuple[Tunnel, str], TunnelPeer] = {}
@@ -141,6 +144,15 @@ class TunnelDriver:
             del self._wanted[tunnel]
             self._unsettled.add(tunnel)
             self._unlisted.add(tunnel)
+
+    def want_offload(self, on: bool) -> None:
+        """Checksums inside of tunnels are left to the network card, or computed by the kernel; until this is called either may be."""
+        self._offload = on
+        self._unsettled |= set(Tunnel)
+
+    def close(self) -> None:
+        """Closes the socket that is not anybody else's."""
+        self._offloads.close()
 
     def want_peer(self, tunnel: Tunnel, name: str, end: TunnelPeer) -> None:
         """The other host's end is there."""
@@ -329,6 +341,12 @@ class TunnelDriver:
             except KernelError as error:
                 if error.errno != errno.ENOENT:  # a host without IPv6
                     done.append((None, error))
+        if self._offload is not None and wanted.vxlan is not None:
+            try:
+                if self._offloads.tx_checksum(wanted.name) != self._offload:
+                    self._offloads.set_tx_checksum(wanted.name, self._offload)
+            except KernelError as error:
+                done.append((None, error))
         return done + self._tried(plan_settings(wanted, found))
 
     def _tried(self, operations: list[RtOp]) -> list[Step]:

@@ -36,6 +36,7 @@ from tabinet.dataplane.routes.driver import REMOTE_METRICS, RouteDriver
 from tabinet.dataplane.tunnels.driver import TunnelDriver
 from tabinet.dataplane.tunnels.plan import LEAST_MTU, OVERHEAD_BYTES, TUNNELS, TunnelOptions, uplink_mtu, wanted_interface
 from tabinet.errors import KernelError
+from tabinet.kernel.ethtool import Offloads
 from tabinet.kernel.rtnetlink import (
     TABINET_REMOTE_PROTOCOL,
     AddressEvent,
@@ -116,6 +117,14 @@ class TunnelManager:
                 self._dirty_routes.add(destination)
             case _:
                 pass
+
+    def want_offload(self, on: bool) -> None:
+        """Checksums inside of tunnels are left to the network card, or not; counts from the next ``apply`` on."""
+        self._tunnel_driver.want_offload(on)
+
+    def close(self) -> None:
+        """Closes what only tunnels use; the kernel keeps everything."""
+        self._tunnel_driver.close()
 
     def begin(self) -> None:
         """What was told is complete: from now on ``apply`` acts, and what nobody wants goes."""
@@ -266,10 +275,13 @@ class TunnelManager:
         return found
 
 
-def build_tunnels(rtnetlink: Rtnetlink, sysctl: Sysctl, options: TunnelOptions) -> TunnelManager:
+def build_tunnels(rtnetlink: Rtnetlink, sysctl: Sysctl, offloads: Offloads, options: TunnelOptions) -> TunnelManager:
     """A manager with its drivers."""
+    tunnels = TunnelDriver(rtnetlink, sysctl, offloads)
+    if options.checksum_broken:
+        tunnels.want_offload(False)
     routes = RouteDriver(rtnetlink, TABINET_REMOTE_PROTOCOL, REMOTE_METRICS)
-    return TunnelManager(rtnetlink, TunnelDriver(rtnetlink, sysctl), routes, options)
+    return TunnelManager(rtnetlink, tunnels, routes, options)
 
 
 def _subnet(entry: InterfaceAddress) -> Prefix:

@@ -37,6 +37,8 @@ class TunnelOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Tunnels that this host does not take part in, whatever pools say."""
     uplink_pattern: str = ""
     """Regular expression: the interfaces that the MTU is taken from. Empty: the one with the host's address, or all that could be."""
+    checksum_broken: bool | None = None
+    """Network cards get checksums inside of VXLAN wrong, or do not; ``None``: a test decides."""
     interface_prefixes: tuple[str, ...] = ("cali", "tap")
     """Of workloads' interfaces."""
 
