@@ -107,10 +107,8 @@ async def test_between_the_racks_everything_travels_in_vxlan_and_within_them_not
     for node in HOSTS:
         assert (tunnelled(lab, node, 4), tunnelled(lab, node, 6)) == (2, 2)
         assert (len(routes(lab, node, 4)), len(routes(lab, node, 6))) == (3, 3)
-    before = seen(lab)
     for family in (4, 6):
-        on(lab, "web1", "ping", "-c3", "-i0.05", "-W2", await address(lab, "app1", family))
-    assert seen(lab) == before
+        assert "dev rack1" in on(lab, "node11", "ip", "route", "get", await address(lab, "app1", family))
     # A host speaks to workloads of the other rack from its end of the tunnel, also where it would use its own address.
     for family, own in ((4, "172.20.1.12"), (6, "fd00:20:1::c")):
         on(lab, "node11", "ping", "-c1", "-W2", await address(lab, "web2", family))
