@@ -69,7 +69,21 @@ async def test_a_broken_card_computes_no_checksums_any_more() -> None:
     card = Card(broken=True)
     test, task = await run(card)
     await task
-    assert (test.verdict, card.history, list(test.problems())) == (Verdict.BROKEN, [False], [CONFIRMED])
+    assert (test.verdict, card.history, list(test.problems())) == (Verdict.BROKEN, [False, True, False], [CONFIRMED])
+
+
+async def test_a_busy_moment_is_not_taken_for_a_broken_card() -> None:
+    card = Card(broken=True)
+
+    async def set_offload(on: bool) -> None:
+        await Card.set_offload(card, on)
+        card.broken = False  # it was something else, and is over
+
+    test = ChecksumTest(set_offload, open_log("error", "text", "h1"), probe=card.probe, again_s=0.01)
+    test.on_update(TunnelPeerUpdate("h1", Tunnel.VXLAN4, "h2", TunnelPeer(parse_prefix("172.16.0.2"), ONE, "66:00:00:00:00:02")))
+    test.on_update(TunnelUpdate("h1", Tunnel.VXLAN4, LocalTunnel(None, OWN, "", ())))
+    await asyncio.wait_for(test.run(lambda: None), 5.0)
+    assert (test.verdict, card.history, card.offload) == (Verdict.GOOD, [False, True, True], True)
 
 
 async def test_where_it_does_not_help_it_is_as_before_and_tried_again() -> None:
