@@ -32,6 +32,7 @@ from tabinet.kernel.rtnetlink import (
     DeleteForwarding,
     DeleteLink,
     DeleteNeighbour,
+    DeleteRoute,
     Forwarding,
     InterfaceAddress,
     Neighbour,
@@ -154,6 +155,17 @@ def test_calicos_interface_is_taken_over_with_all_that_passes(host: Host) -> Non
     assert host.index == index
     host.assert_whole()
     assert p("10.65.9.9") not in {entry.address for entry in host.rt.addresses()}
+
+
+def test_routes_that_calico_left_are_named_and_not_touched(host: Host) -> None:
+    left = device_route(FAR, host.uplink, protocol=80)
+    host.rt.stranger(AddRoute(left), AddRoute(device_route(p("192.0.2.0/24"), host.uplink, protocol=80)))
+    _, problems = host.apply(*UP)
+    assert problems == ("Calico's routes (protocol 80) win over ours to 10.65.0.128/26: remove them (ip route flush proto 80, and -6)",)
+    assert len(host.rt.routes(protocol=80)) == 2
+    host.rt.stranger(DeleteRoute(left))
+    host.manager.verify()
+    assert host.apply() == ("", ())
 
 
 def test_an_interface_that_is_not_ours_is_left_alone_when_nobody_wants_it(host: Host) -> None:

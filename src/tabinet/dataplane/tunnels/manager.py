@@ -51,6 +51,8 @@ from tabinet.kernel.rtnetlink import (
 from tabinet.kernel.sysctl import Sysctl
 from tabinet.lib.ip import Prefix
 
+CALICO_PROTOCOL = 80
+"""rtm_protocol of Calico's routes, which have the lowest metric."""
 NAMED = 5
 """Most interfaces or destinations that one problem names."""
 
@@ -90,6 +92,8 @@ class TunnelManager:
         self._stale = True
         self._mtus: dict[Tunnel, int] = {}
         self._unreachable: set[Prefix] = set()
+        self._left: set[Prefix] = set()
+        """Destinations of routes that Calico has left in the kernel, as of the last reading."""
         self._problems: tuple[str, ...] | None = None
         """``None``: they may have changed."""
         self._begun = False
@@ -185,6 +189,7 @@ class TunnelManager:
             self._problems = None
         if self._stale:
             self._links = {link.index: link for link in self._rtnetlink.links()}
+            self._left = {route.destination for route in self._rtnetlink.routes(protocol=CALICO_PROTOCOL)}
             found = self._rtnetlink.addresses()
             self._addresses = {entry for entry in found if not self._is_workloads(self._links.get(entry.index))}
             self._stale, self._moved = False, True
@@ -267,6 +272,9 @@ class TunnelManager:
         lost = sorted(str(net) for net in self._unreachable if self._routes[net].direct)
         if lost:
             found.append(f"no interface of this host is in the subnet of the hosts of {_some(lost)}: is spec.bgp of the Node right?")
+        left = sorted(str(net) for net in self._left & self._routes.keys())
+        if left:
+            found.append(f"Calico's routes (protocol 80) win over ours to {_some(left)}: remove them (ip route flush proto 80, and -6)")
         limit = min(self._mtus.values(), default=0)
         larger = [link for link in self._links.values() if limit and self._is_workloads(link) and link.mtu > limit]
         if larger:
