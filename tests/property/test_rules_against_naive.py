@@ -152,6 +152,31 @@ host_endpoints = st.builds(
 HOST_KEYS = [ResourceKey("HostEndpoint", name) for name in ("h1", "h2")]
 ENDPOINT_KEYS = [ResourceKey("WorkloadEndpoint", f"w{index}", "ns") for index in range(4)]
 
+
+class OtherPolicies(msgspec.Struct, frozen=True):
+    """An endpoint that is as it was, but with one policy more or less in its tiers, or with other tiers."""
+
+    key: ResourceKey
+    policy: ResourceKey
+    place: int
+    tiers: tuple[m.TierPolicies, ...] | None
+
+    def update(self, world: World) -> m.EndpointUpdate | None:
+        body = world.endpoints.get(self.key)
+        if body is None:
+            return None
+        changed = {name: self._changed(getattr(body, name)) for name in ("ingress", "egress")}
+        return m.EndpointUpdate(self.key, 1, msgspec.structs.replace(body, **changed))
+
+    def _changed(self, before: tuple[m.TierPolicies, ...]) -> tuple[m.TierPolicies, ...]:
+        if self.tiers is not None or not before:
+            return self.tiers or before
+        policies = [key for key in before[0].policies if key != self.policy]
+        if self.policy not in before[0].policies:
+            policies.insert(self.place, self.policy)
+        return (msgspec.structs.replace(before[0], policies=tuple(policies or before[0].policies)), *before[1:])
+
+
 net_updates = st.builds(m.SetUpdate, st.sampled_from(NET_SETS), st.just(m.SetKind.NETS), members)
 port_updates = st.builds(m.SetUpdate, st.sampled_from(PORT_SETS), st.just(m.SetKind.PORTS), port_members)
 updates = st.one_of(
@@ -169,6 +194,16 @@ updates = st.one_of(
     st.builds(m.EndpointUpdate, st.sampled_from(ENDPOINT_KEYS), st.just(1), endpoints),
     st.builds(m.EndpointUpdate, st.sampled_from(ENDPOINT_KEYS), st.just(1), endpoints),
     st.builds(m.EndpointRemove, st.sampled_from(ENDPOINT_KEYS)),
+    *[
+        st.builds(
+            OtherPolicies,
+            st.sampled_from(ENDPOINT_KEYS[:3]),
+            st.sampled_from(POLICIES),
+            st.integers(0, 2),
+            st.one_of(st.none(), st.none(), st.none(), host_tiers),
+        )
+    ]
+    * 3,
     st.builds(m.HostEndpointUpdate, st.sampled_from(HOST_KEYS), st.just(1), host_endpoints),
     st.builds(m.HostEndpointRemove, st.sampled_from(HOST_KEYS)),
 )
@@ -317,9 +352,11 @@ def test_table_is_state_not_history(announced, batches, random):
     some = random.sample(PACKETS, 60)
     allowed: set[tuple[str, Packet]] = set()
     for batch in [announced, *batches]:
-        for update in batch:
-            builder.on_update(update)
-            world.on_update(update)
+        for made in batch:
+            update = made.update(world) if isinstance(made, OtherPolicies) else made
+            if update is not None:
+                builder.on_update(update)
+                world.on_update(update)
         delta = builder.flush()
         previous = applied(previous, delta)
         assert previous == builder.table
