@@ -19,8 +19,7 @@ demo: setup  ## bring the default lab up, apply policy, check it with packets, b
 	@$(SUDO) $(BIN)/tabinet demo
 
 test: setup  ## all tests (root: they use real namespaces, nftables, BIRD, etcd)
-	$(SUDO) $(BIN)/python -m pytest -n 2 --dist worksteal tests/unit tests/property tests/golden tests/kernel
-	$(SUDO) $(BIN)/python -m pytest tests/scenario
+	@scripts/test
 
 test-fast: setup  ## unit, property and golden tests only
 	$(BIN)/python -m pytest -n 2 tests/unit tests/property tests/golden

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from etcd_process import EtcdProcess, free_port
 from fake_nova import Nova
-from neutron_process import VENV, Neutron
+from neutron_process import VENV, Neutron, make_template
 from openstack_world import World
 
 if not (VENV / ".stamp").exists():
@@ -16,7 +16,15 @@ if not (VENV / ".stamp").exists():
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database of Neutron's with nothing in it."""
+    path = tmp_path_factory.mktemp("template") / "neutron.sqlite"
+    make_template(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def world(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """Neutron, running, and the etcd that it writes to."""
     directory: Path = tmp_path_factory.mktemp("openstack")
     etcd = EtcdProcess(directory / "etcd", f"http://127.0.0.1:{free_port()}")
@@ -25,7 +33,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     neutron = Neutron(directory / "neutron", etcd.endpoint, nova=nova.url)
     try:
         etcd.start()
-        neutron.prepare()
+        neutron.prepare(template)
         neutron.start()
         neutron.make_default_rules()
         yield World(neutron, etcd, nova)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -78,6 +79,12 @@ head.get_metadata().create_all(create_engine(sys.argv[1]))
 """
 
 
+def make_template(path: Path) -> None:
+    """A file with all of Neutron's tables, empty."""
+    command = [VENV / "bin" / "python", "-W", "ignore", "-c", MAKE_DATABASE, f"sqlite:///{path}"]
+    subprocess.run(command, check=True, capture_output=True)
+
+
 class ApiError(Exception):
     """Neutron refused a request."""
 
@@ -100,8 +107,8 @@ class Neutron:
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
-    def prepare(self) -> None:
-        """Configuration and an empty database."""
+    def prepare(self, template: Path) -> None:
+        """Configuration and an empty database, copied from ``template``."""
         self.directory.mkdir(exist_ok=True)
         sections = f"[nova]\nauth_type = none\nendpoint = {self.nova}\n" if self.nova else ""
         values = {"directory": self.directory, "venv": VENV, "nova": bool(self.nova), "more": "", "sections": sections}
@@ -116,8 +123,7 @@ class Neutron:
         (self.directory / "policy.yaml").write_text(
             "".join(f'"{action}": ""\n' for action in (*allowed, "create_port_binding", "get_agent"))
         )
-        database = f"sqlite:///{self.directory}/neutron.sqlite"
-        subprocess.run([VENV / "bin" / "python", "-W", "ignore", "-c", MAKE_DATABASE, database], check=True, capture_output=True)
+        shutil.copy(template, self.directory / "neutron.sqlite")
 
     def start(self) -> None:
         """The API answers."""

@@ -86,7 +86,7 @@ class Cloud:
 
 
 @pytest.fixture(scope="module")
-def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+def cloud(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     loaded = load_topology(TOPOLOGY)
     name = f"t{uuid.uuid4().hex[:6]}"
     loaded = msgspec.structs.replace(loaded, topology=msgspec.structs.replace(loaded.topology, name=name))
@@ -94,7 +94,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     try:
         lab = asyncio.run(lab_up(loaded))
         neutron = Neutron(tmp_path_factory.mktemp("fabric") / "neutron", f"unix://{lab.directory.etcd_socket}")
-        neutron.prepare()
+        neutron.prepare(template)
         neutron.start()
         neutron.make_default_rules()
         yield Cloud(lab, neutron, machines)

@@ -174,6 +174,32 @@ def test_a_store_that_is_away_is_not_waited_for_twice_and_caught_up_with(publish
     assert repairs.publish_or_repair(SUBJECT)
 
 
+def test_a_database_that_fails_is_tried_again_and_the_caller_spared(publisher: Publisher, database: Database) -> None:
+    def locked() -> None:
+        raise RuntimeError("locked")
+
+    told: list[str] = []
+    done = threading.Event()
+    database.meanwhile = [locked]
+    repairs = Repairs(publisher, lambda event, subject, reason: told.append(reason), lambda subject, outcome: done.set())
+    assert not repairs.publish_or_repair(SUBJECT)
+    thread = threading.Thread(target=repairs.run)
+    thread.start()
+    assert done.wait(10)
+    repairs.stop()
+    thread.join(10)
+    assert told == ["RuntimeError: locked"]
+
+
+def test_what_is_mentioned_needs_no_publishing(publisher: Publisher, database: Database) -> None:
+    repairs = Repairs(publisher, lambda event, subject, reason: None)
+    repairs.publish_unless_mentioned(SUBJECT, "rule-1")
+    readings = database.readings
+    assert readings
+    repairs.publish_unless_mentioned(SUBJECT, "ossg.default.g")
+    assert database.readings == readings
+
+
 def test_calls_have_time_limits(stores: StoreThread) -> None:
     async def never(store: Datastore) -> None:
         await asyncio.Event().wait()

@@ -48,10 +48,14 @@ class Repairs:
             self.on_published(subject, self.publisher.publish(subject, places))
         except StoreError as error:
             self._away_until = self.clock() + AWAY_S
-            self.tell("not published yet", subject, str(error))
-            self.add([subject], places)
-            return False
-        return True
+            reason = str(error)
+        except Exception as error:  # noqa: BLE001  # see _failed: what was committed is not undone because it could not be read again
+            reason = f"{type(error).__name__}: {error}"
+        else:
+            return True
+        self.tell("not published yet", subject, reason)
+        self.add([subject], places)
+        return False
 
     def publish_unless_mentioned(self, subject: Subject, text: str) -> None:
         """As ``publish_or_repair``, unless what is stored mentions the text: then what was committed with it has been published. So that

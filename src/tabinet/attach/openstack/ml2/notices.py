@@ -34,12 +34,22 @@ class Notices:
 
     def __init__(self, outlet: Outlet) -> None:
         self._outlet = outlet
+        self._referring: dict[str, list[str]] = {}
+        """Groups that are about to be deleted: which others have rules about their members. Such rules go with them, and nobody tells."""
 
     def on_group(self, resource: str, event: str, trigger: Any, payload: Any = None) -> None:
         """A security group."""
         self._outlet.publish(GROUP, payload.resource_id)
+        if event == events.AFTER_DELETE:
+            self._outlet.publish_later(GROUP, self._referring.pop(payload.resource_id, []))
         if event == events.AFTER_UPDATE and _changed(payload, "name"):
             self._outlet.publish_later(PORT, find_ports(security_groups=[payload.resource_id]))
+
+    def before_group_is_deleted(self, resource: str, event: str, trigger: Any, payload: Any = None) -> None:
+        """A security group, before it is deleted."""
+        filters = {"remote_group_id": [payload.resource_id]}
+        rules = directory.get_plugin().get_security_group_rules(neutron_context.get_admin_context(), filters=filters)
+        self._referring[payload.resource_id] = sorted({rule["security_group_id"] for rule in rules} - {payload.resource_id})
 
     def on_rule(self, resource: str, event: str, trigger: Any, payload: Any = None) -> None:
         """A rule of a security group."""
@@ -93,6 +103,7 @@ def subscribe(outlet: Outlet) -> Notices:
         registry.subscribe(notices.before_floating_ip, resources.FLOATING_IP, event)
     for event in (events.AFTER_CREATE, events.AFTER_DELETE):
         registry.subscribe(notices.on_rule, resources.SECURITY_GROUP_RULE, event)
+    registry.subscribe(notices.before_group_is_deleted, resources.SECURITY_GROUP, events.BEFORE_DELETE)
     registry.subscribe(notices.on_network, resources.NETWORK, events.AFTER_UPDATE)
     return notices
 
