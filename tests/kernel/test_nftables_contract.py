@@ -33,7 +33,6 @@ from tabinet.kernel.nftsocket import open_nftables
 
 FORWARD = Hook(hook=2, priority=0)
 ADDRESSES = set_spec(Datatype.IPV4_ADDR, size=16)
-VALUES = set_spec(Datatype.IFNAME, size=16, data=Datatype.IFNAME)
 VERDICTS = set_spec(Datatype.IFNAME, size=16, verdict_map=True)
 
 
@@ -118,11 +117,9 @@ def test_elements_read_back_as_given(table: Nftables) -> None:
         "nets": [address(0), Element(bytes((10, 0, 1, 0)), interval_end=True)],
         "triple": [Element(port, end=nftexpr.key(bytes((10, 0, 0, 255)), b"\6", nftexpr.port(90)))],
     }
-    content["values"] = [Element(ifname("eth0"), data=ifname("a word"))]
     sets = [
         AddSet("a", ADDRESSES),
         AddSet("m", VERDICTS),
-        AddSet("values", VALUES),
         AddSet("nets", set_spec(Datatype.IPV4_ADDR, interval=True)),
         AddSet("triple", triple),
     ]

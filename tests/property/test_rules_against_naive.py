@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tabinet.calc import messages as m
 from tabinet.lib.ip import Prefix, parse_prefix
 from tabinet.model.keys import ResourceKey
-from tabinet.rules import ir, layout
+from tabinet.rules import ir
 from tabinet.rules.builder import TableBuilder
 from tabinet.rules.evaluate import Packet, evaluate
 from tabinet.rules.layout import NESTING_LIMIT
@@ -384,11 +384,8 @@ def test_every_name_in_the_table_leads_somewhere(announced):
             for match in rule.matches:
                 named = msgspec.structs.asdict(match).get("set_name")
                 assert named is None or named in table.sets
-    words = {name for name, definition in table.sets.items() if definition.type is ir.SetType.CLASSES}
-    for name in table.maps.keys() - words:
-        assert set(table.maps[name].values()) <= table.chains.keys()
-    for chains, classes in layout.CLASSES.items():
-        assert set(table.maps[classes].values()) == table.maps[chains].keys()
+    for mapping in table.maps.values():
+        assert set(mapping.values()) <= table.chains.keys()
 
 
 def led_to(table: ir.Table, chain: str) -> list[str]:
@@ -398,8 +395,8 @@ def led_to(table: ir.Table, chain: str) -> list[str]:
         match rule.verdict:
             case ir.Jump(chain=target) | ir.Goto(chain=target):
                 found.append(target)
-            case ir.Dispatch() | ir.DispatchClass() | ir.DispatchAddress() | ir.DispatchPort():
-                found += table.maps[rule.verdict.map_name].values()
+            case ir.Dispatch(map_name=name) | ir.DispatchAddress(map_name=name) | ir.DispatchPort(map_name=name):
+                found += table.maps[name].values()
     return found
 
 

@@ -225,7 +225,7 @@ def _objects(picture: Picture) -> dict[str, object]:
 
 
 def _nft_listing(there: Picture) -> Iterator[str]:
-    """The table as nft(8) shows it; a chain that it cannot show (1.0.6 ends at a lookup by what a lookup found) by the rules' comments."""
+    """The table as nft(8) shows it; a chain that it cannot show (rules of others that it does not know) by the rules' comments."""
     if (whole := _run_nft("list", "table", "inet", "tabinet")) is not None:
         yield from whole.splitlines()
         return

@@ -18,7 +18,7 @@ from tabinet.dataplane.facts import Fact
 from tabinet.dataplane.nft.decode import Item, decode_all
 from tabinet.dataplane.nft.driver import NftDriver
 from tabinet.dataplane.nft.encode import HOOKS
-from tabinet.dataplane.nft.plan import GENERATIONS, MAPS
+from tabinet.dataplane.nft.plan import GENERATIONS, MAPS_TO_CHAINS
 from tabinet.dataplane.nft.render import HOOK_NAMES, item_text, key_type, render_rule
 from tabinet.kernel.nftables import Element, Hook, Nftables, RuleInfo, SetSpec
 from tabinet.kernel.nftexpr import CtState
@@ -136,7 +136,7 @@ def _wanted_set(driver: NftDriver, name: str) -> Iterator[SetView]:
     if definition.type in GENERATIONS:
         yield SetView(physical, definition, spec, element_lines(definition, list(driver.wanted_elements(name))))
         return
-    items: list[Item] = list(table.maps[name].items()) if definition.type in MAPS else list(table.elements[name])
+    items: list[Item] = list(table.maps[name].items()) if definition.type in MAPS_TO_CHAINS else list(table.elements[name])
     for start in range(0, max(1, len(items)), CHUNK):
         yield SetView(physical, definition, spec, tuple(item_text(definition, item) for item in items[start : start + CHUNK]))
 
@@ -246,13 +246,13 @@ def _lines(lines: list[tuple[str, str]], left: Counter[str]) -> tuple[str, ...]:
 
 
 def _word(view: SetView) -> str:
-    return "map" if view.spec.verdict_map or view.spec.data_type else "set"
+    return "map" if view.spec.verdict_map else "set"
 
 
 def _type(view: SetView) -> str:
     """What it leads from, and where to, in the words of nft(8)."""
     kind = key_type(view.definition) if view.definition is not None else f"of another make ({view.spec.key_length} bytes)"
-    return kind + (" : verdict" if view.spec.verdict_map else " : string" if view.spec.data_type else "")
+    return kind + (" : verdict" if view.spec.verdict_map else "")
 
 
 def set_head(view: SetView) -> str:

@@ -77,11 +77,6 @@ class SetSpec(msgspec.Struct, frozen=True, gc=False):
     """Lengths in bytes of the fields of a concatenation."""
     interval: bool = False
     verdict_map: bool = False
-    """Its elements are verdicts."""
-    data_type: int = 0
-    """nft's datatype number of the data of a map of values; 0 for sets and verdict maps."""
-    data_length: int = 0
-    """Bytes."""
     size: int = 0
     """Most elements that it can hold; 0 only for interval sets."""
     userdata: bytes = b""
@@ -118,8 +113,6 @@ class Element(msgspec.Struct, frozen=True, gc=False, order=True):
     """For verdict maps: NF_ACCEPT 1, NF_DROP 0, NFT_JUMP -3, NFT_GOTO -4."""
     chain: str = ""
     """The chain of a jump or goto verdict."""
-    data: bytes = b""
-    """For maps of values."""
 
 
 class AddElements(NftOp, frozen=True):

@@ -167,8 +167,8 @@ def key(*fields: bytes) -> bytes:
 # --- sets -----------------------------------------------------------------------------------------------------------
 
 
-def set_spec(*types: Datatype, size: int = 0, interval: bool = False, verdict_map: bool = False, data: Datatype | None = None) -> SetSpec:
-    """The specification of a set (or verdict map, or map to ``data``) with a key of these types, such that nft(8) lists it right.
+def set_spec(*types: Datatype, size: int = 0, interval: bool = False, verdict_map: bool = False) -> SetSpec:
+    """The specification of a set (or verdict map) with a key of these types, such that nft(8) lists it right.
 
     ``size`` bounds the elements; give one to every set that is not an interval set, generously (four times what is expected): the kernel
     makes its buckets from it, and a hash set without one is slow to fill and dumps wrong right after a bulk load.
@@ -179,15 +179,9 @@ def set_spec(*types: Datatype, size: int = 0, interval: bool = False, verdict_ma
     lengths = tuple(datatype.length_bytes for datatype in types)
     if len(types) == 1:
         userdata = _userdata32(0, 1) if types[0].host_order else b""  # NFTNL_UDATA_SET_KEYBYTEORDER, BYTEORDER_HOST_ENDIAN
-        if data is not None and data.host_order:
-            userdata += _userdata32(1, 1)  # NFTNL_UDATA_SET_DATABYTEORDER
-        return SetSpec(number, lengths[0], (), interval, verdict_map, *_data(data), size, userdata)
+        return SetSpec(number, lengths[0], (), interval, verdict_map, size, userdata)
     total = sum((length + 3) & ~3 for length in lengths)
-    return SetSpec(number, total, lengths, interval, verdict_map, *_data(data), size)
-
-
-def _data(data: Datatype | None) -> tuple[int, int]:
-    return (0, 0) if data is None else (data.number, data.length_bytes)
+    return SetSpec(number, total, lengths, interval, verdict_map, size)
 
 
 def _userdata32(kind: int, value: int) -> bytes:
@@ -302,11 +296,6 @@ def lookup(set_name: str, register: int, *, inverted: bool = False) -> bytes:
     if inverted:
         parts.append(attribute(5, be32(1)))  # NFT_LOOKUP_F_INV
     return _expression("lookup", *parts)
-
-
-def map_value(map_name: str, register: int, target: int) -> bytes:
-    """``target`` holds what the map has for the key; without one, the rule ends here without a match."""
-    return _expression("lookup", attribute(1, text(map_name)), attribute(2, be32(register)), attribute(3, be32(target)))
 
 
 def verdict_map(map_name: str, register: int) -> bytes:

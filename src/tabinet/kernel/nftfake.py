@@ -17,8 +17,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-import msgspec
-
 from tabinet.errors import KernelError
 from tabinet.kernel.nftables import (
     AddChain,
@@ -291,7 +289,8 @@ class FakeNftables:
     def _add_set(self, table: _Table, name: str, spec: SetSpec) -> None:
         before = table.sets.get(name)
         if before is not None:
-            _need(_resized(before, 0) == _resized(spec, 0), errno.EEXIST)
+            same = (before.key_type, before.key_length, before.fields, before.interval, before.verdict_map)
+            _need(same == (spec.key_type, spec.key_length, spec.fields, spec.interval, spec.verdict_map), errno.EEXIST)
             if spec.size:
                 self._resized[name] = _resized(before, spec.size)
             return
@@ -312,7 +311,7 @@ class FakeNftables:
         for element in elements:
             _need(len(element.key) == spec.key_length, errno.EINVAL)
             needs_verdict = spec.verdict_map and not element.interval_end
-            _need((element.verdict is not None) == needs_verdict and len(element.data) == spec.data_length, errno.EINVAL)
+            _need((element.verdict is not None) == needs_verdict, errno.EINVAL)
             _need(not element.chain or element.chain in table.chains, errno.ENOENT)
             before = held.get(_key(element))
             if before is not None:
@@ -358,7 +357,7 @@ def _need(holds: bool, code: int) -> None:
 
 
 def _resized(spec: SetSpec, size: int) -> SetSpec:
-    return msgspec.structs.replace(spec, size=size)
+    return SetSpec(spec.key_type, spec.key_length, spec.fields, spec.interval, spec.verdict_map, size, spec.userdata)
 
 
 def _has_counter(expressions: bytes) -> bool:

@@ -10,8 +10,6 @@ from tabinet.kernel.nftables import Element, Hook, RuleInfo, SetSpec
 
 SET_INTERVAL, SET_MAP, SET_CONCAT = 0x04, 0x08, 0x80
 ELEMENT_INTERVAL_END = 1
-DATA_VERDICT = 0xFFFFFF00
-"""NFT_DATA_VERDICT: the type of the data of a verdict map."""
 
 
 def read_be32(attributes: dict[int, bytes], kind: int) -> int:
@@ -34,15 +32,12 @@ def parse_set(attributes: dict[int, bytes]) -> tuple[str, SetSpec]:
     flags = read_be32(attributes, 3)
     description = parse_attributes(attributes.get(9, b""))
     fields = tuple(read_be32(parse_attributes(field), 1) for _, field in read_attributes(description.get(2, b"")))
-    verdicts = bool(flags & SET_MAP) and read_be32(attributes, 6) == DATA_VERDICT
     spec = SetSpec(
         key_type=read_be32(attributes, 4),
         key_length=read_be32(attributes, 5),
         fields=fields,
         interval=bool(flags & SET_INTERVAL),
-        verdict_map=verdicts,
-        data_type=0 if verdicts else read_be32(attributes, 6),
-        data_length=0 if verdicts else read_be32(attributes, 7),
+        verdict_map=bool(flags & SET_MAP),
         size=read_be32(description, 1),
         userdata=attributes.get(13, b""),
     )
@@ -59,15 +54,13 @@ def parse_elements(data: bytes) -> Iterator[Element]:
             continue
         end = _value(attributes[10]) if 10 in attributes else b""
         code: int | None = None
-        chain, value = "", b""
+        chain = ""
         if 2 in attributes:
-            stored = parse_attributes(attributes[2])
-            value = stored.get(1, b"")
-            verdict = parse_attributes(stored.get(2, b""))
+            verdict = parse_attributes(parse_attributes(attributes[2]).get(2, b""))
             if 1 in verdict:
                 code = struct.unpack(">i", verdict[1])[0]
                 chain = parse_text(verdict.get(2, b""))
-        yield Element(key, end, bool(read_be32(attributes, 3) & ELEMENT_INTERVAL_END), code, chain, value)
+        yield Element(key, end, bool(read_be32(attributes, 3) & ELEMENT_INTERVAL_END), code, chain)
 
 
 def _value(data: bytes) -> bytes:

@@ -60,7 +60,6 @@ from tabinet.kernel.nftables import (
 )
 from tabinet.kernel.nftexpr import parse_counter, verdict_data
 from tabinet.kernel.nftparse import (
-    DATA_VERDICT,
     ELEMENT_INTERVAL_END,
     SET_CONCAT,
     SET_INTERVAL,
@@ -83,6 +82,7 @@ _NEWSETELEM, _GETSETELEM, _DELSETELEM = _SUBSYSTEM | 12, _SUBSYSTEM | 13, _SUBSY
 
 _GETGENERATION = _SUBSYSTEM | 16
 
+_DATA_VERDICT = 0xFFFFFF00
 _LIST_ELEMENT = 1
 
 
@@ -167,8 +167,6 @@ def _render_element(element: Element, with_data: bool) -> bytes:
         content += nested(10, attribute(1, element.end))
     if with_data and element.verdict is not None:
         content += nested(2, verdict_data(element.verdict, element.chain))
-    elif with_data and element.data:
-        content += nested(2, attribute(1, element.data))
     return nested(_LIST_ELEMENT, content)
 
 
@@ -180,13 +178,10 @@ def _hook(hook: Hook | None) -> bytes:
 
 
 def _set_attributes(spec: SetSpec, number: int) -> bytes:
-    is_map = spec.verdict_map or spec.data_length > 0
-    flags = (SET_INTERVAL if spec.interval else 0) | (SET_MAP if is_map else 0) | (SET_CONCAT if spec.fields else 0)
+    flags = (SET_INTERVAL if spec.interval else 0) | (SET_MAP if spec.verdict_map else 0) | (SET_CONCAT if spec.fields else 0)
     body = attribute(3, be32(flags)) + attribute(4, be32(spec.key_type)) + attribute(5, be32(spec.key_length)) + attribute(10, be32(number))
     if spec.verdict_map:
-        body += attribute(6, be32(DATA_VERDICT)) + attribute(7, be32(0))
-    elif is_map:
-        body += attribute(6, be32(spec.data_type)) + attribute(7, be32(spec.data_length))
+        body += attribute(6, be32(_DATA_VERDICT)) + attribute(7, be32(0))
     description = attribute(1, be32(spec.size)) if spec.size else b""
     if spec.fields:
         description += nested(2, *[nested(_LIST_ELEMENT, attribute(1, be32(length))) for length in spec.fields])

@@ -18,7 +18,6 @@ from tabinet.model.keys import ResourceKey
 from tabinet.rules import layout
 from tabinet.rules.classes import Classes, Stage
 from tabinet.rules.edit import TableEdit
-from tabinet.rules.entrances import Entrances
 from tabinet.rules.ir import Element, Hardware, Interface, Source, SourceRange
 from tabinet.rules.limits import NOTHING, Queueing, change, entrance, queueing
 from tabinet.rules.nat import Floating
@@ -57,8 +56,6 @@ class Bindings:
     """A change since it was last reset may have taken a permission away."""
     _claims: dict[str, set[ResourceKey]] = field(default_factory=dict)
     _bound: dict[str, Binding] = field(default_factory=dict)
-    _ingress: Entrances = field(default_factory=lambda: Entrances(layout.CLASSES[layout.INGRESS], layout.INGRESS))
-    _egress: Entrances = field(default_factory=lambda: Entrances(layout.CLASSES[layout.EGRESS], layout.EGRESS))
     floating: Floating = field(init=False)
     _limited: int = 0
     """How many interfaces have limits."""
@@ -105,15 +102,15 @@ class Bindings:
                 self.revokes = True
             if after is not None:
                 gates = after.queueing
-                for entrances, stage, gate in (
-                    (self._ingress, after.ingress, gates.ingress_gate),
-                    (self._egress, after.egress, gates.egress_gate),
+                for map_name, stage, gate in (
+                    (layout.INGRESS, after.ingress, gates.ingress_gate),
+                    (layout.EGRESS, after.egress, gates.egress_gate),
                 ):
-                    entrances.lead(interface, entrance(gate, self.classes.acquire(stage), edit), edit)
+                    edit.set_mapping(map_name, interface, entrance(gate, self.classes.acquire(stage), edit))
                 self._bound[interface] = after
             else:
-                self._ingress.close(interface, edit)
-                self._egress.close(interface, edit)
+                edit.remove_mapping(layout.INGRESS, interface)
+                edit.remove_mapping(layout.EGRESS, interface)
                 del self._bound[interface]
             if before is not None:
                 released += (before.ingress, before.egress)

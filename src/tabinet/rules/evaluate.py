@@ -17,7 +17,7 @@ import msgspec
 
 from tabinet.calc.messages import PortMember
 from tabinet.lib.ip import IPV4, Prefix
-from tabinet.rules import ir, names
+from tabinet.rules import ir
 from tabinet.rules.ir import Basis, HookPoint, Rule, SetType, Side, State, Table, Via
 
 UDP, ICMP, ICMPV6 = 17, 1, 58
@@ -112,7 +112,7 @@ class _Run:
             if not all(self.matches(match) for match in rule.matches):
                 continue
             target = self._target(rule)
-            if rule.comment and (target is not None or not isinstance(rule.verdict, ir.CheckGeneration | ir.Dispatch | ir.DispatchClass)):
+            if rule.comment and (target is not None or not isinstance(rule.verdict, ir.CheckGeneration | ir.Dispatch)):
                 self.trace.append(f"{chain}: {rule.comment}")
                 self.reason = rule.comment
             match rule.verdict:
@@ -141,13 +141,10 @@ class _Run:
                 return chain
             case ir.Dispatch(map_name=name, via=via):
                 return self.table.maps[name].get(self._interface(via))
-            case ir.DispatchClass(classes_name=classes, map_name=name, via=via):
-                word = self.table.maps[classes].get(self._interface(via))
-                return None if word is None else self.table.maps[name][word]
             case ir.DispatchPort(map_name=name):
                 port = self._port(Side.DESTINATION)
-                ranges = ((*names.parse_ports_key(key), chain) for key, chain in self.table.maps[name].items())
-                return next((chain for first, last, chain in ranges if first <= port <= last), None)
+                ranges = ((ir.parse_ports(key), chain) for key, chain in self.table.maps[name].items())
+                return next((chain for item, chain in ranges if item.first <= port <= item.last), None)
             case _:
                 return None  # a new flow is of no generation
 

@@ -337,14 +337,6 @@ class Dispatch(Ir, frozen=True):
     via: Via
 
 
-class DispatchClass(Ir, frozen=True):
-    """As Dispatch, in two steps: a CLASSES map leads from the interface to a word, a CHAINS map from the word to the chain."""
-
-    classes_name: str
-    map_name: str
-    via: Via
-
-
 class DispatchAddress(Ir, frozen=True):
     """Goto the chain that an ADDRESS_CHAINS map holds for the header's address; the next rule when it holds none."""
 
@@ -410,7 +402,6 @@ Verdict = (
     | Jump
     | Goto
     | Dispatch
-    | DispatchClass
     | DispatchAddress
     | DispatchPort
     | CheckGeneration
@@ -507,13 +498,11 @@ class SetType(enum.Enum):
     INTERFACES = "interfaces"
     """``Interface``."""
     CHAINS = "chains"
-    """Map: interface name, or a word, to chain name."""
-    CLASSES = "classes"
-    """Map: interface name to a word of at most 15 characters."""
+    """Map: interface name to chain name."""
     ADDRESS_CHAINS = "address-chains"
     """Map: address, as text, to chain name."""
     PORT_CHAINS = "port-chains"
-    """Map: ports (``names.ports_key``) to chain name; disjoint."""
+    """Map: ports, as ``first-last``, to chain name; disjoint."""
     GENERATION = "generation"
     """Map of (state, generation) to verdict; its elements belong to the datapath."""
     RELATED_GENERATION = "related-generation"
@@ -558,6 +547,12 @@ Element = Prefix | Range | PortMember | Source | SourceRange | Hardware | Interf
 # --- the whole and its changes --------------------------------------------------------------------------------------
 
 
+def parse_ports(key: str) -> Range:
+    """The ports of a key of a PORT_CHAINS map."""
+    first, _, last = key.partition("-")
+    return Range(int(first), int(last))
+
+
 @dataclass(slots=True)
 class Table:
     """All that one host's kernel shall hold. Changed only by its builder's ``flush``; everybody else reads."""
@@ -567,7 +562,7 @@ class Table:
     elements: dict[str, set[Element]] = field(default_factory=dict)
     """By set name; every set that is no map has an entry."""
     maps: dict[str, dict[str, str]] = field(default_factory=dict)
-    """By name of a map: interface, address or ports to chain, or to a word."""
+    """By name of a CHAINS, ADDRESS_CHAINS or PORT_CHAINS map: interface, address or ports to chain."""
 
 
 @dataclass(slots=True)

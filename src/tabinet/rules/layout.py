@@ -29,7 +29,7 @@ from tabinet.rules.ir import (
     Address,
     Chain,
     CheckGeneration,
-    DispatchClass,
+    Dispatch,
     Drop,
     Family,
     Goto,
@@ -73,10 +73,8 @@ from tabinet.rules.roles import ACCEPTED, DENY, HOST_MAPS
 from tabinet.rules.tunnels import TUNNEL_IN, TUNNEL_OUT, TunnelUse, deny_tunnelled, look_at_tunnels, tunnel_chains
 
 EGRESS = "egress"
-"""Map: class of workloads to the first chain of their egress policy."""
+"""Map: interface of a workload to the first chain of its egress policy."""
 INGRESS = "ingress"
-CLASSES = {EGRESS: "egress_class", INGRESS: "ingress_class"}
-"""Maps: interface of a workload to its class."""
 SOURCE = "source"
 """Chain: asks the end that a flow began at. Comes back when that allows the flow."""
 VALID = "valid"
@@ -115,8 +113,6 @@ _MLD_AND_ND = (130, 143)
 def fixed_sets() -> dict[str, SetDef]:
     """Sets and maps that every table has."""
     sets = {name: SetDef(SetType.CHAINS) for name in (EGRESS, INGRESS, *HOST_MAPS.values(), QOS_EGRESS, QOS_INGRESS)}
-    for name in CLASSES.values():
-        sets[name] = SetDef(SetType.CLASSES)
     sets[VALID] = SetDef(SetType.GENERATION)
     sets[VALID_RELATED] = SetDef(SetType.RELATED_GENERATION)
     sets[HARDWARE] = SetDef(SetType.HARDWARE)
@@ -207,7 +203,7 @@ def empty_table(options: TableOptions) -> Table:
     """A table in which every interface of ours is unknown and therefore denied."""
     table = Table(chains=fixed_chains(options), sets=fixed_sets())
     for name, definition in table.sets.items():
-        if definition.type in (SetType.CHAINS, SetType.CLASSES, SetType.ADDRESS_CHAINS):
+        if definition.type in (SetType.CHAINS, SetType.ADDRESS_CHAINS):
             table.maps[name] = {}
         elif definition.type not in (SetType.GENERATION, SetType.RELATED_GENERATION):
             table.elements[name] = set()
@@ -295,7 +291,7 @@ def _half(map_name: str, via: Via, direction: Match, prefixes: tuple[str, ...], 
     comment = f"{map_name}: unknown interface"
     unknown = tuple(Rule(Goto(DENY), (direction, InterfacePrefix(via, prefix)), counter=True, comment=comment) for prefix in prefixes)
     return (
-        Rule(DispatchClass(CLASSES[map_name], map_name, via), (direction,)),
+        Rule(Dispatch(map_name, via), (direction,)),
         *unknown,
         Rule(Goto(host), (direction, NoInterface(via))),
         *((Rule(Goto(other), (direction,)),) if other else ()),

@@ -55,22 +55,6 @@ def port_map(protocol: int, owner: object) -> str:
     return f"port{protocol}-{digest(owner)}"
 
 
-def ports_key(first: int, last: int) -> str:
-    """The key of a map from ports to chains."""
-    return f"{first}-{last}"
-
-
-def parse_ports_key(key: str) -> tuple[int, int]:
-    """The first and the last port of such a key."""
-    first, _, last = key.partition("-")
-    return int(first), int(last)
-
-
-def class_word(chain: str) -> str:
-    """What stands for the class of endpoints that begin at the chain: 15 characters, as many as an interface's name may have."""
-    return digest(chain)[:15]
-
-
 def member_set(set_id: str, kind: str, family: int) -> str:
     """The set of one family's members: kind ``a`` addresses, ``n`` nets, ``p`` (address, protocol, port)."""
     return f"{kind}{family}-{set_id}"

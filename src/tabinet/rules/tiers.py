@@ -56,7 +56,7 @@ def _ask_run(program: Program, tier: str, form: Form, run: Run) -> None:
             program.rules.append(ir.Rule(ir.Jump(target(segments[0])), about))
             continue
         name = names.port_map(protocol, (tier, run.first))
-        program.maps[name] = {names.ports_key(item.first, item.last): target(item) for item in segments}
+        program.maps[name] = {f"{item.first}-{item.last}": target(item) for item in segments}
         program.rules.append(ir.Rule(ir.DispatchPort(name), about))
     program.rules += _decided(form)
 

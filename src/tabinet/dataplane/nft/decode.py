@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tabinet.calc.messages import PortMember
-from tabinet.dataplane.nft.plan import MAPS
+from tabinet.dataplane.nft.plan import MAPS_TO_CHAINS
 from tabinet.kernel.nftables import Element
 from tabinet.kernel.nftexpr import Verdict
 from tabinet.lib.ip import BITS, Prefix
-from tabinet.rules import ir, names
+from tabinet.rules import ir
 from tabinet.rules.ir import SetDef, SetType
 
 _IFNAME = 16
@@ -52,14 +52,12 @@ def decode_element(definition: SetDef, element: Element) -> ir.Element | None:
 
 
 def decode_item(definition: SetDef, element: Element) -> Item | None:
-    """The element of a set that is none of ``BOUNDARIES``, or of a map."""
-    return _decode_mapping(definition, element) if definition.type in MAPS else decode_element(definition, element)
+    """The element of a set that is none of ``BOUNDARIES``, or of a map to chains."""
+    return _decode_mapping(definition, element) if definition.type in MAPS_TO_CHAINS else decode_element(definition, element)
 
 
 def _decode_mapping(definition: SetDef, element: Element) -> tuple[str, str]:
-    """(interface or address, chain or word)."""
-    if definition.type is SetType.CLASSES:
-        return _name(element.key), _name(element.data)
+    """(interface or address, chain)."""
     if definition.type is SetType.CHAINS:
         return _name(element.key), _chain(element, Verdict.GOTO)
     address = _address(definition.family, element.key)
@@ -88,15 +86,11 @@ class Intervals:
             return None
         end, self._end = self._end, None
         last = (end if end is not None else 1 << (8 * length)) - 1
-        return (
-            (names.ports_key(value, last), _chain(element, Verdict.JUMP))
-            if self.definition.type is SetType.PORT_CHAINS
-            else ir.Range(value, last)
-        )
+        return (f"{value}-{last}", _chain(element, Verdict.JUMP)) if self.definition.type is SetType.PORT_CHAINS else ir.Range(value, last)
 
 
 def decode_all(definition: SetDef, elements: list[Element]) -> Iterator[Item | None]:
-    """The elements of a whole set or map, in the order in which they were read."""
+    """The elements of a whole set or map to chains, in the order in which they were read."""
     if definition.type not in BOUNDARIES:
         for element in elements:
             yield decode_item(definition, element)

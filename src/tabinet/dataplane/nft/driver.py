@@ -24,7 +24,7 @@ from tabinet.dataplane.nft import encode
 from tabinet.dataplane.nft.counters import TableCounters, summarize
 from tabinet.dataplane.nft.plan import (
     GENERATIONS,
-    MAPS,
+    MAPS_TO_CHAINS,
     Changes,
     NewSet,
     base_hook,
@@ -297,7 +297,7 @@ class NftDriver:
         definition = table.sets[name]
         step = step_for(definition, self._count(table, name))
         self._steps[name] = step
-        is_map = definition.type in MAPS or definition.type is SetType.GENERATION
+        is_map = definition.type in MAPS_TO_CHAINS or definition.type is SetType.GENERATION
         spec = encode.encode_set(definition, capacity(definition, step))
         changes.sets_added[physical_name(name, step)] = NewSet(spec, self._wanted(table, name), is_map)
 
@@ -350,13 +350,13 @@ class NftDriver:
         return [encode.encode_rule(rule, self._generation, self._physical, basis) for rule in table.chains[chain].rules]
 
     def _count(self, table: Table, name: str) -> int:
-        if table.sets[name].type in MAPS:
+        if table.sets[name].type in MAPS_TO_CHAINS:
             return len(table.maps[name])
         return len(table.elements.get(name, ()))
 
     def _wanted(self, table: Table, name: str) -> tuple[Element, ...]:
         definition = table.sets[name]
-        if definition.type in MAPS:
+        if definition.type in MAPS_TO_CHAINS:
             return encode.encode_mapping(definition, table.maps[name].items())
         return encode.encode_elements(definition, table.elements.get(name, ()))
 

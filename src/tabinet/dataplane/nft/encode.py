@@ -16,7 +16,7 @@ from tabinet.calc.messages import PortMember
 from tabinet.kernel import nftexpr as x
 from tabinet.kernel.nftables import Element, Hook, SetSpec
 from tabinet.lib.ip import IPV4, Prefix, parse_address
-from tabinet.rules import ir, names
+from tabinet.rules import ir
 from tabinet.rules.ir import Basis, HookPoint, SetDef, SetType, Side, State, Via
 from tabinet.rules.marks import DECIDED_MARK, GENERATION_MASK, UNTRACKED_MARK, generation_mark
 
@@ -96,10 +96,6 @@ def encode_rule(rule: ir.Rule, generation: int, name_of: NameOf, basis: Basis = 
         case ir.Dispatch(map_name=name, via=via):
             parts += [x.meta(_interface_key(via), x.reg(0)), x.verdict_map(name_of(name), x.reg(0))]
             sets.append(name_of(name))
-        case ir.DispatchClass(classes_name=classes, map_name=name, via=via):
-            first = x.reg(0)
-            parts += [x.meta(_interface_key(via), first), x.map_value(name_of(classes), first, first), x.verdict_map(name_of(name), first)]
-            sets += [name_of(classes), name_of(name)]
         case ir.DispatchAddress(map_name=name, family=family, side=side):
             parts += [*_header_address(family, side), x.verdict_map(name_of(name), x.reg(0))]
             sets.append(name_of(name))
@@ -188,9 +184,7 @@ def sets_of(chain: ir.Chain) -> Iterator[str]:
             named = _set_of(match)
             if named:
                 yield named
-        if isinstance(rule.verdict, ir.DispatchClass):
-            yield rule.verdict.classes_name
-        if isinstance(rule.verdict, ir.Dispatch | ir.DispatchClass | ir.DispatchAddress | ir.DispatchPort | ir.CheckGeneration):
+        if isinstance(rule.verdict, ir.Dispatch | ir.DispatchAddress | ir.DispatchPort | ir.CheckGeneration):
             yield rule.verdict.map_name
 
 
@@ -230,8 +224,6 @@ def encode_set(definition: SetDef, size: int) -> SetSpec:
             return x.set_spec(x.Datatype.IFNAME, size=size)
         case SetType.CHAINS:
             return x.set_spec(x.Datatype.IFNAME, size=size, verdict_map=True)
-        case SetType.CLASSES:
-            return x.set_spec(x.Datatype.IFNAME, size=size, data=x.Datatype.IFNAME)
         case SetType.ADDRESS_CHAINS:
             return x.set_spec(_ADDRESS_TYPE[definition.family], size=size, verdict_map=True)
         case SetType.PORT_CHAINS:
@@ -266,14 +258,12 @@ def encode_elements(definition: SetDef, elements: Iterable[ir.Element]) -> tuple
 
 
 def encode_mapping(definition: SetDef, mapping: Iterable[tuple[str, str]]) -> tuple[Element, ...]:
-    """The kernel's elements of a map, sorted."""
+    """The kernel's elements of a map to chains, sorted."""
     found: list[Element] = []
     for key, chain in mapping:
         if definition.type is SetType.PORT_CHAINS:
-            start, *end = _interval(ir.Range(*names.parse_ports_key(key)), 2)
+            start, *end = _interval(ir.parse_ports(key), 2)
             found += [msgspec.structs.replace(start, verdict=x.Verdict.JUMP, chain=chain), *end]
-        elif definition.type is SetType.CLASSES:
-            found.append(Element(x.ifname(key), data=x.ifname(chain)))
         else:
             found.append(Element(_map_key(definition, key), verdict=x.Verdict.GOTO, chain=chain))
     return tuple(sorted(found, key=_element_order))
@@ -287,14 +277,14 @@ def encode_item(definition: SetDef, item: ir.Element | tuple[str, str]) -> Eleme
 def encode_keys(definition: SetDef, keys: Iterable[str]) -> tuple[Element, ...]:
     """The kernel's elements of a map to chains by which keys are deleted, sorted."""
     if definition.type is SetType.PORT_CHAINS:
-        found = [item for key in keys for item in _interval(ir.Range(*names.parse_ports_key(key)), 2)]
+        found = [item for key in keys for item in _interval(ir.parse_ports(key), 2)]
     else:
         found = [Element(_map_key(definition, key)) for key in keys]
     return tuple(sorted(found, key=_element_order))
 
 
 def _map_key(definition: SetDef, key: str) -> bytes:
-    return x.ifname(key) if definition.type in (SetType.CHAINS, SetType.CLASSES) else parse_address(key).packed
+    return x.ifname(key) if definition.type is SetType.CHAINS else parse_address(key).packed
 
 
 def _interval(element: ir.Range, length: int) -> list[Element]:

@@ -30,13 +30,12 @@ from tabinet.kernel.nftables import (
     SetSpec,
 )
 from tabinet.rules.ir import HookPoint, SetDef, SetType
-from tabinet.rules.layout import CLASSES
 
 SMALLEST = 1024
 HEADROOM = 4
 GENERATION_SIZE = 16
 GENERATIONS = (SetType.GENERATION, SetType.RELATED_GENERATION)
-MAPS = (SetType.CHAINS, SetType.CLASSES, SetType.ADDRESS_CHAINS, SetType.PORT_CHAINS)
+MAPS_TO_CHAINS = (SetType.CHAINS, SetType.ADDRESS_CHAINS, SetType.PORT_CHAINS)
 _UNBOUNDED = (SetType.NETS, SetType.PORTS, SetType.SOURCE_NETS, SetType.PORT_CHAINS)
 
 
@@ -122,7 +121,7 @@ class Changes:
         asked = set(wanted)
         if there == asked:
             return
-        is_map = definition.type in MAPS
+        is_map = definition.type in MAPS_TO_CHAINS
         removed, added = (self.maps_removed, self.maps_added) if is_map else (self.elements_removed, self.elements_added)
         removed[physical] = tuple(sorted(there - asked, key=_place))
         added[physical] = tuple(sorted(asked - there, key=_place))
@@ -174,24 +173,9 @@ def prepare(changes: Changes) -> list[NftOp]:
         chains_added={name: changes.chains_added.pop(name) for name in new},
         chains_written={name: changes.chains_written.pop(name) for name in new},
         sets_added=changes.sets_added,
-        maps_added=_unused_words(changes),
     )
     changes.sets_added = {}
     return order(made)
-
-
-def _unused_words(changes: Changes) -> dict[str, tuple[Element, ...]]:
-    """What leads from new classes to chains, taken out of the changes: no interface is of these classes yet.
-
-    So what is left for the transaction that counts leads to no chain, and the kernel does not look at all chains a second time.
-    """
-    found: dict[str, tuple[Element, ...]] = {}
-    for physical, elements in changes.maps_added.items():
-        if parse_physical(physical)[0] in CLASSES:
-            known = {element.key for element in changes.maps_removed.get(physical, ())}
-            found[physical] = tuple(element for element in elements if element.key not in known)
-            changes.maps_added[physical] = tuple(element for element in elements if element.key in known)
-    return found
 
 
 def order(changes: Changes) -> list[NftOp]:

@@ -1,9 +1,8 @@
 """The table in the words of nft(8): for people, for bug reports, and as a second opinion in tests.
 
-``nft -c -f`` accepts the text. Loading it gives the same verdicts as what the driver programs. Three things nft's grammar (1.0.6) cannot
-say are said otherwise: the class of an interface and its chain are looked up in one step; a concatenation of flow address, protocol and
-port is looked up by header fields, which is the same for the first packet of an untranslated flow; and a flow's port needs
-``meta l4proto`` in front.
+``nft -c -f`` accepts the text. Loading it gives the same verdicts as what the driver programs. Two things nft's grammar (1.0.6) cannot
+say are said otherwise: a concatenation of flow address, protocol and port is looked up by header fields, which is the same for the
+first packet of an untranslated flow; and a flow's port needs ``meta l4proto`` in front.
 Pure, deterministic: chains and sets by name. Linear in the table.
 """
 
@@ -13,9 +12,9 @@ from collections.abc import Iterator
 
 from tabinet.calc.messages import PortMember
 from tabinet.dataplane.nft.encode import HOOKS
-from tabinet.dataplane.nft.plan import MAPS
+from tabinet.dataplane.nft.plan import MAPS_TO_CHAINS
 from tabinet.lib.ip import BITS, IPV4, Prefix
-from tabinet.rules import ir, names
+from tabinet.rules import ir
 from tabinet.rules.ir import Basis, SetDef, SetType, Side, Table, Via
 from tabinet.rules.marks import DECIDED_MARK, GENERATION_MASK, UNTRACKED_MARK, generation_mark
 
@@ -36,8 +35,6 @@ def render_table(table: Table, generation: int, name: str = "tabinet") -> str:
             lines.append(f"\t\ttype {place.type} hook {HOOK_NAMES[place.hook]} priority {place.priority}; policy accept;")
         lines.append("\t}")
     for set_name, definition in sorted(table.sets.items()):
-        if definition.type is SetType.CLASSES:
-            continue
         lines += _render_set(table, set_name, definition, generation)
     for chain in sorted(table.chains):
         lines.append(f"\tchain {chain} {{")
@@ -76,7 +73,7 @@ def _verdict(verdict: ir.Verdict, generation: int, basis: Basis) -> str:
             return f"goto {chain}"
         case ir.DispatchPort(map_name=name):
             return f"{_port(basis, Side.DESTINATION)} vmap @{name}"
-        case ir.Dispatch(map_name=name, via=via) | ir.DispatchClass(map_name=name, via=via):
+        case ir.Dispatch(map_name=name, via=via):
             return f"{_interface(via)} vmap @{name}"
         case ir.DispatchAddress(map_name=name, family=family, side=side):
             return f"{_header_address(side, family)} vmap @{name}"
@@ -240,7 +237,7 @@ def _text(family: int, value: int) -> str:
 
 def _render_set(table: Table, name: str, definition: SetDef, generation: int) -> Iterator[str]:
     key = key_type(definition)
-    is_map = definition.type in MAPS or definition.type is SetType.GENERATION
+    is_map = definition.type in MAPS_TO_CHAINS or definition.type is SetType.GENERATION
     yield f"\t{'map' if is_map else 'set'} {name} {{"
     yield f"\t\ttype {key}{' : verdict' if is_map else ''}"
     if definition.type in (SetType.NETS, SetType.PORTS, SetType.SOURCE_NETS, SetType.PORT_CHAINS):
@@ -267,7 +264,7 @@ def key_type(definition: SetDef) -> str:
             return f"ifname . {_ADDRESS[definition.family]}"
         case SetType.HARDWARE:
             return "ifname . ether_addr"
-        case SetType.CHAINS | SetType.CLASSES | SetType.INTERFACES:
+        case SetType.CHAINS | SetType.INTERFACES:
             return "ifname"
         case SetType.GENERATION | SetType.RELATED_GENERATION:
             return "ct_state . mark"
@@ -275,22 +272,13 @@ def key_type(definition: SetDef) -> str:
 
 def _map_elements(table: Table, name: str, definition: SetDef, generation: int) -> list[str]:
     if definition.type is SetType.PORT_CHAINS:
-        return [item_text(definition, item) for item in sorted(table.maps[name].items(), key=lambda item: names.parse_ports_key(item[0]))]
-    if definition.type in MAPS:
-        return [item_text(definition, item) for item in sorted(_by_interface(table, name).items())]
+        return [item_text(definition, item) for item in sorted(table.maps[name].items(), key=lambda item: ir.parse_ports(item[0]))]
+    if definition.type in MAPS_TO_CHAINS:
+        return [item_text(definition, item) for item in sorted(table.maps[name].items())]
     mark = f"{generation_mark(generation):#010x}"
     if definition.type is SetType.RELATED_GENERATION:
         return [f"related . {mark}"]
     return [f"established . {mark} : accept", f"new . {mark} : accept"]
-
-
-def _by_interface(table: Table, name: str) -> dict[str, str]:
-    """From interface to chain, in one step."""
-    verdicts = (rule.verdict for chain in table.chains.values() for rule in chain.rules)
-    classes = next((each.classes_name for each in verdicts if isinstance(each, ir.DispatchClass) and each.map_name == name), "")
-    if not classes:
-        return table.maps[name]
-    return {interface: table.maps[name][word] for interface, word in table.maps[classes].items()}
 
 
 def _element_order(element: ir.Element) -> tuple[object, ...]:
@@ -312,14 +300,13 @@ def _element_order(element: ir.Element) -> tuple[object, ...]:
 
 
 def item_text(definition: SetDef, item: ir.Element | tuple[str, str]) -> str:
-    """The element of a set, or what a map leads from and to."""
+    """The element of a set, or what a map to chains leads from and to."""
     if not isinstance(item, tuple):
         return element_text(definition, item)
     key, chain = item
     if definition.type is SetType.PORT_CHAINS:
-        return f"{_between(*names.parse_ports_key(key))} : jump {chain}"
-    if definition.type is SetType.CLASSES:
-        return f'"{key}" : "{chain}"'
+        ports = ir.parse_ports(key)
+        return f"{_between(ports.first, ports.last)} : jump {chain}"
     return f'"{key}" : goto {chain}' if definition.type is SetType.CHAINS else f"{key} : goto {chain}"
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from tabinet.dataplane.nft.decode import BOUNDARIES, Intervals, Item, decode_item
 from tabinet.dataplane.nft.driver import NftDriver
 from tabinet.dataplane.nft.encode import encode_item
-from tabinet.dataplane.nft.plan import GENERATIONS, MAPS, base_hook, parse_physical
+from tabinet.dataplane.nft.plan import GENERATIONS, MAPS_TO_CHAINS, base_hook, parse_physical
 from tabinet.dataplane.nft.repair import Suspects
 from tabinet.errors import KernelError
 from tabinet.kernel.nftables import Element, NftReader
@@ -200,7 +200,7 @@ class _Comparison:
 
     def _wanted_items(self) -> list[Item]:
         table = self.driver.table
-        if self.definition.type in MAPS:
+        if self.definition.type in MAPS_TO_CHAINS:
             return list(table.maps[self.name].items())
         return list(table.elements[self.name])
 
