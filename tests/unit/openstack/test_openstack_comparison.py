@@ -32,13 +32,13 @@ class Neutron:
     def ids(self, kind: str) -> list[str]:
         return sorted(self.groups) if kind == GROUP else []
 
-    def subject_paths(self, kind: str, ids: Sequence[str]) -> dict[str, dict[str, dict[str, Any]]]:
+    def read_many(self, kind: str, ids: Sequence[str]) -> dict[str, dict[str, dict[str, Any]]]:
         known = [self.groups[each] for each in ids if each in self.groups] if kind == GROUP else []
         documents = {group.id: translate_group(group, REGION) for group in known}
         return {identifier: {path_of_document(document): document} for identifier, document in documents.items()}
 
     def read(self, subject: Subject) -> Mapping[str, dict[str, Any]]:
-        return self.subject_paths(subject.kind, [subject.id]).get(subject.id, {})
+        return self.read_many(subject.kind, [subject.id]).get(subject.id, {})
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def neutron() -> Neutron:
 
 
 def comparer(neutron: Neutron, stores: StoreThread, **more: Any) -> Comparer:
-    return Comparer(REGION, neutron, stores, Publisher(REGION, neutron, stores), page=2, **more)
+    return Comparer(Publisher(REGION, neutron, stores), page=2, **more)
 
 
 def path(group: str) -> str:

@@ -123,4 +123,4 @@ def test_what_is_written_can_be_acted_on(region: Region) -> None:
 def test_a_dictionary_that_is_none_of_neutrons() -> None:
     with pytest.raises(InputError, match="SecurityGroupRule"):
         parse_fact(SecurityGroupRule, {"id": "r", "direction": 5})
-    assert msgspec.to_builtins(parse_fact(AddressGroup, {"id": "a", "unknown": 1}))["addresses"] == ()
+    assert msgspec.to_builtins(parse_fact(AddressGroup, {"id": "a", "unknown": 1, "name": None}))["addresses"] == ()

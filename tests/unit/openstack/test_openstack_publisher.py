@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
+from tabinet.attach.openstack.bulk import Bulk, chunks
 from tabinet.attach.openstack.names import Region
-from tabinet.attach.openstack.publisher import GROUP, Publisher, Subject, paths_of
+from tabinet.attach.openstack.planning import Plan
+from tabinet.attach.openstack.publisher import GROUP, Outcome, Publisher, Subject, paths_of
 from tabinet.attach.openstack.repairs import Repairs
 from tabinet.attach.openstack.storethread import StoreThread
 from tabinet.errors import Conflict, StoreUnavailable
@@ -36,6 +38,12 @@ class Database:
     documents: dict[str, dict[str, Any]] = field(default_factory=dict)
     meanwhile: list[Callable[[], None]] = field(default_factory=list)
     readings: int = 0
+
+    def ids(self, kind: str) -> list[str]:
+        return ["g"]
+
+    def read_many(self, kind: str, ids: Sequence[str]) -> dict[str, Mapping[str, dict[str, Any]]]:
+        return {identifier: self.read(Subject(kind, identifier)) for identifier in ids}
 
     def read(self, subject: Subject) -> Mapping[str, dict[str, Any]]:
         self.readings += 1
@@ -132,6 +140,56 @@ def test_a_database_that_lags_behind_changes_nothing(publisher: Publisher, datab
 def test_what_is_no_document_is_replaced(publisher: Publisher, stores: StoreThread) -> None:
     stores.call(lambda store: store.txn((), (PutOp(PATH, b"\xff"),)))
     assert publisher.publish(SUBJECT).changed == (PATH,)
+
+
+def bulk(publisher: Publisher) -> Any:
+    return Bulk(publisher, GROUP).publish({"g": [PATH]})["g"]
+
+
+def test_many_at_once_are_published_as_one(publisher: Publisher, database: Database, stores: StoreThread) -> None:
+    assert bulk(publisher).created == (PATH,)
+    assert bulk(publisher) == Outcome()
+    database.documents[PATH] = document(2)
+    assert bulk(publisher).changed == (PATH,)
+    database.documents[PATH] = None  # type: ignore[assignment]  # it must not be there
+    assert bulk(publisher).deleted == (PATH,)
+    assert stored(stores) is None
+
+
+def test_in_bulk_a_writer_that_is_overtaken_reads_again(publisher: Publisher, database: Database, stores: StoreThread) -> None:
+    publisher.publish(SUBJECT)
+
+    def overtaken() -> None:
+        database.documents[PATH] = document(3)
+        Publisher(REGION, Database({PATH: document(3)}), stores).publish(SUBJECT)
+
+    database.documents[PATH] = document(2)
+    database.meanwhile = [overtaken]
+    assert not bulk(publisher).wrote
+    assert (stored(stores) or {})["spec"] == {"text": "3"}
+
+
+def test_in_bulk_what_is_deleted_meanwhile_does_not_stay(publisher: Publisher, database: Database, stores: StoreThread) -> None:
+    database.meanwhile = [database.documents.clear]
+    bulk(publisher)
+    assert stored(stores) is None
+
+
+def test_in_bulk_a_lagging_database_is_an_error_of_its_object(publisher: Publisher, database: Database) -> None:
+    database.documents[PATH] = document(9)
+    publisher.publish(SUBJECT)
+    database.documents[PATH] = document(8)
+    assert isinstance(bulk(publisher), Conflict)
+
+
+def test_transactions_stay_within_what_etcd_takes() -> None:
+    plans = {str(number): Plan((), (PutOp(str(number), b"x" * 20_000), PutOp(f"{number}b", b""))) for number in range(200)}
+    portions = list(chunks(plans))
+    assert [identifier for portion in portions for identifier in portion] == list(plans)
+    for portion in portions:
+        operations = [operation for plan in portion.values() for operation in plan.operations]
+        assert len(operations) <= 100
+        assert sum(len(operation.value) for operation in operations if isinstance(operation, PutOp)) <= 500_000
 
 
 def test_a_store_that_is_away_is_not_waited_for_twice_and_caught_up_with(publisher: Publisher, database: Database) -> None:

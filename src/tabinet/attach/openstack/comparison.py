@@ -1,49 +1,36 @@
 """Compares what the store holds for a region with what Neutron says, repairs what differs, and reports.
 
-In: Neutron's objects in pages, and the store. Out: a ``Comparison`` with what differed. Differences are found in bulk and repaired one by
-one through the publisher, which looks again: so what changes while it is compared is never overwritten, and a difference that was none
-any more is left.
+In: Neutron's objects in pages, and the store. Out: a ``Comparison`` with what differed. Whatever differs is looked at again before it is
+written (``Bulk``, ``Publisher``): so what changes while it is compared is never overwritten, and a difference that was none any more is
+left.
 
-Costs, for n objects: n documents rendered and n values read, in pages; memory for one page and the n paths. A pause after each page
-spreads the work, so that a comparison that never ends is a small load.
+Costs, for n objects: n documents rendered and n values read, in pages; memory for one page and the n paths. A pause after each page spreads
+the work, so that a comparison that never ends is a small load.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Protocol
 
 import msgspec
 
 from tabinet.attach.openstack import names
+from tabinet.attach.openstack.bulk import Bulk, read_values
 from tabinet.attach.openstack.names import Region
-from tabinet.attach.openstack.planning import Document, differs
-from tabinet.attach.openstack.publisher import ADDRESS_GROUP, GROUP, KINDS, PORT, SUBNET, Publisher, Subject
+from tabinet.attach.openstack.planning import differs
+from tabinet.attach.openstack.publisher import ADDRESS_GROUP, GROUP, KINDS, PORT, SUBNET, Outcome, Publisher, Subject
 from tabinet.attach.openstack.storethread import StoreThread
 from tabinet.errors import DataError, Problem, StoreError
 from tabinet.model.endpoint_names import parse_endpoint_name
 from tabinet.model.keys import ResourceKey, kind_prefix, parse_path
-from tabinet.store.api import Datastore, GetOp, KeyValue, PutOp
+from tabinet.store.api import Datastore, PutOp
 
-CHUNK = 100
 SHOWN = 50
 LIST_WITHIN_S = 120.0
 Places = tuple[tuple[str, str], ...]
-
-
-class Catalogue(Protocol):
-    """Neutron's database, in bulk."""
-
-    def ids(self, kind: str) -> list[str]:
-        """The identifiers of all objects of a kind."""
-        ...
-
-    def subject_paths(self, kind: str, ids: Sequence[str]) -> Mapping[str, Mapping[str, Document | None]]:
-        """What the store should hold for these objects: by object, documents by path."""
-        ...
 
 
 class Difference(msgspec.Struct, frozen=True, gc=False):
@@ -92,9 +79,6 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
 class Comparer:
     """Compares; one at a time."""
 
-    region: Region
-    catalogue: Catalogue
-    stores: StoreThread
     publisher: Publisher
     page: int = 500
     dry_run: bool = False
@@ -111,7 +95,7 @@ class Comparer:
         """
         result = Comparison(started=_now())
         self._seen.clear()
-        ids = {kind: list(scope.ids.get(kind, ())) if scope.ids else self.catalogue.ids(kind) for kind in KINDS}
+        ids = {kind: list(scope.ids.get(kind, ())) if scope.ids else self.publisher.source.ids(kind) for kind in KINDS}
         result.total = sum(map(len, ids.values()))
         for kind in KINDS:
             for start in range(0, len(ids[kind]), self.page):
@@ -128,54 +112,60 @@ class Comparer:
         return result
 
     def _compare_page(self, kind: str, page: Sequence[str], result: Comparison) -> None:
-        by_object = self.catalogue.subject_paths(kind, page)
+        by_object = self.publisher.source.read_many(kind, page)
         desired = {path: document for documents in by_object.values() for path, document in documents.items()}
         self._seen.update(desired)
-        stored = self._read(list(desired))
+        stored = read_values(self.publisher.stores, list(desired))
+        found: dict[str, dict[str, str]] = {}
         for identifier, documents in by_object.items():
             for path, document in documents.items():
                 if differs(stored[path], document):
                     what = "missing" if stored[path] is None else "left over" if document is None else "different"
+                    found.setdefault(identifier, {})[path] = what
+        if self.dry_run:
+            for identifier, paths in found.items():
+                for path, what in paths.items():
                     self._settle(Subject(kind, identifier), path, what, result)
+        elif found:
+            outcomes = Bulk(self.publisher, kind).publish({identifier: by_object[identifier] for identifier in found})
+            for identifier, paths in found.items():
+                for path, what in paths.items():
+                    add(result, Difference(kind, identifier, path, what), outcomes[identifier])
         result.compared += len(page)
 
     def _settle(self, subject: Subject, path: str, what: str, result: Comparison, places: Places = ()) -> None:
-        repaired, error = False, ""
+        """One difference is looked at by itself."""
+        difference = Difference(subject.kind, subject.id, path, what)
         if self.dry_run:
-            if not differs(self._read([path])[path], self.publisher.source.read(subject).get(path)):
-                return
-        else:
-            try:
-                repaired = self.publisher.publish(subject, places).wrote
-            except StoreError as failure:
-                error = str(failure)
-            if not repaired and not error:
-                return  # settled meanwhile by whoever changed it
-        result.add(Difference(subject.kind, subject.id, path, what, repaired, error))
-
-    def _read(self, paths: Sequence[str]) -> dict[str, KeyValue | None]:
-        found: dict[str, KeyValue | None] = {}
-        for start in range(0, len(paths), CHUNK):
-            chunk = paths[start : start + CHUNK]
-
-            async def read(store: Datastore, chunk: Sequence[str] = chunk) -> tuple[KeyValue | None, ...]:
-                return (await store.txn((), [GetOp(path) for path in chunk])).values
-
-            found.update(zip(chunk, self.stores.call(read), strict=True))
-        return found
+            stored = read_values(self.publisher.stores, [path])[path]
+            if differs(stored, self.publisher.source.read(subject).get(path)):
+                result.add(difference)
+            return
+        try:
+            add(result, difference, self.publisher.publish(subject, places))
+        except StoreError as error:
+            add(result, difference, error)
 
     def _left_over(self) -> Iterator[tuple[Subject, str, Places]]:
         """What the store holds for objects that are not there, or not there any more."""
-        for prefix in _prefixes(self.region):
+        for prefix in _prefixes(self.publisher.region):
 
             async def keys(store: Datastore, prefix: str = prefix) -> list[str]:
                 return [item.key async for page in store.list(prefix) for item in page.items]
 
-            for path in self.stores.call(keys, LIST_WITHIN_S):
+            for path in self.publisher.stores.call(keys, LIST_WITHIN_S):
                 if path not in self._seen:
-                    owner = owner_of(self.region, path)
+                    owner = owner_of(self.publisher.region, path)
                     if owner is not None:
                         yield owner[0], path, owner[1]
+
+
+def add(result: Comparison, difference: Difference, outcome: Outcome | StoreError) -> None:
+    """The difference is part of the result, unless it was none any more."""
+    if isinstance(outcome, StoreError):
+        result.add(msgspec.structs.replace(difference, error=str(outcome)))
+    elif outcome.wrote:
+        result.add(msgspec.structs.replace(difference, repaired=True))
 
 
 def owner_of(region: Region, path: str) -> tuple[Subject, Places] | None:

@@ -166,13 +166,13 @@ _F = TypeVar("_F", bound=Fact)
 
 
 def parse_fact(kind: type[_F], document: dict[str, Any]) -> _F:
-    """The record of one of Neutron's dictionaries.
+    """The record of one of Neutron's dictionaries; a member that is None is as good as absent.
 
     Raises:
         InputError: a member is missing or of another type.
     """
     try:
-        return msgspec.convert(document, kind)
+        return msgspec.convert({name: value for name, value in document.items() if value is not None}, kind)
     except msgspec.ValidationError as error:
         reason, _, place = str(error).partition(" - at `")
         path = place.rstrip("`").removeprefix("$").removeprefix(".")

@@ -55,6 +55,18 @@ class Source(Protocol):
         ...
 
 
+class Catalogue(Source, Protocol):
+    """Neutron's database, in bulk as well."""
+
+    def ids(self, kind: str) -> list[str]:
+        """The identifiers of all objects of a kind."""
+        ...
+
+    def read_many(self, kind: str, ids: Sequence[str]) -> Mapping[str, Mapping[str, Document | None]]:
+        """As ``read``, for many objects of a kind; those that are gone are left out."""
+        ...
+
+
 class Outcome(msgspec.Struct, frozen=True, gc=False):
     """What publishing a subject came to: paths."""
 
@@ -77,7 +89,7 @@ class Publisher:
     """Writes subjects. Any number of threads may use one."""
 
     region: Region
-    source: Source
+    source: Catalogue
     stores: StoreThread
     identity: Identity = field(default_factory=lambda: Identity(lambda: str(uuid.uuid4()), _now))
 

@@ -133,7 +133,7 @@ class TabinetDriver(api.MechanismDriver):
     def _process_started(self, resource: str, event: str, trigger: Any, payload: Any = None) -> None:
         publisher = self.repairs.publisher
         section = cfg.CONF[options.SECTION]
-        duties = Duties(publisher, Database(publisher.region), section.comparison_interval, section.comparison_page)
+        duties = Duties(publisher, section.comparison_interval, section.comparison_page)
         name = f"{socket.gethostname()}:{os.getpid()}"
         start_leading(publisher.stores, election_path(publisher.region), name, section.election_ttl, duties)
 

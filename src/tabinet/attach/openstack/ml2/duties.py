@@ -16,7 +16,6 @@ from oslo_log import log
 from tabinet.attach.openstack.cluster import cluster_paths, complete_cluster
 from tabinet.attach.openstack.comparison import Comparer, Comparison, publish_report, wait
 from tabinet.attach.openstack.leader import lead
-from tabinet.attach.openstack.ml2.reading import Database
 from tabinet.attach.openstack.ml2.reporting import Reporting
 from tabinet.attach.openstack.planning import plan_writes
 from tabinet.attach.openstack.publisher import Publisher
@@ -39,7 +38,6 @@ class Duties:
     """``run`` is the duty of a leader."""
 
     publisher: Publisher
-    database: Database
     interval_s: float
     page: int
 
@@ -85,9 +83,6 @@ class Duties:
 
     def _compare_once(self, ended: threading.Event) -> None:
         comparer = Comparer(
-            self.publisher.region,
-            self.database,
-            self.publisher.stores,
             self.publisher,
             page=self.page,
             on_progress=lambda comparison: publish_report(self.publisher.stores, self.publisher.region, comparison),

@@ -35,9 +35,9 @@ class Database:
 
     def read(self, subject: Subject) -> Mapping[str, Document | None]:
         """What the store should hold for the subject."""
-        return self.subject_paths(subject.kind, [subject.id]).get(subject.id, {})
+        return self.read_many(subject.kind, [subject.id]).get(subject.id, {})
 
-    def subject_paths(self, kind: str, ids: Sequence[str]) -> dict[str, dict[str, Document | None]]:
+    def read_many(self, kind: str, ids: Sequence[str]) -> dict[str, dict[str, Document | None]]:
         """What the store should hold for these objects of one kind, by object; those that do not exist are not there."""
         if kind == PORT:
             return {view.port.id: translate.port_documents(view, self.region) for view in self.views(ids)}

@@ -49,9 +49,6 @@ def resync(
     stores.start()
     try:
         comparer = Comparer(
-            region,
-            database,
-            stores,
             Publisher(region, database, stores),
             page=cfg.CONF[options.SECTION].comparison_page,
             dry_run=dry_run,
