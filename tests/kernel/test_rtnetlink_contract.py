@@ -144,7 +144,7 @@ def test_carrier_needs_both_ends(seat: Seat) -> None:
     assert (seat.link("a").up, seat.link("a").carrier) == (True, False)
     execute_all(seat.rt, [SetLink(b, up=True)])
     assert seat.link("a").carrier
-    seat.heard(lambda event: isinstance(event, LinkEvent) and event.link.index == a and event.link.carrier)
+    seat.heard(lambda event: isinstance(event, LinkEvent) and event.link.index == a and event.link.carrier and event.link.running)
     execute_all(seat.rt, [SetLink(b, up=False)])
     assert (seat.link("a").up, seat.link("a").carrier) == (True, False)
 

@@ -11,6 +11,7 @@ sysctls and policy of the host's side (the agent's), and choosing what runs wher
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from contextlib import aclosing
 from datetime import UTC, datetime
@@ -22,7 +23,7 @@ from tabinet.attach.endpoint import EndpointFacts, endpoint_document
 from tabinet.attach.inside import GATEWAYS
 from tabinet.attach.names import INTERFACE_PREFIX, Workload, interface_name
 from tabinet.attach.network import LinuxNetwork, Network
-from tabinet.attach.plug import configure, connect, disconnect
+from tabinet.attach.plug import configure, connect, disconnect, takes_packets
 from tabinet.attach.ready import StatusWatch
 from tabinet.attach.steps import Undo, in_thread, uninterrupted
 from tabinet.errors import Conflict, InputError, Problem, TabinetError
@@ -38,6 +39,8 @@ from tabinet.store.api import Compare, Datastore, DeleteOp, GetOp, KeyValue, Put
 
 MAX_ATTEMPTS = 20
 DEFAULT_WAIT_S = 30.0
+RUNNING_LOOKS = 400
+RUNNING_POLL_S = 0.005
 
 
 class AttachRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -194,7 +197,16 @@ async def _attach(work: _Attaching, wait_s: float | None) -> Attachment:
         if wait_s is None:
             return attachment
         await watch.wait_until_ready(attachment.revision, wait_s)
+        await _wait_until_it_takes_packets(work.network, attachment.host_interface)
         return msgspec.structs.replace(attachment, ready=True)
+
+
+async def _wait_until_it_takes_packets(network: Network, host_interface: str) -> None:
+    """The interface takes packets, or it has been looked at ``RUNNING_LOOKS`` times: it will, and no attachment fails for that."""
+    for _ in range(RUNNING_LOOKS):
+        if await in_thread(lambda: takes_packets(network, host_interface)):
+            return
+        await asyncio.sleep(RUNNING_POLL_S)
 
 
 async def _change(work: _Attaching, stored: KeyValue | None) -> Attachment:

@@ -100,6 +100,16 @@ def disconnect(network: Network, host_name: str) -> None:
         raise outcome
 
 
+def takes_packets(network: Network, host_name: str) -> bool:
+    """The host's end sends what it is given. Before, a veth that has just got its other end drops it without a word."""
+
+    def work(rtnetlink: Rtnetlink) -> bool:
+        link = find_link(rtnetlink, host_name)
+        return link is not None and link.running
+
+    return network.on_host(work)
+
+
 def find_link(rtnetlink: Rtnetlink, name: str) -> Link | None:
     """The interface of this name. O(interfaces of the namespace)."""
     return next((link for link in rtnetlink.links() if link.name == name), None)

@@ -68,7 +68,7 @@ _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_LINKINFO = 1, 3, 4, 5,
 _IFLA_IFALIAS, _IFLA_NET_NS_FD, _IFLA_EXT_MASK = 20, 28, 29
 _IFLA_INFO_KIND, _IFLA_INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
 _SKIP_STATISTICS = 1 << 3  # RTEXT_FILTER_SKIP_STATS
-_IFF_UP, _IFF_LOWER_UP = 1, 0x10000
+_IFF_UP, _IFF_RUNNING, _IFF_LOWER_UP = 1, 0x40, 0x10000
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _IFA_F_NODAD = 2
 _NDA_DST, _NDA_LLADDR = 1, 2
@@ -313,6 +313,7 @@ def parse_link(message: Message) -> Link | None:
         mtu=_u32(found.get(_IFLA_MTU)),
         up=bool(flags & _IFF_UP),
         carrier=bool(flags & _IFF_LOWER_UP),
+        running=bool(flags & _IFF_RUNNING),
         kind=kind,
         peer_index=_u32(found.get(_IFLA_LINK)) if kind != "vxlan" else 0,
         alias=parse_text(found.get(_IFLA_IFALIAS, b"")),

@@ -114,7 +114,7 @@ class FakeRtnetlink:
         self._ipip = ipip
         self.port = 4711
         self.executed: list[RtOp] = []
-        self._links: dict[int, Link] = {1: Link(1, "lo", mtu=65536, up=True, carrier=True)}
+        self._links: dict[int, Link] = {1: Link(1, "lo", mtu=65536, up=True, carrier=True, running=True)}
         self._peers: dict[int, int] = {}
         self._addresses: dict[InterfaceAddress, None] = {}
         self._neighbours: dict[tuple[int, Prefix], Neighbour] = {}
@@ -301,7 +301,7 @@ class FakeRtnetlink:
                 del self._peers[gone]
                 link = self._links.pop(gone)
                 self._forwarding = {key: entry for key, entry in self._forwarding.items() if entry.index != gone}
-                self._announce(LinkEvent(msgspec.structs.replace(link, up=False, carrier=False), True))
+                self._announce(LinkEvent(msgspec.structs.replace(link, up=False, carrier=False, running=False), True))
 
     def _set_link(self, operation: SetLink) -> None:
         _need(operation.index in self._links, errno.ENODEV)
@@ -336,7 +336,7 @@ class FakeRtnetlink:
         carrier = self._links[index].up and (peer == _ELSEWHERE or self._links[peer].up)
         for end in (index, peer):
             if end != _ELSEWHERE and self._links[end].carrier != carrier:
-                self._change(end, carrier=carrier)
+                self._change(end, carrier=carrier, running=carrier)
 
     def _flush(self, index: int) -> None:
         """What goes when an interface goes down: neighbours, routes (IPv4 ones silently), IPv6 addresses."""

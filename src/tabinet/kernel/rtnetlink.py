@@ -67,6 +67,8 @@ class Link(msgspec.Struct, frozen=True, gc=False):
     """Administratively up (IFF_UP): set by whoever runs the machine."""
     carrier: bool = False
     """Something is at the other end (IFF_LOWER_UP)."""
+    running: bool = False
+    """It takes packets (IFF_RUNNING, RFC 2863 oper status): a moment after carrier came, because a worker of the kernel sees to it."""
     kind: str = ""
     """``veth``, ``tun``, ``bridge``...; empty for hardware and loopback."""
     peer_index: int = 0
