@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from neutron_lib import context as neutron_context
 from neutron_lib.callbacks import events, registry, resources
 from neutron_lib.exceptions import InvalidInput
-from neutron_lib.plugins import directory
 
+from tabinet.attach.openstack.ml2 import finding
 from tabinet.attach.openstack.publisher import ADDRESS_GROUP, GROUP, PORT, SUBNET
 
 _AFTER = (events.AFTER_CREATE, events.AFTER_UPDATE, events.AFTER_DELETE)
@@ -43,13 +42,11 @@ class Notices:
         if event == events.AFTER_DELETE:
             self._outlet.publish_later(GROUP, self._referring.pop(payload.resource_id, []))
         if event == events.AFTER_UPDATE and _changed(payload, "name"):
-            self._outlet.publish_later(PORT, find_ports(security_groups=[payload.resource_id]))
+            self._outlet.publish_later(PORT, finding.ports_in_group(payload.resource_id))
 
     def before_group_is_deleted(self, resource: str, event: str, trigger: Any, payload: Any = None) -> None:
         """A security group, before it is deleted."""
-        filters = {"remote_group_id": [payload.resource_id]}
-        rules = directory.get_plugin().get_security_group_rules(neutron_context.get_admin_context(), filters=filters)
-        self._referring[payload.resource_id] = sorted({rule["security_group_id"] for rule in rules} - {payload.resource_id})
+        self._referring[payload.resource_id] = finding.groups_about(payload.resource_id)
 
     def on_rule(self, resource: str, event: str, trigger: Any, payload: Any = None) -> None:
         """A rule of a security group."""
@@ -66,12 +63,12 @@ class Notices:
         """A subnet. Its gateway is that of all its ports."""
         self._outlet.publish(SUBNET, payload.resource_id)
         if event == events.AFTER_UPDATE and _changed(payload, "gateway_ip"):
-            self._outlet.publish_later(PORT, find_ports(fixed_ips={"subnet_id": [payload.resource_id]}))
+            self._outlet.publish_later(PORT, finding.ports_in_subnet(payload.resource_id))
 
     def on_network(self, resource: str, event: str, trigger: Any, payload: Any = None) -> None:
         """A network."""
         if _changed(payload, "name", "mtu", "admin_state_up", "qos_policy_id"):
-            self._outlet.publish_later(PORT, find_ports(network_id=[payload.resource_id]))
+            self._outlet.publish_later(PORT, finding.ports_in_networks([payload.resource_id]))
 
     def before_floating_ip(self, resource: str, event: str, trigger: Any, payload: Any = None) -> None:
         """A floating IP is to be made or changed.
@@ -115,9 +112,3 @@ def _changed(payload: Any, *names: str) -> bool:
         return True
     before, after = states[0], states[-1]
     return any(before.get(name) != after.get(name) for name in names)
-
-
-def find_ports(**filters: Any) -> list[str]:
-    """The identifiers of the ports for which all filters hold, in order."""
-    context = neutron_context.get_admin_context()
-    return sorted(port["id"] for port in directory.get_plugin().get_ports(context, filters=filters, fields=["id"]))

@@ -13,7 +13,8 @@ from neutron_lib.services.qos import base
 from neutron_lib.services.qos import constants as qos
 
 from tabinet.attach.openstack import limits
-from tabinet.attach.openstack.ml2.notices import Outlet, find_ports
+from tabinet.attach.openstack.ml2 import finding
+from tabinet.attach.openstack.ml2.notices import Outlet
 from tabinet.attach.openstack.publisher import PORT
 
 
@@ -29,7 +30,7 @@ class TabinetQos(base.DriverBase):
         ids = set(policy.get_bound_ports())
         networks = sorted(policy.get_bound_networks())
         if networks:
-            ids |= set(find_ports(network_id=networks))
+            ids |= set(finding.ports_in_networks(networks))
         self._outlet.publish_later(PORT, sorted(ids))
 
 
