@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from neutron_process import VENV
@@ -19,11 +20,32 @@ def resync(world: World, *arguments: str) -> tuple[int, dict[str, Any]]:
     return done.returncode, json.loads(done.stdout)
 
 
+def change_at_once(world: World, network: dict[str, Any], port: dict[str, Any], group: dict[str, Any]) -> None:
+    """Many calls about the same objects at the same time. What the store has afterwards is compared by whoever calls this."""
+
+    def call(number: int) -> None:
+        match number % 4:
+            case 0:
+                world.neutron.update("port", port["id"], binding_host_id=f"host{number % 3}")
+            case 1:
+                world.neutron.update("port", port["id"], allowed_address_pairs=[{"ip_address": f"10.90.9.{number + 1}"}])
+            case 2:
+                fields = {"security_group_id": group["id"], "direction": "ingress", "ethertype": "IPv4", "protocol": "tcp"}
+                world.neutron.create("security_group_rule", **fields, port_range_min=number + 1, port_range_max=number + 1)
+            case _:
+                short = world.port(network, security_groups=[group["id"]])
+                world.neutron.delete(f"/ports/{short['id']}")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(call, range(20)))
+
+
 def test_what_others_broke_is_found_and_repaired(world: World) -> None:
     neutron = world.neutron
     network = world.network("10.90.0.0/24", "fd00:90::/64")
     group = neutron.create("security_group", name="g")
-    changed, gone = (world.port(network, security_groups=[group["id"]]) for _ in range(2))
+    changed, gone, busy = (world.port(network, security_groups=[group["id"]]) for _ in range(3))
+    change_at_once(world, network, busy, group)
     path = world.endpoint_path(changed)
     document = world.stored(path)[path]
     world.put(path, document | {"spec": document["spec"] | {"ipNetworks": ["10.9.9.9/32"]}})
@@ -35,7 +57,7 @@ def test_what_others_broke_is_found_and_repaired(world: World) -> None:
 
     code, found = resync(world, "--dry-run", "--network", network["id"])
     broken = {(path, "different"), (world.endpoint_path(gone), "missing")}
-    assert (code, found["compared"]) == (1, 4)
+    assert (code, found["compared"]) == (1, 5)
     assert {(each["path"], each["what"]) for each in found["differences"]} == broken
     code, found = resync(world)
     assert {(each["path"], each["what"]) for each in found["differences"]} == broken | {
