@@ -115,7 +115,7 @@ HANDS: dict[str, tuple[str, DriftKind, str, str]] = {
         "spoof4",
         '1 element is missing ("cali1" . 172.16.0.0-172.16.15.255)',
     ),
-    "an interface unbound": (f'delete element {TABLE} ingress_class {{ "cali1" }}', SET, "ingress_class", "1 element is missing"),
+    "an interface unbound": (f'delete element {TABLE} ingress {{ "cali1" }}', SET, "ingress", "1 element is missing"),
     "a hardware address added": (
         f'add element {TABLE} hardware {{ "cali2" . aa:bb:cc:dd:ee:ff }}',
         SET,
