@@ -369,6 +369,9 @@ class Looking:
     def read_counters(self) -> dict[tuple[str, bytes], tuple[int, int]]:
         return self.nft.read_counters()
 
+    def read_element_counters(self, set_name: str) -> dict[bytes, tuple[int, int]]:
+        return self.nft.read_element_counters(set_name)
+
     def disturbed(self) -> bool:
         return False
 

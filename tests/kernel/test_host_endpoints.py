@@ -9,8 +9,10 @@ import pytest
 from two_hosts import ADDRESSES, H1_OUTSIDE, WORKLOAD_MACS, WORKLOADS, HostAgent, TwoHosts, two_hosts
 
 from tabinet.calc import messages as m
+from tabinet.kernel.nftexpr import ifname
 from tabinet.lib.ip import parse_address, parse_prefix
 from tabinet.model.keys import ResourceKey
+from tabinet.rules.denied import DENIED
 
 pytestmark = pytest.mark.kernel
 
@@ -66,6 +68,8 @@ def test_an_endpoint_without_policy_closes_all_but_the_failsafe_ports(fabric: Tw
     assert fabric.connects("x", "h1", h1, 22) and fabric.connects("h1", "x", x, 179)
     assert not fabric.connects("x", "h1", h1, 80) and not fabric.connects("h1", "x", x, 8080)
     assert fabric.udp("x", "h1", h1, 3784) and fabric.udp("h1", "x", x, 3784), "BFD keeps the routes up"
+    for via in DENIED if interface == "eth1" else ():
+        assert agent.nft.read_element_counters(DENIED[via])[ifname("eth1")][0] > 0
     assert fabric.connects("h1", "h1", ADDRESSES["h1"][family], 8081), "the loopback interface is nobody's"
     # Workloads, and what the host says to them, are no affair of it; nor is what it forwards.
     assert (

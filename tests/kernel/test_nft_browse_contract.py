@@ -86,6 +86,17 @@ def test_an_element_by_itself(both: tuple[Nftables, NftReader]) -> None:
     assert reader.find_element("m", Element(ifname("eth0"))) == goto
 
 
+def test_the_counter_of_an_element_by_itself(both: tuple[Nftables, NftReader]) -> None:
+    nft, reader = both
+    name = ifname("eth0")
+    counted = set_spec(Datatype.IFNAME, size=16, counted=True)
+    nft.commit([AddTable(), AddSet("n", counted), AddElements("n", (Element(name),))])
+    assert reader.find_element_counter("n", name) == (0, 0)
+    assert reader.find_element("n", Element(name)) == Element(name)
+    assert reader.find_element_counter("n", ifname("eth1")) is None
+    assert reader.find_element_counter("no", name) is None
+
+
 def test_browsing_shows_everything_once_in_several_pages(both: tuple[Nftables, NftReader]) -> None:
     nft, reader = both
     chains = [AddChain(f"chain-{i}") for i in range(600)]

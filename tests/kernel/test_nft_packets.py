@@ -20,11 +20,14 @@ from tabinet.dataplane.nft.driver import NftDriver
 from tabinet.dataplane.nft.render import render_table
 from tabinet.kernel import netns
 from tabinet.kernel.nftables import DeleteTable, FlushSet
+from tabinet.kernel.nftexpr import ifname, parse_ifname
 from tabinet.kernel.nftsocket import NftSocket, open_nftables
 from tabinet.lib.ip import parse_address, parse_prefix
 from tabinet.model.keys import ResourceKey
 from tabinet.rules.builder import TableBuilder
+from tabinet.rules.denied import DENIED
 from tabinet.rules.evaluate import Packet, evaluate
+from tabinet.rules.ir import Via
 
 pytestmark = pytest.mark.kernel
 
@@ -181,6 +184,28 @@ def test_a_spoofed_source_is_dropped_and_makes_no_flow(fabric: OneHost, agent: A
     with contextlib.closing(fabric.socket("c", socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)) as sender:
         sender.sendto(header + request, (ADDRESSES["b"][0], 0))
     assert eventually(lambda: agent.driver.counters().denied["spoofed source"].packets == 1)
+    assert agent.nft.read_element_counters(DENIED[Via.IN])[ifname("calic")][0] == 1
+
+
+def test_denied_packets_count_for_both_ends_and_restarts_keep_the_counts(fabric: OneHost, agent: Agent):
+    start_serving(agent)
+
+    def counts(way: Via) -> dict[str, int]:
+        return {parse_ifname(key): packets for key, (packets, _) in agent.nft.read_element_counters(DENIED[way]).items()}
+
+    before = counts(Via.IN), counts(Via.OUT)
+    assert set(before[0]) == set(before[1]) == {"calia", "calib", "calic"}
+    assert not fabric.udp("a", "b", ADDRESSES["b"][0], 5011)
+    assert not fabric.udp("a", "b", ADDRESSES["b"][1], 5011)
+    assert not fabric.ping("c", ADDRESSES["b"][0])
+    assert fabric.udp("a", "b", ADDRESSES["b"][0], 5010), "what is allowed counts nowhere"
+    after = counts(Via.IN), counts(Via.OUT)
+    assert {name: after[0][name] - before[0][name] for name in after[0]} == {"calia": 2, "calib": 0, "calic": 1}
+    assert {name: after[1][name] - before[1][name] for name in after[1]} == {"calia": 0, "calib": 3, "calic": 0}
+    again = NftDriver(agent.nft)
+    assert again.resync(agent.builder.table).operations == 0
+    agent.tell(m.EndpointRemove(ResourceKey("WorkloadEndpoint", "c", "default")))
+    assert (counts(Via.IN), counts(Via.OUT)) == tuple({name: n for name, n in half.items() if name != "calic"} for half in after)
 
 
 def test_an_interface_that_nobody_announced_passes_nothing(fabric: OneHost, agent: Agent):

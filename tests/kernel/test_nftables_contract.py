@@ -33,6 +33,7 @@ from tabinet.kernel.nftsocket import open_nftables
 
 FORWARD = Hook(hook=2, priority=0)
 ADDRESSES = set_spec(Datatype.IPV4_ADDR, size=16)
+COUNTED = set_spec(Datatype.IFNAME, size=16, counted=True)
 VERDICTS = set_spec(Datatype.IFNAME, size=16, verdict_map=True)
 
 
@@ -92,6 +93,7 @@ def test_objects_read_back_as_given(table: Nftables) -> None:
     specs = {
         "a": ADDRESSES,
         "m": VERDICTS,
+        "counted": COUNTED,
         "pair": set_spec(Datatype.IFNAME, Datatype.IPV6_ADDR, size=64),
         "nets": set_spec(Datatype.IPV4_ADDR, interval=True),
         "triple": set_spec(Datatype.IPV4_ADDR, Datatype.INET_PROTO, Datatype.INET_SERVICE, interval=True),
@@ -271,6 +273,21 @@ def test_delete_and_create_resets_the_table(table: Nftables) -> None:
 def test_counters_start_at_zero_and_are_found_by_userdata(table: Nftables) -> None:
     table.commit([AddChain("c"), AddChain("d"), AddSet("a", ADDRESSES), goto_rule("c", "d", b"\0\2x\0"), lookup_rule("c", "a")])
     assert table.read_counters() == {("c", b"\0\2x\0"): (0, 0)}
+
+
+def test_elements_of_a_counted_set_count_from_zero_and_are_compared_without_counts(table: Nftables) -> None:
+    lookup = nftexpr.rule(nftexpr.meta(nftexpr.Meta.IIFNAME, reg(0)), nftexpr.lookup("n", reg(0)))
+    table.commit([AddChain("c"), AddSet("n", COUNTED), AddSet("a", ADDRESSES), AddRule("c", lookup, sets=("n",))])
+    names = (Element(ifname("eth0")), Element(ifname("eth1")))
+    table.commit([AddElements("n", names), AddElements("a", (address(1),))])
+    assert sorted(table.read_elements("n")) == sorted(names)
+    assert table.read_element_counters("n") == {ifname("eth0"): (0, 0), ifname("eth1"): (0, 0)}
+    assert table.read_element_counters("a") == {}
+    table.commit([DeleteElements("n", names[:1])])
+    assert table.read_element_counters("n") == {ifname("eth1"): (0, 0)}
+    with pytest.raises(KernelError) as caught:
+        table.read_element_counters("no")
+    assert caught.value.errno == errno.ENOENT
 
 
 def test_empty_commit_does_nothing(nft: Nftables) -> None:

@@ -111,6 +111,9 @@ class ReadOnly:
     def read_counters(self) -> dict[tuple[str, bytes], tuple[int, int]]:
         return self._real.read_counters()
 
+    def read_element_counters(self, set_name: str) -> dict[bytes, tuple[int, int]]:
+        return self._real.read_element_counters(set_name)
+
     def disturbed(self) -> bool:
         return self._real.disturbed()
 

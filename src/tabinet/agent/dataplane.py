@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from tabinet.agent.counting import Counting
 from tabinet.agent.verification import QUIET_WAIT_S, Verification
 from tabinet.bgp.records import HostFacts
 from tabinet.bgp.records import InterfaceAddress as BgpAddress
@@ -22,7 +23,7 @@ from tabinet.calc.intents import peering_addresses
 from tabinet.calc.messages import NO_QOS, BgpUpdate, Endpoint, EndpointRemove, EndpointUpdate, SetDelta, Update
 from tabinet.dataplane.drift import Drift, DriftKind
 from tabinet.dataplane.facts import wanted_facts
-from tabinet.dataplane.nft.counters import Place, TableCounters, Totals
+from tabinet.dataplane.nft.counters import TableCounters
 from tabinet.dataplane.nft.driver import NftDriver
 from tabinet.dataplane.nft.repair import repair
 from tabinet.dataplane.tc.driver import BandwidthDriver
@@ -33,15 +34,11 @@ from tabinet.dataplane.workloads import WorkloadManager
 from tabinet.errors import KernelError
 from tabinet.kernel.conntrack import Conntrack
 from tabinet.kernel.nftables import Nftables, NftReader
-from tabinet.kernel.nftexpr import parse_counter
 from tabinet.kernel.rtnetlink import AddressEvent, LinkEvent, Overrun, RtEvents, Rtnetlink
 from tabinet.lib.ip import Prefix
 from tabinet.model.keys import ResourceKey
 from tabinet.rules.builder import TableBuilder
-from tabinet.rules.ir import Table, TableDelta
-
-KEPT_AT_ONCE = 200
-"""Chains that are read for their counters before they are rewritten: about 0.1 ms each. When more change at once, the last counts go."""
+from tabinet.rules.ir import TableDelta
 
 
 class EndpointStatus(msgspec.Struct, frozen=True, gc=False):
@@ -98,7 +95,7 @@ class Dataplane:
     interface_prefixes: tuple[str, ...]
     conntrack: Conntrack | None = None
     """Closed with the rest."""
-    totals: Totals = field(default_factory=Totals)
+    counting: Counting = field(init=False)
     floating: bool = True
     """Floating addresses have routes, so that BGP announces them."""
     _limited: dict[ResourceKey, str] = field(default_factory=dict)
@@ -120,6 +117,9 @@ class Dataplane:
     """An update came that may rewrite chains."""
     _drifts: list[Drift] = field(default_factory=list)
     """Found by this ``apply``."""
+
+    def __post_init__(self) -> None:
+        self.counting = Counting(self.nftables, self.reader, self.nft, self.builder.counted)
 
     def event_fd(self) -> int:
         """Readable when the kernel has news of links, addresses, neighbours or our routes."""
@@ -186,11 +186,8 @@ class Dataplane:
         return wanted_views(self.nft, wanted_facts(names, routes, items, self.bandwidth.wanted()))
 
     def counters(self) -> TableCounters:
-        """Packets and bytes by rule and by reason of denial, since the agent began. O(rules); as before when the kernel does not answer."""
-        try:
-            return self.totals.take_all(self.nft.table, self.nftables.read_counters())
-        except KernelError:
-            return TableCounters(dict(self.totals.rules), dict(self.totals.denied))
+        """Packets and bytes by rule, by reason of denial and by endpoint. O(rules + endpoints)."""
+        return self.counting.read()
 
     def facts(self) -> HostFacts:
         """The host's addresses, without those of workloads' interfaces and of tunnels."""
@@ -316,23 +313,16 @@ class Dataplane:
         before = dict(self.builder.table.chains) if self._chains_may_change else {}
         self._chains_may_change = False
         delta = self.builder.flush()
-        chains = delta.chains.keys() | delta.chains_removed
-        if self._stale or not before or not 0 < len(chains) <= KEPT_AT_ONCE:
-            return delta
-        counted: dict[Place, tuple[int, int]] = {}
-        for name in chains & before.keys():
-            found = self.reader.read_chain(name)
-            for rule in found.rules if found is not None else ():
-                counter = parse_counter(rule.expressions)
-                if counter is not None:
-                    counted[name, rule.userdata] = counter
-        self.totals.take_chains(Table(chains=before), counted)
+        if self._stale:
+            self.builder.counted.take_left()
+        else:
+            self.counting.before(delta, before)
         return delta
 
     def _apply_delta(self, delta: TableDelta) -> int:
         """The kernel's table has the changes, and what seemed to differ is repaired; gives how many operations that took."""
         result = self.nft.apply(delta)
-        self.totals.forget_chains(delta.chains.keys() | delta.chains_removed)
+        self.counting.after(delta)
         if result.resynced:
             self.verification.was_read()
             if result.refused:

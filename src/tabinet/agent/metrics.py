@@ -87,6 +87,8 @@ class _Counted:
         """All of it. O(rules + endpoints)."""
         yield self._denied("packets", "Packets dropped or refused, by reason", lambda count: count.packets)
         yield self._denied("bytes", "Bytes dropped or refused, by reason", lambda count: count.octets)
+        yield self._endpoints("packets", lambda count: count.packets)
+        yield self._endpoints("bytes", lambda count: count.octets)
         what = "judged, by policy rule: of accepted flows the first packet in each generation, of denied ones all"
         yield self._rules("packets", f"Packets {what}", lambda count: count.packets)
         yield self._rules("bytes", f"Bytes {what}", lambda count: count.octets)
@@ -102,6 +104,13 @@ class _Counted:
         family = CounterMetricFamily(f"tabinet_denied_{unit}", text, labels=["reason"])
         for reason, count in self.counters.denied.items():
             family.add_metric([reason], value(count))
+        return family
+
+    def _endpoints(self, unit: str, value: Callable[[Count], int]) -> Metric:
+        text = f"Denied {unit} by endpoint: ingress is what it would have received, egress what it sent"
+        family = CounterMetricFamily(f"tabinet_endpoint_denied_{unit}", text, labels=["endpoint", "direction"])
+        for half, count in self.counters.endpoints.items():
+            family.add_metric([half.endpoint, "ingress" if half.ingress else "egress"], value(count))
         return family
 
     def _rules(self, unit: str, text: str, value: Callable[[Count], int]) -> Metric:

@@ -42,6 +42,16 @@ class Denied(msgspec.Struct, frozen=True, order=True):
     bytes: int
 
 
+class EndpointDenied(msgspec.Struct, frozen=True, order=True):
+    """What was denied of one direction of an endpoint."""
+
+    endpoint: str
+    direction: str
+    """``ingress``: what it would have received, ``egress``: what it sent; of a host endpoint, what came in and went out through it."""
+    packets: int
+    bytes: int
+
+
 class StagedPolicy(msgspec.Struct, frozen=True, order=True):
     """A policy that is staged: it decides nothing and counts nothing yet."""
 
@@ -62,6 +72,8 @@ class Statistics(msgspec.Struct, frozen=True):
     """Sorted."""
     denied: tuple[Denied, ...] = ()
     staged: tuple[StagedPolicy, ...] = ()
+    endpoints: tuple[EndpointDenied, ...] = ()
+    """Those that nothing was denied of too."""
 
 
 def make_statistics(host: str, counters: TableCounters, staged: list[StagedEffect], text_of: TextOf) -> Statistics:
@@ -72,15 +84,19 @@ def make_statistics(host: str, counters: TableCounters, staged: list[StagedEffec
         StagedPolicy(str(effect.key), effect.action, effect.tier, len(effect.endpoints), effect.rules, tuple(map(str, effect.problems)))
         for effect in staged
     ]
-    return Statistics(host, tuple(sorted(rules)), tuple(sorted(denied)), tuple(sorted(policies)))
+    endpoints = [EndpointDenied(half.endpoint, _direction(half.ingress), n.packets, n.octets) for half, n in counters.endpoints.items()]
+    return Statistics(host, tuple(sorted(rules)), tuple(sorted(denied)), tuple(sorted(policies)), tuple(sorted(endpoints)))
+
+
+def _direction(ingress: bool) -> str:
+    return "ingress" if ingress else "egress"
 
 
 def _rule_count(origin: Origin, count: Count, text_of: TextOf) -> RuleCount:
     last = max(origin.index, origin.last)
     texts = [text_of(origin.owner, origin.ingress, index) for index in sorted({origin.index, last}) if index >= 0]
     text = " ... ".join(filter(None, texts)) if origin.index >= 0 else "cannot be compiled: denies"
-    direction = "ingress" if origin.ingress else "egress"
-    return RuleCount(origin.owner, direction, origin.index, last, origin.action, text, count.packets, count.octets)
+    return RuleCount(origin.owner, _direction(origin.ingress), origin.index, last, origin.action, text, count.packets, count.octets)
 
 
 def add_up(parts: list[Statistics]) -> Statistics:
@@ -88,12 +104,16 @@ def add_up(parts: list[Statistics]) -> Statistics:
     rules: dict[tuple[str, str, int, int, str, str], Count] = {}
     denied: dict[str, Count] = {}
     staged: dict[str, StagedPolicy] = {}
+    halves: dict[tuple[str, str], Count] = {}
     for part in parts:
         for rule in part.rules:
             place = (rule.policy, rule.direction, rule.rule, rule.last, rule.action, rule.text)
             rules[place] = rules.get(place, Count()).plus(rule.packets, rule.bytes)
         for item in part.denied:
             denied[item.reason] = denied.get(item.reason, Count()).plus(item.packets, item.bytes)
+        for half in part.endpoints:  # of one that moves, two hosts may count
+            where = (half.endpoint, half.direction)
+            halves[where] = halves.get(where, Count()).plus(half.packets, half.bytes)
         for policy in part.staged:
             known = staged.get(policy.policy)
             endpoints = policy.endpoints + (known.endpoints if known is not None else 0)
@@ -103,14 +123,16 @@ def add_up(parts: list[Statistics]) -> Statistics:
         tuple(sorted(RuleCount(*place, count.packets, count.octets) for place, count in rules.items())),
         tuple(sorted(Denied(reason, count.packets, count.octets) for reason, count in denied.items())),
         tuple(sorted(staged.values())),
+        tuple(sorted(EndpointDenied(*where, count.packets, count.octets) for where, count in halves.items())),
     )
 
 
-def of_policy(statistics: Statistics, name: str) -> Statistics:
-    """Only what is about the policy of this name: whole (``NetworkPolicy/default/web``), or the last parts of it (``web``)."""
+def of_name(statistics: Statistics, name: str) -> Statistics:
+    """Only what is about the policy or endpoint of this name: whole (``NetworkPolicy/default/web``), or the last parts of it (``web``)."""
 
-    def concerned(policy: str) -> bool:
-        return policy == name or policy.endswith(f"/{name}")
+    def concerned(resource: str) -> bool:
+        return resource == name or resource.endswith(f"/{name}")
 
     rules = tuple(rule for rule in statistics.rules if concerned(rule.policy))
-    return Statistics(statistics.host, rules, (), tuple(item for item in statistics.staged if concerned(item.policy)))
+    staged = tuple(item for item in statistics.staged if concerned(item.policy))
+    return Statistics(statistics.host, rules, (), staged, tuple(item for item in statistics.endpoints if concerned(item.endpoint)))

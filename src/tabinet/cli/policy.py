@@ -28,28 +28,30 @@ def policy() -> None:
 @click.option("-o", "--output", "form", type=click.Choice(["table", "json"]), default="table", help="Form of the output.")
 @click.pass_obj
 def stats(place: Place, name: str | None, lab: str | None, form: str) -> int:
-    """Show packets and bytes by policy and rule, of the policy NAME or of all, on this host.
+    """Show packets and bytes by policy and rule, and what was denied by endpoint, of NAME or of all, on this host.
 
-    NAME is a policy's name, or more of it (default/web, NetworkPolicy/default/web). Staged policies come separately: they
-    count nothing. A flow is counted when it is judged: at its first packet, and again after each revocation; of what is
-    denied every packet is. Rules that are decided together are counted together (rule 0-7). Needs root and a running agent.
+    NAME is the name of a policy or of an endpoint, or more of it (default/web, NetworkPolicy/default/web). Staged policies come
+    separately: they count nothing. A flow is counted when it is judged: at its first packet, and again after each revocation; of
+    what is denied every packet is. Rules that are decided together are counted together (rule 0-7). Of an endpoint, egress is what
+    it sent and ingress what it would have received, whosever policy denied it; without NAME those of which nothing was denied are
+    left out. Needs root and a running agent.
 
-    Exit code 1 when no policy of this name is in use here.
+    Exit code 1 when no policy or endpoint of this name is in use here.
     """
-    from tabinet.agent.statistics import add_up, of_policy
+    from tabinet.agent.statistics import add_up, of_name
 
     # without a name after the command the one before it, or in the environment, counts: as with all commands
     chosen = lab or place.chosen_lab()
     found = add_up(_of_lab(chosen)) if chosen else _of_this_host()
     if name is not None:
-        found = of_policy(found, name)
+        found = of_name(found, name)
     if form == "json":
         import msgspec
 
         show_json(msgspec.to_builtins(found))
     else:
         _print(found, whole=name is None)
-    return 1 if name is not None and not (found.rules or found.staged) else 0
+    return 1 if name is not None and not (found.rules or found.staged or found.endpoints) else 0
 
 
 def _of_this_host() -> Statistics:
@@ -92,7 +94,8 @@ def _print(found: Statistics, *, whole: bool) -> None:
     for rule in found.rules:
         number = "" if rule.rule < 0 else str(rule.rule) if rule.last == rule.rule else f"{rule.rule}-{rule.last}"
         rows.append([rule.policy, rule.direction, number, rule.packets, rule.bytes, rule.text or rule.action])
-    show_table(["POLICY", "DIRECTION", "RULE", "PACKETS", "BYTES", "TEXT"], rows)
+    if rows or whole:
+        show_table(["POLICY", "DIRECTION", "RULE", "PACKETS", "BYTES", "TEXT"], rows)
     if found.staged:
         click.echo()
         staged = [[item.policy, item.action, item.tier, item.endpoints, item.rules, "; ".join(item.problems)] for item in found.staged]
@@ -100,3 +103,8 @@ def _print(found: Statistics, *, whole: bool) -> None:
     if whole and found.denied:
         click.echo()
         show_table(["DENIED", "PACKETS", "BYTES"], [[item.reason, item.packets, item.bytes] for item in found.denied])
+    endpoints = [[item.endpoint, item.direction, item.packets, item.bytes] for item in found.endpoints if item.packets or not whole]
+    if endpoints:
+        if whole or rows or found.staged:
+            click.echo()
+        show_table(["ENDPOINT", "DENIED", "PACKETS", "BYTES"], endpoints)

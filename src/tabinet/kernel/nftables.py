@@ -81,6 +81,8 @@ class SetSpec(msgspec.Struct, frozen=True, gc=False):
     """Most elements that it can hold; 0 only for interval sets."""
     userdata: bytes = b""
     """For listings: key byte order and the like."""
+    counted: bool = False
+    """Each element counts the packets of the lookups that find it."""
 
 
 class AddSet(NftOp, frozen=True):
@@ -203,6 +205,10 @@ class Nftables(Protocol):
         """(packets, bytes) of each rule that has a counter, by (chain, userdata)."""
         ...
 
+    def read_element_counters(self, set_name: str) -> dict[bytes, tuple[int, int]]:
+        """(packets, bytes) of each element of a counted set, by key; ENOENT without the set."""
+        ...
+
     def disturbed(self) -> bool:
         """True when somebody else has changed anything in nf_tables since the last call, in any table; so too the first time. O(1)."""
         ...
@@ -231,6 +237,10 @@ class NftReader(Protocol):
 
     def find_element(self, set_name: str, element: Element) -> Element | None:
         """The element with this key as the set holds it; None when it, or the set, does not exist. Not for interval sets. O(1)."""
+        ...
+
+    def find_element_counter(self, set_name: str, key: bytes) -> tuple[int, int] | None:
+        """(packets, bytes) of the element of a counted set; None when it, or the set, does not exist. O(1)."""
         ...
 
     def browse_chains(self) -> Iterator[list[tuple[str, Hook | None]]]:

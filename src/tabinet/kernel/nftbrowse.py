@@ -24,7 +24,7 @@ from tabinet.kernel.netlink import (
     text,
 )
 from tabinet.kernel.nftables import ChainInfo, Element, Hook, SetSpec
-from tabinet.kernel.nftparse import parse_chain, parse_elements, parse_rule, parse_set
+from tabinet.kernel.nftparse import parse_chain, parse_element_counters, parse_elements, parse_rule, parse_set
 
 T = TypeVar("T")
 
@@ -73,14 +73,26 @@ class NftBrowser:
         Raises:
             KernelError: the kernel did not answer.
         """
-        body = attribute(1, text(self._table)) + attribute(2, text(set_name)) + nested(3, nested(1, nested(1, attribute(1, element.key))))
+        return next(parse_elements(self._find(set_name, element.key)), None)
+
+    def find_element_counter(self, set_name: str, key: bytes) -> tuple[int, int] | None:
+        """(packets, bytes) of the element of a counted set; None when it, or the set, does not exist.
+
+        Raises:
+            KernelError: the kernel did not answer.
+        """
+        return next((counted for _, counted in parse_element_counters(self._find(set_name, key))), None)
+
+    def _find(self, set_name: str, key: bytes) -> bytes:
+        """The list of elements that has the element with this key, or none."""
+        body = attribute(1, text(self._table)) + attribute(2, text(set_name)) + nested(3, nested(1, nested(1, attribute(1, key))))
         try:
             answer = self._asking.get(Request(_GETSETELEM, 0, _HEADER + body), f"find an element of set {set_name} (table {self._table})")
         except KernelError as error:
             if error.errno == errno.ENOENT:
-                return None
+                return b""
             raise
-        return next(parse_elements(parse_attributes(answer.payload, 4).get(3, b"")), None)
+        return parse_attributes(answer.payload, 4).get(3, b"")
 
     def browse_chains(self) -> Iterator[list[tuple[str, Hook | None]]]:
         """The chains of the table.

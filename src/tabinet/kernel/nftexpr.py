@@ -26,6 +26,7 @@ LINK_HEADER, NETWORK_HEADER, TRANSPORT_HEADER = 0, 1, 2
 """Bases of ``payload`` (NFT_PAYLOAD_*)."""
 
 _LIST_ELEMENT = 1
+_FROM_ZERO = (attribute(1, be64(0)), attribute(2, be64(0)))
 _LIMIT_PACKETS = 0
 _PORTS_GIVEN = 2
 """NF_NAT_RANGE_PROTO_SPECIFIED."""
@@ -152,6 +153,11 @@ def ifname(name: str) -> bytes:
     return name.encode().ljust(16, b"\0")
 
 
+def parse_ifname(key: bytes) -> str:
+    """The interface name at the beginning of a key."""
+    return key[:16].split(b"\0", 1)[0].decode(errors="surrogateescape")
+
+
 def ifname_prefix(prefix: str) -> bytes:
     """What an interface name begins with: compare this many bytes only."""
     return prefix.encode()
@@ -167,7 +173,7 @@ def key(*fields: bytes) -> bytes:
 # --- sets -----------------------------------------------------------------------------------------------------------
 
 
-def set_spec(*types: Datatype, size: int = 0, interval: bool = False, verdict_map: bool = False) -> SetSpec:
+def set_spec(*types: Datatype, size: int = 0, interval: bool = False, verdict_map: bool = False, counted: bool = False) -> SetSpec:
     """The specification of a set (or verdict map) with a key of these types, such that nft(8) lists it right.
 
     ``size`` bounds the elements; give one to every set that is not an interval set, generously (four times what is expected): the kernel
@@ -179,9 +185,9 @@ def set_spec(*types: Datatype, size: int = 0, interval: bool = False, verdict_ma
     lengths = tuple(datatype.length_bytes for datatype in types)
     if len(types) == 1:
         userdata = _userdata32(0, 1) if types[0].host_order else b""  # NFTNL_UDATA_SET_KEYBYTEORDER, BYTEORDER_HOST_ENDIAN
-        return SetSpec(number, lengths[0], (), interval, verdict_map, size, userdata)
+        return SetSpec(number, lengths[0], (), interval, verdict_map, size, userdata, counted)
     total = sum((length + 3) & ~3 for length in lengths)
-    return SetSpec(number, total, lengths, interval, verdict_map, size)
+    return SetSpec(number, total, lengths, interval, verdict_map, size, counted=counted)
 
 
 def _userdata32(kind: int, value: int) -> bytes:
@@ -216,7 +222,11 @@ def rule(*expressions: bytes) -> bytes:
 
 def _expression(name: str, *attributes: bytes) -> bytes:
     """NFTA_LIST_ELEM { NFTA_EXPR_NAME, NFTA_EXPR_DATA }."""
-    return nested(_LIST_ELEMENT, attribute(1, text(name)), nested(2, *attributes))
+    return nested(_LIST_ELEMENT, _content(name, *attributes))
+
+
+def _content(name: str, *attributes: bytes) -> bytes:
+    return attribute(1, text(name)) + nested(2, *attributes)
 
 
 def meta(what: Meta, register: int) -> bytes:
@@ -323,7 +333,12 @@ def verdict(code: Verdict, chain: str = "") -> bytes:
 
 def counter() -> bytes:
     """Counts packets and bytes that come here, from 0."""
-    return _expression("counter", attribute(1, be64(0)), attribute(2, be64(0)))
+    return _expression("counter", *_FROM_ZERO)
+
+
+def element_counter() -> bytes:
+    """What NFTA_SET_EXPR holds so that each element of the set counts the packets that find it."""
+    return _content("counter", *_FROM_ZERO)
 
 
 def parse_counter(expressions: bytes) -> tuple[int, int] | None:
@@ -333,11 +348,23 @@ def parse_counter(expressions: bytes) -> tuple[int, int] | None:
         KernelError: EBADMSG when it is not made of attributes.
     """
     for _, expression in read_attributes(expressions):
-        attributes = parse_attributes(expression)
-        if attributes.get(1) == b"counter\0":
-            values = parse_attributes(attributes[2])
-            return int.from_bytes(values[2], "big"), int.from_bytes(values[1], "big")
+        found = parse_element_counter(expression)
+        if found is not None:
+            return found
     return None
+
+
+def parse_element_counter(expression: bytes) -> tuple[int, int] | None:
+    """(packets, bytes) of one expression, as a set's element holds it; None when it is no counter.
+
+    Raises:
+        KernelError: EBADMSG when it is not made of attributes.
+    """
+    attributes = parse_attributes(expression)
+    if attributes.get(1) != b"counter\0":
+        return None
+    values = parse_attributes(attributes[2])
+    return int.from_bytes(values[2], "big"), int.from_bytes(values[1], "big")
 
 
 def log(prefix: str, level: int = 5) -> bytes:

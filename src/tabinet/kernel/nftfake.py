@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+import msgspec
+
 from tabinet.errors import KernelError
 from tabinet.kernel.nftables import (
     AddChain,
@@ -63,6 +65,8 @@ class _Table:
     rules: dict[str, list[_Rule]] = field(default_factory=dict)
     sets: dict[str, SetSpec] = field(default_factory=dict)
     elements: dict[str, dict[ElementKey, Element]] = field(default_factory=dict)
+    counts: dict[tuple[str, bytes], tuple[int, int]] = field(default_factory=dict)
+    """(packets, bytes) of elements of counted sets, by set and key; what is not here has counted nothing."""
     chain_uses: Counter[str] = field(default_factory=Counter)
     """How many rules and elements lead to a chain."""
     set_uses: Counter[str] = field(default_factory=Counter)
@@ -122,6 +126,12 @@ class FakeNftables:
                 rule.packets += packets
                 rule.octets += octets
 
+    def count_element(self, set_name: str, key: bytes, packets: int, octets: int) -> None:
+        """So many lookups more have found this element of a counted set."""
+        table = self._existing()
+        before = table.counts.get((set_name, key), (0, 0))
+        table.counts[set_name, key] = (before[0] + packets, before[1] + octets)
+
     # --- Nftables
 
     def close(self) -> None:
@@ -175,6 +185,11 @@ class FakeNftables:
                     counters[where] = (packets + rule.packets, octets + rule.octets)
         return counters
 
+    def read_element_counters(self, set_name: str) -> dict[bytes, tuple[int, int]]:
+        elements = self.read_elements(set_name)
+        table = self._existing()
+        return {e.key: table.counts.get((set_name, e.key), (0, 0)) for e in elements} if table.sets[set_name].counted else {}
+
     # --- NftReader
 
     def read_chain(self, name: str) -> ChainInfo | None:
@@ -186,6 +201,11 @@ class FakeNftables:
         if self._table is None or set_name not in self._table.sets:
             return None
         return self._table.elements[set_name].get(_key(element))
+
+    def find_element_counter(self, set_name: str, key: bytes) -> tuple[int, int] | None:
+        if self.find_element(set_name, Element(key)) is None:
+            return None
+        return self.read_element_counters(set_name).get(key)
 
     def browse_chains(self) -> Iterator[list[tuple[str, Hook | None]]]:
         return _pages(lambda: list(self._table.chains.items()) if self._table else [])
@@ -289,13 +309,13 @@ class FakeNftables:
     def _add_set(self, table: _Table, name: str, spec: SetSpec) -> None:
         before = table.sets.get(name)
         if before is not None:
-            same = (before.key_type, before.key_length, before.fields, before.interval, before.verdict_map)
-            _need(same == (spec.key_type, spec.key_length, spec.fields, spec.interval, spec.verdict_map), errno.EEXIST)
+            _need(_kind(before) == _kind(spec), errno.EEXIST)
             if spec.size:
                 self._resized[name] = _resized(before, spec.size)
             return
         table.sets[name] = spec
         table.elements[name] = {}
+        self._forget_counts(table, name)
         self._undo += [lambda: table.elements.pop(name), lambda: table.sets.pop(name)]
 
     def _delete_set(self, table: _Table, name: str) -> None:
@@ -327,6 +347,13 @@ class FakeNftables:
         if element.chain:
             self._refer(table, (element.chain,), (), 1)
 
+    def _forget_counts(self, table: _Table, name: str, key: bytes | None = None) -> None:
+        """The element, or all of the set, counts from 0."""
+        gone = {place: count for place, count in table.counts.items() if place[0] == name and key in (None, place[1])}
+        for place in gone:
+            del table.counts[place]
+        self._undo.append(lambda: table.counts.update(gone))
+
     def _delete_elements(self, table: _Table, name: str, elements: Sequence[Element]) -> None:
         _need(name in table.sets, errno.ENOENT)
         for element in elements:
@@ -338,6 +365,7 @@ class FakeNftables:
     def _remove_element(self, table: _Table, name: str, element: Element) -> None:
         held = table.elements[name]
         del held[_key(element)]
+        self._forget_counts(table, name, element.key)
         self._undo.append(lambda: held.update({_key(element): element}))
         if element.chain:
             self._refer(table, (element.chain,), (), -1)
@@ -357,7 +385,12 @@ def _need(holds: bool, code: int) -> None:
 
 
 def _resized(spec: SetSpec, size: int) -> SetSpec:
-    return SetSpec(spec.key_type, spec.key_length, spec.fields, spec.interval, spec.verdict_map, size, spec.userdata)
+    return msgspec.structs.replace(spec, size=size)
+
+
+def _kind(spec: SetSpec) -> tuple[object, ...]:
+    """What cannot be changed of a set."""
+    return spec.key_type, spec.key_length, spec.fields, spec.interval, spec.verdict_map, spec.counted
 
 
 def _has_counter(expressions: bytes) -> bool:

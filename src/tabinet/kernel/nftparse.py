@@ -7,9 +7,11 @@ from collections.abc import Iterator
 
 from tabinet.kernel.netlink import parse_attributes, parse_text, read_attributes
 from tabinet.kernel.nftables import Element, Hook, RuleInfo, SetSpec
+from tabinet.kernel.nftexpr import parse_element_counter
 
 SET_INTERVAL, SET_MAP, SET_CONCAT = 0x04, 0x08, 0x80
 ELEMENT_INTERVAL_END = 1
+_SET_EXPRESSION, _ELEMENT_EXPRESSION = 17, 7
 
 
 def read_be32(attributes: dict[int, bytes], kind: int) -> int:
@@ -40,6 +42,7 @@ def parse_set(attributes: dict[int, bytes]) -> tuple[str, SetSpec]:
         verdict_map=bool(flags & SET_MAP),
         size=read_be32(description, 1),
         userdata=attributes.get(13, b""),
+        counted=parse_element_counter(attributes.get(_SET_EXPRESSION, b"")) is not None,
     )
     return parse_text(attributes[2]), spec
 
@@ -61,6 +64,15 @@ def parse_elements(data: bytes) -> Iterator[Element]:
                 code = struct.unpack(">i", verdict[1])[0]
                 chain = parse_text(verdict.get(2, b""))
         yield Element(key, end, bool(read_be32(attributes, 3) & ELEMENT_INTERVAL_END), code, chain)
+
+
+def parse_element_counters(data: bytes) -> Iterator[tuple[bytes, tuple[int, int]]]:
+    """Key and (packets, bytes) of the elements that count in an NFTA_SET_ELEM_LIST_ELEMENTS."""
+    for _, content in read_attributes(data):
+        attributes = parse_attributes(content)
+        counted = parse_element_counter(attributes.get(_ELEMENT_EXPRESSION, b""))
+        if counted is not None:
+            yield _value(attributes[1]), counted
 
 
 def _value(data: bytes) -> bytes:

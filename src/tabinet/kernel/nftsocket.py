@@ -58,13 +58,14 @@ from tabinet.kernel.nftables import (
     TableInfo,
     describe,
 )
-from tabinet.kernel.nftexpr import parse_counter, verdict_data
+from tabinet.kernel.nftexpr import element_counter, parse_counter, verdict_data
 from tabinet.kernel.nftparse import (
     ELEMENT_INTERVAL_END,
     SET_CONCAT,
     SET_INTERVAL,
     SET_MAP,
     parse_chain,
+    parse_element_counters,
     parse_elements,
     parse_rule,
     parse_set,
@@ -189,6 +190,8 @@ def _set_attributes(spec: SetSpec, number: int) -> bytes:
         body += nested(9, description)
     if spec.userdata:
         body += attribute(13, spec.userdata)
+    if spec.counted:  # elements that bring no expression of their own get a copy of the set's
+        body += nested(17, element_counter())
     return body
 
 
@@ -324,6 +327,16 @@ class NftSocket:
                 packets, octets = counters.get(where, (0, 0))
                 counters[where] = (packets + counter[0], octets + counter[1])
         return counters
+
+    def read_element_counters(self, set_name: str) -> dict[bytes, tuple[int, int]]:
+        """(packets, bytes) of each element of a counted set, by key. O(elements).
+
+        Raises:
+            KernelError: ENOENT when there is no such set.
+        """
+        body = attribute(1, text(self._table)) + attribute(2, text(set_name))
+        messages = self._dump(_GETSETELEM, body, f"read counters of set {set_name}")
+        return dict(item for a in messages for item in parse_element_counters(a.get(3, b"")))
 
     def _dump(self, kind: int, body: bytes, operation: str) -> list[dict[int, bytes]]:
         """The attributes of each object of our table: the kernel does not filter all kinds by table."""

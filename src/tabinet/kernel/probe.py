@@ -163,6 +163,15 @@ def _nftables_trials(nftables: NftSocket) -> list[_Trial]:
             ),
         ),
         _Trial(
+            "nf_tables sets that count",
+            "denied packets are counted by endpoint",
+            "use Linux 5.7 or later",
+            attempt(
+                AddSet("counted", set_spec(Datatype.IFNAME, size=16, counted=True)),
+                AddElements("counted", (Element(nftexpr.ifname("probe0")),)),
+            ),
+        ),
+        _Trial(
             "nf_tables connection tracking",
             "established flows pass, and policy judges by the tuple that a flow began with",
             "load the modules nft_ct and nf_conntrack (CONFIG_NFT_CT, CONFIG_NF_CONNTRACK, CONFIG_NF_CONNTRACK_MARK)",

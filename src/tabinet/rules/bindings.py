@@ -17,6 +17,7 @@ from tabinet.lib.ip import IPV4, IPV6, Prefix
 from tabinet.model.keys import ResourceKey
 from tabinet.rules import layout
 from tabinet.rules.classes import Classes, Stage
+from tabinet.rules.denied import CountedInterfaces, Owner
 from tabinet.rules.edit import TableEdit
 from tabinet.rules.ir import Element, Hardware, Interface, Source, SourceRange
 from tabinet.rules.limits import NOTHING, Queueing, change, entrance, queueing
@@ -49,6 +50,7 @@ class Bindings:
 
     options: TableOptions
     classes: Classes
+    counted: CountedInterfaces
     endpoints: dict[ResourceKey, Endpoint] = field(default_factory=dict)
     unbound: dict[ResourceKey, str] = field(default_factory=dict)
     """Endpoints that are not filtered because of their interface's name, with that name."""
@@ -112,6 +114,7 @@ class Bindings:
                 edit.remove_mapping(layout.INGRESS, interface)
                 edit.remove_mapping(layout.EGRESS, interface)
                 del self._bound[interface]
+            self.counted.put(interface, Owner(after.key, False) if after is not None else None, edit)
             if before is not None:
                 released += (before.ingress, before.egress)
             self._change_elements(edit, before, after)

@@ -35,6 +35,7 @@ from tabinet.lib.ip import Prefix
 from tabinet.model.keys import ResourceKey
 from tabinet.rules.bindings import Bindings
 from tabinet.rules.classes import PROFILE, Classes
+from tabinet.rules.denied import CountedInterfaces
 from tabinet.rules.edit import TableEdit
 from tabinet.rules.hosts import HostBindings
 from tabinet.rules.ir import Table, TableDelta
@@ -54,8 +55,10 @@ class TableBuilder:
         """All that the kernel shall hold as of the last flush."""
         self._sets = SetStates()
         self._classes = Classes(self.options, self._sets.shape)
-        self._bindings = Bindings(self.options, self._classes)
-        self._hosts = HostBindings(self.options, self._classes)
+        self.counted = CountedInterfaces()
+        """Whose denied packets are counted. As of the last flush."""
+        self._bindings = Bindings(self.options, self._classes, self.counted)
+        self._hosts = HostBindings(self.options, self._classes, self.counted)
         self._uses = NO_USES
         self._fixed = dict(self.table.chains)
         """The fixed part, as it is in the table."""

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from tabinet.rules.denied import count_denied
 from tabinet.rules.ir import (
     Accept,
     AcceptUntracked,
@@ -156,7 +157,7 @@ def _raw_chains(options: TableOptions, use: HostUse, local: dict[int, str]) -> d
         RAW_IN: Chain((*workloads, *into, *_dispatch(Role.UNTRACKED_IN, Via.IN, use)), basis=Basis.HEADER),
         "raw_out": Chain((*ours, *out, *_dispatch(Role.UNTRACKED_OUT, Via.OUT, use)), HookPoint.OUTPUT_RAW, Basis.HEADER),
         UNTRACKED: Chain((Rule(AcceptUntracked()),), basis=Basis.HEADER),
-        DENY_RAW: Chain((Rule(Drop(), counter=True, comment="denied"),), basis=Basis.HEADER),
+        DENY_RAW: Chain((*count_denied(), Rule(Drop(), counter=True, comment="denied")), basis=Basis.HEADER),
     }
 
 

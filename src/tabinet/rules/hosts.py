@@ -18,6 +18,7 @@ from tabinet.calc.messages import HostEndpoint, TierPolicies
 from tabinet.lib.ip import Prefix
 from tabinet.model.keys import ResourceKey
 from tabinet.rules.classes import Classes, Stage
+from tabinet.rules.denied import CountedInterfaces, Owner
 from tabinet.rules.edit import TableEdit
 from tabinet.rules.hostlayout import COVERED, LOOPBACK, HostUse
 from tabinet.rules.ir import Interface
@@ -42,6 +43,7 @@ class HostBindings:
 
     options: TableOptions
     classes: Classes
+    counted: CountedInterfaces
     endpoints: dict[ResourceKey, HostEndpoint] = field(default_factory=dict)
     use: HostUse | None = None
     """As of the last ``settle``."""
@@ -143,6 +145,7 @@ class HostBindings:
                 edit.set_mapping(map_name, name, chains[role])
             elif before is not None and role in before.stages:
                 edit.remove_mapping(map_name, name)
+        self.counted.put(name, Owner(after.key, True) if after is not None else None, edit)
         if after is not None:
             edit.add_element(COVERED, Interface(name))
         else:

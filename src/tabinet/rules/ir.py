@@ -388,6 +388,13 @@ class SetDscp(Ir, frozen=True):
     value: int
 
 
+class CountFor(Ir, frozen=True):
+    """Counts the packet for its interface, if the COUNTED set has that, and goes on with the next rule."""
+
+    set_name: str
+    via: Via
+
+
 class Next(Ir, frozen=True):
     """Nothing: the rule only counts or logs."""
 
@@ -410,6 +417,7 @@ Verdict = (
     | TranslateDestination
     | TranslateSource
     | SetDscp
+    | CountFor
     | Next
 )
 
@@ -497,6 +505,8 @@ class SetType(enum.Enum):
     """``Hardware``."""
     INTERFACES = "interfaces"
     """``Interface``."""
+    COUNTED = "counted"
+    """``Interface``, each with a count of packets and bytes, which is the kernel's."""
     CHAINS = "chains"
     """Map: interface name to chain name."""
     ADDRESS_CHAINS = "address-chains"

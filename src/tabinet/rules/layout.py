@@ -23,6 +23,7 @@ from __future__ import annotations
 import msgspec
 
 from tabinet.lib.ip import IPV4, IPV6, parse_prefix
+from tabinet.rules.denied import DENIED, count_denied
 from tabinet.rules.hostlayout import COVERED, JUDGE, RAW_IN, HostUse, accepted_untracked, covered, host_chains
 from tabinet.rules.ir import (
     Accept,
@@ -69,7 +70,7 @@ from tabinet.rules.ir import (
 from tabinet.rules.limits import QOS_EGRESS, QOS_INGRESS, qos_chains
 from tabinet.rules.nat import FLOATING, FLOATING_SOURCE, NatUse, nat_chains
 from tabinet.rules.options import TCP, UDP, DenyAction, HostAction, ProtoPort, TableOptions
-from tabinet.rules.roles import ACCEPTED, DENY, HOST_MAPS
+from tabinet.rules.roles import ACCEPTED, DENY, DROPPED, HOST_MAPS
 from tabinet.rules.tunnels import TUNNEL_IN, TUNNEL_OUT, TunnelUse, deny_tunnelled, look_at_tunnels, tunnel_chains
 
 EGRESS = "egress"
@@ -118,6 +119,7 @@ def fixed_sets() -> dict[str, SetDef]:
     sets[HARDWARE] = SetDef(SetType.HARDWARE)
     sets[ANY_HARDWARE] = SetDef(SetType.INTERFACES)
     sets[COVERED] = SetDef(SetType.INTERFACES)
+    sets |= {name: SetDef(SetType.COUNTED) for name in DENIED.values()}
     for family in (IPV4, IPV6):
         sets[OWN[family]] = SetDef(SetType.SOURCES, family)
         sets[SPOOF[family]] = SetDef(SetType.SOURCE_NETS, family)
@@ -174,8 +176,8 @@ def fixed_chains(options: TableOptions, uses: Uses = NO_USES) -> dict[str, Chain
         "with_host": Chain((*_host_services(options), Rule(Goto(JUDGE)))),
         JUDGE: Chain(
             (
-                Rule(Drop(), (StateIs((State.INVALID, State.UNTRACKED)),), counter=True, comment="invalid or untracked"),
-                Rule(Drop(), (StateIs((State.RELATED,)),), counter=True, comment="error about a flow that is not current"),
+                Rule(Goto(DROPPED), (StateIs((State.INVALID, State.UNTRACKED)),), counter=True, comment="invalid or untracked"),
+                Rule(Goto(DROPPED), (StateIs((State.RELATED,)),), counter=True, comment="error about a flow that is not current"),
                 *deny_tunnelled(options),
                 Rule(Undecide()),
                 Rule(Jump(SOURCE)),
@@ -191,6 +193,7 @@ def fixed_chains(options: TableOptions, uses: Uses = NO_USES) -> dict[str, Chain
         # By itself and without a verdict, so that a new generation costs the kernel nothing but this rule.
         MARK_FLOW: Chain((Rule(MarkFlow()),)),
         DENY: Chain(_deny(options)),
+        DROPPED: Chain((*count_denied(), Rule(Drop()))),
     }
     if hosts is not None:
         chains |= host_chains(options, hosts, LOCAL) | {name: Chain(rules) for name, rules in others.items()}
@@ -222,7 +225,7 @@ def _antispoof(options: TableOptions) -> tuple[Rule, ...]:
         Rule(Goto("fabric"), foreign),
         Rule(Goto("sources"), (HardwareIn(HARDWARE),)),
         Rule(Goto("sources"), (InterfaceIn(ANY_HARDWARE),)),
-        Rule(Drop(), counter=True, comment="unknown interface or hardware address"),
+        Rule(Goto(DROPPED), counter=True, comment="unknown interface or hardware address"),
     )
 
 
@@ -238,7 +241,7 @@ def _sources(options: TableOptions) -> tuple[Rule, ...]:
         Rule(Accept(), (HeaderIcmp6(*_MLD2), HeaderAddress(Side.SOURCE, _UNSPECIFIED6)), comment="multicast listeners"),
         Rule(Accept(), (HeaderUdp(_DHCP_CLIENT, _DHCP_SERVER), HeaderAddress(Side.SOURCE, _UNSPECIFIED4)), comment="DHCP"),
         Rule(Accept(), (HeaderUdp(_DHCP6_CLIENT, _DHCP6_SERVER), link_local), comment="DHCPv6"),
-        Rule(Drop(), counter=True, comment="spoofed source"),
+        Rule(Goto(DROPPED), counter=True, comment="spoofed source"),
     ]
     return tuple(rules)
 
@@ -251,7 +254,7 @@ def _fabric(prefixes: tuple[str, ...]) -> tuple[Rule, ...]:
     """Only while the address is here: the kernel takes the route with the interface when a workload moves, whatever we know by then."""
     comment = "local source from elsewhere"
     return tuple(
-        Rule(Drop(), (HeaderAddressIn(Side.SOURCE, family, LOCAL[family]), RoutedBack(prefix)), counter=True, comment=comment)
+        Rule(Goto(DROPPED), (HeaderAddressIn(Side.SOURCE, family, LOCAL[family]), RoutedBack(prefix)), counter=True, comment=comment)
         for family in (IPV4, IPV6)
         for prefix in prefixes
     )
@@ -282,7 +285,7 @@ def _related(prefixes: tuple[str, ...]) -> tuple[Rule, ...]:
         for family in (IPV4, IPV6):
             rules.append(Rule(Accept(), (direction, SourceIn(family, OWN[family], origin))))
             rules.append(Rule(Accept(), (direction, SourceIn(family, SPOOF[family], origin))))
-    rules.append(Rule(Drop(), counter=True, comment="error about another's flow"))
+    rules.append(Rule(Goto(DROPPED), counter=True, comment="error about another's flow"))
     return tuple(rules)
 
 
@@ -307,7 +310,7 @@ def _source(via: Via, word: str, prefixes: tuple[str, ...], hosts: HostUse | Non
 
 def _to_host(action: HostAction) -> Rule:
     if action is HostAction.DROP:
-        return Rule(Drop(), counter=True, comment="workload to its host")
+        return Rule(Goto(DROPPED), counter=True, comment="workload to its host")
     return Rule(Goto(ACCEPTED), comment=f"workload to its host: {action.value}")
 
 
@@ -315,9 +318,10 @@ def _deny(options: TableOptions) -> tuple[Rule, ...]:
     log = Log("middle", options.middle_group, MIDDLES_PER_SECOND, MIDDLES_BURST)
     middle = Rule(Next(), (Protocol(TCP), StateIs((State.NEW,))), log=log)  # nobody listens but for adoption
     if options.deny is DenyAction.DROP:
-        return (middle, Rule(Drop(), counter=True, comment="denied"))
+        return (middle, *count_denied(), Rule(Drop(), counter=True, comment="denied"))
     return (
         middle,
+        *count_denied(),
         Rule(Reject(reset=True), (Protocol(TCP),), counter=True, comment="denied"),
         Rule(Reject(reset=False), counter=True, comment="denied"),
     )

@@ -16,8 +16,8 @@ from tabinet.calc.messages import Limits, Qos
 from tabinet.lib.ip import IPV4, IPV6
 from tabinet.rules import names
 from tabinet.rules.edit import TableEdit
-from tabinet.rules.ir import Chain, ConnectionsOver, Dispatch, Drop, Goto, HookPoint, Jump, RateOver, Rule, SetDscp, State, StateIs, Via
-from tabinet.rules.roles import DENY
+from tabinet.rules.ir import Chain, ConnectionsOver, Dispatch, Goto, HookPoint, Jump, RateOver, Rule, SetDscp, State, StateIs, Via
+from tabinet.rules.roles import DENY, DROPPED
 
 QOS_EGRESS = "qos_egress"
 """Map: interface to the chain that what comes from its workload passes."""
@@ -97,7 +97,7 @@ def _rates(limits: Limits) -> tuple[Rule, ...]:
     if not limits.packets_per_s:
         return ()
     over = RateOver(limits.packets_per_s, limits.packet_burst or DEFAULT_PACKET_BURST)
-    return (Rule(Drop(), (over,), counter=True, comment="packet rate"),)
+    return (Rule(Goto(DROPPED), (over,), counter=True, comment="packet rate"),)
 
 
 def _gate(limits: Limits) -> tuple[Rule, ...]:

@@ -16,7 +16,10 @@ ACCEPTED = "accepted"
 DENY = "deny"
 DENY_RAW = "deny_raw"
 """As DENY, for raw chains, where nothing is rejected."""
-DENIALS = (DENY, DENY_RAW)
+DROPPED = "dropped"
+"""Where packets end that no policy was asked about: spoofed, invalid, or too many. They are never rejected."""
+DENIALS = (DENY, DENY_RAW, DROPPED)
+"""Chains that nothing comes back from. What goes there is counted by reason where it comes from, and by endpoint in them."""
 AFTER_PRE_DNAT = "after_pre_dnat"
 UNTRACKED = "untracked"
 FAILSAFE_IN = "failsafe_in"

@@ -21,8 +21,8 @@ from tabinet.rules.ir import (
     AddressIn,
     Basis,
     Chain,
-    Drop,
     Family,
+    Goto,
     HookPoint,
     InterfaceIs,
     InterfacePrefix,
@@ -40,6 +40,7 @@ from tabinet.rules.ir import (
 from tabinet.rules.names import member_set
 from tabinet.rules.options import IPIP, UDP, TableOptions
 from tabinet.rules.policy import SetShape
+from tabinet.rules.roles import DROPPED
 
 TUNNEL_IN, TUNNEL_OUT, TUNNELLED, TUNNEL_NAT = "tunnel_in", "tunnel_out", "tunnelled", "nat_tunnel"
 
@@ -69,7 +70,7 @@ def tunnel_chains(options: TableOptions, use: TunnelUse) -> dict[str, Chain]:
         name, family = tunnel.value, tunnel.family
         packets = (Family(family), *_packets(options, tunnel))
         incoming += [Rule(Accept(), (*packets, known), comment=f"{name} from a host") for known in _hosts(use, family, Side.SOURCE)]
-        incoming.append(Rule(Drop(), packets, counter=True, comment=f"{name} from elsewhere"))
+        incoming.append(Rule(Goto(DROPPED), packets, counter=True, comment=f"{name} from elsewhere"))
         outgoing += [Rule(Accept(), (*packets, known), comment=f"{name} to a host") for known in _hosts(use, family, Side.DESTINATION)]
         leaving = InterfaceIs(Via.OUT, tunnel.interface)
         own = [Rule(TranslateSource(None), (leaving, known), comment=f"into {name}") for known in _hosts(use, family, Side.SOURCE)]
@@ -101,7 +102,7 @@ def _forbidden(options: TableOptions) -> tuple[Tunnel, ...]:
 def _denied(options: TableOptions) -> tuple[Rule, ...]:
     ends: tuple[tuple[Match, Via], ...] = ((OriginalDirection(), Via.IN), (ReplyDirection(), Via.OUT))
     return tuple(
-        Rule(Drop(), (direction, InterfacePrefix(via, prefix)), counter=True, comment="a workload's tunnel packet")
+        Rule(Goto(DROPPED), (direction, InterfacePrefix(via, prefix)), counter=True, comment="a workload's tunnel packet")
         for direction, via in ends
         for prefix in options.interface_prefixes
     )

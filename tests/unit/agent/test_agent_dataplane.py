@@ -12,6 +12,7 @@ from tabinet.agent.verification import READING_PAUSE, READING_S, Verification
 from tabinet.calc.messages import NO_QOS, Endpoint, EndpointRemove, EndpointUpdate, Limits, Nat, Qos
 from tabinet.dataplane.drift import Drift, DriftKind
 from tabinet.dataplane.links.driver import LinkDriver
+from tabinet.dataplane.nft.counters import Half
 from tabinet.dataplane.nft.driver import NftDriver
 from tabinet.dataplane.nft.verify import TableAudit
 from tabinet.dataplane.routes.driver import RouteDriver
@@ -22,6 +23,7 @@ from tabinet.dataplane.workloads import WorkloadManager
 from tabinet.errors import KernelError
 from tabinet.kernel.ethtool import FakeOffloads
 from tabinet.kernel.nftables import AddElements, AddRule, AddTable, DeleteElements, DeleteTable, FlushChain
+from tabinet.kernel.nftexpr import ifname
 from tabinet.kernel.nftfake import FakeNftables
 from tabinet.kernel.rtfake import FakeRtnetlink
 from tabinet.kernel.rtnetlink import AddVeth, DeleteLink, DeleteRoute
@@ -283,3 +285,36 @@ def test_a_floating_address_has_a_route_while_it_is_the_endpoints(world: World) 
     assert floating in {route.destination for route in world.rtnetlink.routes(protocol=84)}
     world.dataplane.apply([endpoint()], complete=True)
     assert floating not in {route.destination for route in world.rtnetlink.routes(protocol=84)}
+
+
+def test_denied_packets_stay_with_the_endpoint_whatever_becomes_of_its_interface(world: World) -> None:
+    def update(name: str, interface: str) -> EndpointUpdate:
+        return EndpointUpdate(ResourceKey("W", name), 1, Endpoint("h", interface, "", (), (), (), (), ()))
+
+    def denied(name: str) -> tuple[int, int]:
+        """Packets sent and not received."""
+        found = world.dataplane.counters().endpoints
+        return found[Half(f"W/{name}", False)].packets, found[Half(f"W/{name}", True)].packets
+
+    def count(interface: str, packets: int) -> None:
+        world.nftables.count_element("denied_in", ifname(interface), packets, 100 * packets)
+
+    world.dataplane.apply([update("a", "cali1")], complete=True)
+    count("cali1", 3)
+    world.nftables.count_element("denied_out", ifname("cali1"), 1, 60)
+    assert denied("a") == (3, 1)
+    count("cali1", 1)
+    world.dataplane.apply([update("a", "cali2")], complete=True)
+    count("cali2", 5)
+    assert denied("a") == (9, 1)
+    # Another endpoint takes over the interface, whose element stays.
+    count("cali2", 1)
+    world.dataplane.apply([update("a", "cali3"), update("b", "cali2")], complete=True)
+    count("cali2", 10)
+    assert (denied("a"), denied("b")) == ((10, 1), (10, 0))
+    # The set is replaced by a larger one.
+    world.dataplane.apply([update(f"x{number}", f"calix{number}") for number in range(2000)], complete=True)
+    assert (denied("a"), denied("b")) == ((10, 1), (10, 0))
+    world.dataplane.apply([EndpointRemove(ResourceKey("W", "b"))], complete=True)
+    assert denied("a") == (10, 1)
+    assert Half("W/b", False) not in world.dataplane.counters().endpoints

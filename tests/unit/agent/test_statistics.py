@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import msgspec
 
-from tabinet.agent.statistics import Denied, RuleCount, StagedPolicy, Statistics, add_up, make_statistics, of_policy
+from tabinet.agent.statistics import Denied, EndpointDenied, RuleCount, StagedPolicy, Statistics, add_up, make_statistics, of_name
 from tabinet.calc.staged import StagedEffect
-from tabinet.dataplane.nft.counters import Count, TableCounters, Totals
+from tabinet.dataplane.nft.counters import Count, EndpointTotals, Half, TableCounters, Totals
 from tabinet.kernel.nftexpr import comment
 from tabinet.model.keys import ResourceKey
 from tabinet.rules import ir
+from tabinet.rules.denied import Owner
+from tabinet.rules.ir import Via
 
 WEB = "NetworkPolicy/default/web"
 ALLOW = ir.Origin(WEB, True, 0, "Allow")
+WORKLOAD = Owner(ResourceKey("WorkloadEndpoint", "w", "default"), False)
 DENY = ir.Origin(WEB, True, 1, "Deny", 3)
 
 
@@ -65,7 +68,9 @@ def test_a_rule_that_is_gone_is_forgotten_and_its_denials_are_not() -> None:
 
 def test_statistics_have_the_text_of_each_rule() -> None:
     counters = TableCounters(
-        {ALLOW: Count(1, 10), DENY: Count(2, 20), ir.Origin("x", False, -1, "Deny"): Count()}, {"denied": Count(2, 20)}
+        {ALLOW: Count(1, 10), DENY: Count(2, 20), ir.Origin("x", False, -1, "Deny"): Count()},
+        {"denied": Count(2, 20)},
+        {Half(str(WORKLOAD.key), True): Count(4, 40), Half(str(WORKLOAD.key), False): Count()},
     )
     effect = StagedEffect(ResourceKey("StagedNetworkPolicy", "next", "default"), "Set", "default", None, (ResourceKey("W", "a"),), 2, 0, ())
     found = make_statistics("h", counters, [effect], lambda owner, ingress, index: f"text {index}")
@@ -78,12 +83,42 @@ def test_statistics_have_the_text_of_each_rule() -> None:
         ),
         (Denied("denied", 2, 20),),
         (StagedPolicy("StagedNetworkPolicy/default/next", "Set", "default", 1, 2, ()),),
+        (EndpointDenied(str(WORKLOAD.key), "egress", 0, 0), EndpointDenied(str(WORKLOAD.key), "ingress", 4, 40)),
     )
     assert msgspec.json.decode(msgspec.json.encode(found), type=Statistics) == found
     both = add_up([found, msgspec.structs.replace(found, host="i")])
     assert (both.host, both.rules[0].packets, both.denied[0].bytes, both.staged[0].endpoints) == ("h, i", 2, 40, 2)
-    assert (
-        {rule.policy for rule in of_policy(found, "web").rules} == {rule.policy for rule in of_policy(found, "default/web").rules} == {WEB}
-    )
-    assert of_policy(found, "eb") == Statistics("h")
-    assert [item.policy for item in of_policy(found, "next").staged] == ["StagedNetworkPolicy/default/next"]
+    assert both.endpoints[1] == EndpointDenied(str(WORKLOAD.key), "ingress", 8, 80)
+    assert {rule.policy for rule in of_name(found, "web").rules} == {rule.policy for rule in of_name(found, "default/web").rules} == {WEB}
+    assert of_name(found, "eb") == Statistics("h")
+    assert [item.policy for item in of_name(found, "next").staged] == ["StagedNetworkPolicy/default/next"]
+    assert len(of_name(found, "w").endpoints) == 2
+
+
+def test_denials_of_an_endpoint_add_up_whatever_its_interface_does() -> None:
+    totals = EndpointTotals()
+    sent, got = Half(str(WORKLOAD.key), False), Half(str(WORKLOAD.key), True)
+    owners = {"tap1": WORKLOAD}
+    assert totals.take_all(owners, {}) == {sent: Count(), got: Count()}
+    assert totals.take_all(owners, {Via.IN: {"tap1": (3, 300)}, Via.OUT: {"tap1": (1, 10)}}) == {sent: Count(3, 300), got: Count(1, 10)}
+    totals.take(Via.IN, "tap1", WORKLOAD, (5, 500))
+    totals.forget("tap1")  # it went
+    assert totals.take_all({"tap2": WORKLOAD}, {Via.IN: {"tap2": (6, 600)}, Via.OUT: {}})[sent] == Count(11, 1100)
+    totals.forget_side(Via.IN)  # the set was replaced
+    assert totals.take_all({"tap2": WORKLOAD}, {Via.IN: {"tap2": (7, 700)}})[sent] == Count(18, 1800)
+
+
+def test_an_interface_counts_for_whoever_owns_it() -> None:
+    totals = EndpointTotals()
+    other = Owner(ResourceKey("WorkloadEndpoint", "x", "default"), False)
+    totals.take_all({"tap1": WORKLOAD}, {Via.IN: {"tap1": (3, 300)}})
+    totals.take(Via.IN, "tap1", WORKLOAD, (4, 400))
+    found = totals.take_all({"tap1": other}, {Via.IN: {"tap1": (9, 900)}})
+    assert found[Half(str(other.key), False)] == Count(5, 500)
+    assert Half(str(WORKLOAD.key), False) not in found
+
+
+def test_a_host_endpoint_receives_what_comes_in_through_its_interface() -> None:
+    host = Owner(ResourceKey("HostEndpoint", "h"), True)
+    found = EndpointTotals().take_all({"eth0": host}, {Via.IN: {"eth0": (3, 300)}, Via.OUT: {"eth0": (1, 10)}})
+    assert found == {Half("HostEndpoint/h", True): Count(3, 300), Half("HostEndpoint/h", False): Count(1, 10)}

@@ -1,4 +1,4 @@
-"""What the kernel counted, by policy rule and by reason of denial.
+"""What the kernel counted, by policy rule, by reason of denial, and of denied packets by endpoint.
 
 A flow is judged at its first packet and once more in each generation; all its other packets pass by the generation in its mark and are not
 counted. So these are counts of judgements, not of traffic, except for denied packets: those are judged one by one.
@@ -13,10 +13,21 @@ import msgspec
 
 from tabinet.kernel.nftexpr import parse_comment
 from tabinet.rules import ir
+from tabinet.rules.denied import Owner
+from tabinet.rules.ir import Via
 from tabinet.rules.roles import DENIALS
 
 Place = tuple[str, bytes]
 """(chain, user data) of a rule."""
+
+
+class Half(msgspec.Struct, frozen=True, gc=False, order=True):
+    """One direction of an endpoint."""
+
+    endpoint: str
+    """``str(ResourceKey)``."""
+    ingress: bool
+    """What it would have received, else what it sent; of a host endpoint, what came in through its interface."""
 
 
 class Count(msgspec.Struct, frozen=True, gc=False):
@@ -35,6 +46,8 @@ class TableCounters(msgspec.Struct, frozen=True):
     """Policy rules, summed over the chains that a rule was made into."""
     denied: dict[str, Count]
     """Dropped packets by reason: the comment of the rule that decided."""
+    endpoints: dict[Half, Count] = {}
+    """Denied packets by endpoint and direction."""
 
 
 @dataclass(slots=True)
@@ -78,6 +91,48 @@ class Totals:
             self.rules[origin] = self.rules.get(origin, Count()).plus(count.packets, count.octets)
         for reason, count in summary.denied.items():
             self.denied[reason] = self.denied.get(reason, Count()).plus(count.packets, count.octets)
+
+
+@dataclass(slots=True)
+class EndpointTotals:
+    """Denied packets of endpoints, which never go back while an endpoint is there.
+
+    The kernel counts by interface, from 0 whenever an interface comes into the sets. What is counted belongs to whoever owned the interface
+    then, so an interface is read before it leaves its owner. An endpoint without an interface is forgotten.
+    """
+
+    counts: dict[Half, Count] = field(default_factory=dict)
+    _last: dict[tuple[Via, str], tuple[int, int]] = field(default_factory=dict)
+
+    def take_all(self, owners: Mapping[str, Owner], counted: Mapping[Via, Mapping[str, tuple[int, int]]]) -> dict[Half, Count]:
+        """The totals after a reading of both sets, by interface. O(endpoints)."""
+        halves = {Half(str(owner.key), ingress) for owner in owners.values() for ingress in (True, False)}
+        self.counts = {half: self.counts.get(half, Count()) for half in halves}
+        for via, found in counted.items():
+            for interface, count in found.items():
+                owner = owners.get(interface)
+                if owner is not None:
+                    self.take(via, interface, owner, count)
+        self._last = {place: count for place, count in self._last.items() if place[1] in owners}
+        return dict(self.counts)
+
+    def take(self, via: Via, interface: str, owner: Owner, count: tuple[int, int]) -> None:
+        """The totals have what the interface counted so far, which is this owner's."""
+        before = self._last.get((via, interface), (0, 0))
+        again = count[0] < before[0] or count[1] < before[1]
+        packets, octets = count if again else (count[0] - before[0], count[1] - before[1])
+        half = Half(str(owner.key), owner.is_ingress(via))
+        self.counts[half] = self.counts.get(half, Count()).plus(packets, octets)
+        self._last[via, interface] = count
+
+    def forget(self, interface: str) -> None:
+        """The interface has left the sets; if it comes back it counts from 0."""
+        for via in Via:
+            self._last.pop((via, interface), None)
+
+    def forget_side(self, via: Via) -> None:
+        """The set was replaced, so that all of it counts from 0. O(endpoints)."""
+        self._last = {place: count for place, count in self._last.items() if place[0] is not via}
 
 
 def summarize(table: ir.Table, counted: Mapping[tuple[str, bytes], tuple[int, int]]) -> TableCounters:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from tabinet.calc.messages import PortMember
 from tabinet.dataplane.nft.plan import MAPS_TO_CHAINS
 from tabinet.kernel.nftables import Element
-from tabinet.kernel.nftexpr import Verdict
+from tabinet.kernel.nftexpr import Verdict, parse_ifname
 from tabinet.lib.ip import BITS, Prefix
 from tabinet.rules import ir
 from tabinet.rules.ir import SetDef, SetType
@@ -39,14 +39,14 @@ def decode_element(definition: SetDef, element: Element) -> ir.Element | None:
             return PortMember(address, protocol[0], int.from_bytes(port, "big")) if address is not None and len(port) == 2 else None
         case SetType.SOURCES:
             address = _address(definition.family, key[_IFNAME:])
-            return ir.Source(_name(key), address) if address is not None else None
+            return ir.Source(parse_ifname(key), address) if address is not None else None
         case SetType.SOURCE_NETS:
             last = element.end or key
-            return ir.SourceRange(_name(key), int.from_bytes(key[_IFNAME:], "big"), int.from_bytes(last[_IFNAME:], "big"))
+            return ir.SourceRange(parse_ifname(key), int.from_bytes(key[_IFNAME:], "big"), int.from_bytes(last[_IFNAME:], "big"))
         case SetType.HARDWARE:
-            return ir.Hardware(_name(key), key[_IFNAME : _IFNAME + 6].hex(":"))
-        case SetType.INTERFACES:
-            return ir.Interface(_name(key))
+            return ir.Hardware(parse_ifname(key), key[_IFNAME : _IFNAME + 6].hex(":"))
+        case SetType.INTERFACES | SetType.COUNTED:
+            return ir.Interface(parse_ifname(key))
         case _:
             return None
 
@@ -59,7 +59,7 @@ def decode_item(definition: SetDef, element: Element) -> Item | None:
 def _decode_mapping(definition: SetDef, element: Element) -> tuple[str, str]:
     """(interface or address, chain)."""
     if definition.type is SetType.CHAINS:
-        return _name(element.key), _chain(element, Verdict.GOTO)
+        return parse_ifname(element.key), _chain(element, Verdict.GOTO)
     address = _address(definition.family, element.key)
     return (address.address if address is not None else element.key.hex()), _chain(element, Verdict.GOTO)
 
@@ -100,10 +100,6 @@ def decode_all(definition: SetDef, elements: list[Element]) -> Iterator[Item | N
         found = intervals.take(element)
         if found is not None:
             yield found
-
-
-def _name(key: bytes) -> str:
-    return key[:_IFNAME].split(b"\0", 1)[0].decode(errors="surrogateescape")
 
 
 def _address(family: int, key: bytes) -> Prefix | None:

@@ -102,6 +102,9 @@ def encode_rule(rule: ir.Rule, generation: int, name_of: NameOf, basis: Basis = 
         case ir.DispatchPort(map_name=name):
             parts += [_port(basis, Side.DESTINATION, x.reg(0)), x.verdict_map(name_of(name), x.reg(0))]
             sets.append(name_of(name))
+        case ir.CountFor(set_name=name, via=via):
+            parts += [x.meta(_interface_key(via), x.reg(0)), x.lookup(name_of(name), x.reg(0))]
+            sets.append(name_of(name))
         case ir.CheckGeneration(map_name=name):
             parts += [*_state_and_generation(), x.verdict_map(name_of(name), x.reg(0))]
             sets.append(name_of(name))
@@ -186,6 +189,8 @@ def sets_of(chain: ir.Chain) -> Iterator[str]:
                 yield named
         if isinstance(rule.verdict, ir.Dispatch | ir.DispatchAddress | ir.DispatchPort | ir.CheckGeneration):
             yield rule.verdict.map_name
+        elif isinstance(rule.verdict, ir.CountFor):
+            yield rule.verdict.set_name
 
 
 def generation_elements(generation: int) -> dict[SetType, tuple[Element, ...]]:
@@ -222,6 +227,8 @@ def encode_set(definition: SetDef, size: int) -> SetSpec:
             return x.set_spec(x.Datatype.IFNAME, x.Datatype.ETHER_ADDR, size=size)
         case SetType.INTERFACES:
             return x.set_spec(x.Datatype.IFNAME, size=size)
+        case SetType.COUNTED:
+            return x.set_spec(x.Datatype.IFNAME, size=size, counted=True)
         case SetType.CHAINS:
             return x.set_spec(x.Datatype.IFNAME, size=size, verdict_map=True)
         case SetType.ADDRESS_CHAINS:

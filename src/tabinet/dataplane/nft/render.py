@@ -77,6 +77,8 @@ def _verdict(verdict: ir.Verdict, generation: int, basis: Basis) -> str:
             return f"{_interface(via)} vmap @{name}"
         case ir.DispatchAddress(map_name=name, family=family, side=side):
             return f"{_header_address(side, family)} vmap @{name}"
+        case ir.CountFor(set_name=name, via=via):
+            return f"{_interface(via)} @{name}"
         case ir.CheckGeneration(map_name=name):
             return f"ct state . ct mark & {GENERATION_MASK:#010x} vmap @{name}"
         case _:
@@ -242,6 +244,8 @@ def _render_set(table: Table, name: str, definition: SetDef, generation: int) ->
     yield f"\t\ttype {key}{' : verdict' if is_map else ''}"
     if definition.type in (SetType.NETS, SetType.PORTS, SetType.SOURCE_NETS, SetType.PORT_CHAINS):
         yield "\t\tflags interval"
+    if definition.type is SetType.COUNTED:
+        yield "\t\tcounter"
     if is_map or definition.type is SetType.RELATED_GENERATION:
         elements = _map_elements(table, name, definition, generation)
     else:
@@ -264,7 +268,7 @@ def key_type(definition: SetDef) -> str:
             return f"ifname . {_ADDRESS[definition.family]}"
         case SetType.HARDWARE:
             return "ifname . ether_addr"
-        case SetType.CHAINS | SetType.INTERFACES:
+        case SetType.CHAINS | SetType.INTERFACES | SetType.COUNTED:
             return "ifname"
         case SetType.GENERATION | SetType.RELATED_GENERATION:
             return "ct_state . mark"
