@@ -69,6 +69,7 @@ etcd_endpoints = {etcd}
 etcd_timeout = 3
 election_ttl = 2
 comparison_interval = {comparison_interval}
+isolate_networks = {isolated}
 """
 MAKE_DATABASE = """
 import sys
@@ -102,6 +103,7 @@ class Neutron:
     etcd: str
     processes: int = 1
     comparison_interval: float = 0.0
+    isolated: bool = False
     nova: str = ""
     """URL of the Nova that is told about ports; empty: none."""
     port: int = field(default_factory=free_port)
@@ -113,7 +115,8 @@ class Neutron:
         sections = f"[nova]\nauth_type = none\nendpoint = {self.nova}\n" if self.nova else ""
         values = {"directory": self.directory, "venv": VENV, "nova": bool(self.nova), "more": "", "sections": sections}
         (self.directory / "neutron.conf").write_text(NEUTRON_CONF.format(**values))
-        (self.directory / "ml2_conf.ini").write_text(ML2_CONF.format(etcd=self.etcd, comparison_interval=self.comparison_interval))
+        more = {"etcd": self.etcd, "comparison_interval": self.comparison_interval, "isolated": self.isolated}
+        (self.directory / "ml2_conf.ini").write_text(ML2_CONF.format(**more))
         allowed = (
             "create_port:fixed_ips",
             "create_port:fixed_ips:ip_address",

@@ -93,7 +93,7 @@ def cloud(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     neutron, machines = None, list[str]()
     try:
         lab = asyncio.run(lab_up(loaded))
-        neutron = Neutron(tmp_path_factory.mktemp("fabric") / "neutron", f"unix://{lab.directory.etcd_socket}")
+        neutron = Neutron(tmp_path_factory.mktemp("fabric") / "neutron", f"unix://{lab.directory.etcd_socket}", isolated=True)
         neutron.prepare(template)
         neutron.start()
         neutron.make_default_rules()
@@ -142,6 +142,28 @@ def test_from_the_api_to_packets(cloud: Cloud) -> None:
     _ip(namespace_of(cloud.lab.plan.name, "nova1"), f"link del dev {tap}")
     eventually(lambda: neutron.show("port", server["id"])["status"] == "DOWN")
     neutron.delete(f"/ports/{server['id']}")
+
+
+def test_networks_reach_each_other_through_routers(cloud: Cloud) -> None:
+    neutron = cloud.neutron
+    group = neutron.create("security_group", name="all")["id"]
+    neutron.create("security_group_rule", security_group_id=group, direction="ingress", ethertype="IPv4")
+    subnets, machines = [], []
+    for number, host in ((8, "nova1"), (9, "nova2")):
+        network = neutron.create("network", name=f"net-{number}")
+        subnets.append(neutron.create("subnet", network_id=network["id"], ip_version=4, cidr=f"10.65.{number}.0/24")["id"])
+        machines += [cloud.boot(network, each, security_groups=[group]) for each in dict.fromkeys((host, "nova1"))]
+    one, two, near = machines
+    eventually(lambda: cloud.reaches(near, two, 80))
+    assert not cloud.reaches(one, two, 80)
+    assert not cloud.reaches(two, one, 80)
+    router = neutron.create("router", name="r")["id"]
+    for subnet in subnets:
+        neutron.call("PUT", f"/routers/{router}/add_router_interface", {"subnet_id": subnet})
+    eventually(lambda: cloud.reaches(one, two, 80) and cloud.reaches(two, one, 80))
+    neutron.call("PUT", f"/routers/{router}/remove_router_interface", {"subnet_id": subnets[0]})
+    eventually(lambda: not cloud.reaches(one, two, 80))
+    assert cloud.reaches(near, two, 80)
 
 
 def _ip(namespace: str, *commands: str) -> None:

@@ -151,11 +151,12 @@ def test_whose_a_path_is(where: str, subject: object) -> None:
 
 def test_the_cluster_is_completed_and_what_an_operator_set_stays() -> None:
     fresh = complete_cluster({}, REGION, "guid")
-    cluster, felix, _ = fresh.values()
+    cluster, felix, *_ = fresh.values()
+    assert cluster is not None and felix is not None
     assert cluster["spec"] == {"clusterGUID": "guid", "clusterType": "openstack", "datastoreReady": True}
     assert felix["spec"] == {"endpointReportingEnabled": True, "interfacePrefix": "tap", "workloadSourceSpoofing": "Any"}
     mine = {"interfacePrefix": "cali", "endpointReportingEnabled": False, "mtu": 9000}
     paths = list(fresh)
     again = complete_cluster({paths[0]: cluster, paths[1]: {**felix, "spec": mine}}, REGION, "another")
     assert again[paths[0]] == cluster
-    assert again[paths[1]]["spec"] == mine | {"interfacePrefix": "cali,tap", "workloadSourceSpoofing": "Any"}
+    assert (again[paths[1]] or {})["spec"] == mine | {"interfacePrefix": "cali,tap", "workloadSourceSpoofing": "Any"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from tabinet.attach.openstack.groups import open_policy
+from tabinet.attach.openstack.isolation import translate_isolation
 from tabinet.attach.openstack.names import Region, open_key
 from tabinet.model.keys import ResourceKey, path_of
 from tabinet.model.records.base import API_VERSION
@@ -26,11 +27,11 @@ FELIX_DEFAULTS: Document = {
 
 def cluster_paths(region: Region) -> list[str]:
     """Where these documents are."""
-    return [path_of(key) for key in (CLUSTER, FELIX, open_key(region))]
+    return [*(path_of(key) for key in (CLUSTER, FELIX, open_key(region))), *translate_isolation(region)]
 
 
-def complete_cluster(stored: dict[str, Document | None], region: Region, new_guid: str) -> dict[str, Document]:
-    """Every document of ``cluster_paths`` as it should be."""
+def complete_cluster(stored: dict[str, Document | None], region: Region, new_guid: str) -> dict[str, Document | None]:
+    """Every document of ``cluster_paths`` as it should be; None where there should be none."""
     cluster, felix = (stored.get(path_of(key)) or _empty(key) for key in (CLUSTER, FELIX))
     spec = {"clusterGUID": new_guid, "clusterType": "openstack", "datastoreReady": True} | _spec(cluster)
     settings = FELIX_DEFAULTS | _spec(felix)
@@ -41,6 +42,7 @@ def complete_cluster(stored: dict[str, Document | None], region: Region, new_gui
         path_of(CLUSTER): {**cluster, "spec": spec},
         path_of(FELIX): {**felix, "spec": settings},
         path_of(open_key(region)): open_policy(region),
+        **translate_isolation(region),
     }
 
 

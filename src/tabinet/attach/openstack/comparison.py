@@ -21,7 +21,7 @@ from tabinet.attach.openstack import names
 from tabinet.attach.openstack.bulk import Bulk, read_values
 from tabinet.attach.openstack.names import Region
 from tabinet.attach.openstack.planning import differs
-from tabinet.attach.openstack.publisher import ADDRESS_GROUP, GROUP, KINDS, PORT, SUBNET, Outcome, Publisher, Subject
+from tabinet.attach.openstack.publisher import ADDRESS_GROUP, GROUP, KINDS, NETWORK, PORT, ROUTER, SUBNET, Outcome, Publisher, Subject
 from tabinet.attach.openstack.storethread import StoreThread
 from tabinet.errors import DataError, Problem, StoreError
 from tabinet.model.endpoint_names import parse_endpoint_name
@@ -182,6 +182,10 @@ def owner_of(region: Region, path: str) -> tuple[Subject, Places] | None:
             except ValueError:
                 return None
             return (Subject(PORT, name.endpoint), ((name.node, name.workload),)) if name.orchestrator == names.ORCHESTRATOR else None
+        case "NetworkPolicy" if key.name.startswith(names.NETWORK_POLICY_PREFIX):
+            return Subject(NETWORK, key.name.removeprefix(names.NETWORK_POLICY_PREFIX)), ()
+        case "NetworkPolicy" if key.name.startswith(names.ROUTER_POLICY_PREFIX):
+            return Subject(ROUTER, key.name.removeprefix(names.ROUTER_POLICY_PREFIX)), ()
         case "NetworkPolicy" if key.name.startswith(names.POLICY_PREFIX):
             return Subject(GROUP, key.name.removeprefix(names.POLICY_PREFIX)), ()
         case "NetworkSet" if key.name.startswith(names.ADDRESS_GROUP_PREFIX):

@@ -26,6 +26,10 @@ OPEN_POLICY = "osps.default.off"
 ADDRESS_GROUP_PREFIX = "osag.default."
 PAIRS_PREFIX = "ospairs.default."
 """Of network sets that hold the prefixes among a port's allowed address pairs."""
+NETWORK_LABEL = "openstack.tabinet/network"
+TIER = "openstack-networks"
+NETWORK_POLICY_PREFIX = f"{TIER}.net."
+ROUTER_POLICY_PREFIX = f"{TIER}.router."
 _LABEL = 63
 _NOT_LABEL = re.compile(r"[^A-Za-z0-9_.-]")
 _SAFE_DEVICE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?")
@@ -37,6 +41,8 @@ class Region(msgspec.Struct, frozen=True, gc=False):
     """Which OpenStack region's objects these are; several may share a store."""
 
     name: str = ""
+    isolated: bool = False
+    """Networks reach each other only through routers."""
 
     @property
     def namespace(self) -> str:
@@ -98,6 +104,31 @@ def address_group_key(region: Region, group_id: str) -> ResourceKey:
 def pairs_key(region: Region, port_id: str) -> ResourceKey:
     """Of the network set that holds the prefixes among a port's allowed address pairs."""
     return ResourceKey("NetworkSet", f"{PAIRS_PREFIX}{port_id}", region.namespace)
+
+
+def profile_key(network_id: str) -> ResourceKey:
+    """Of the profile that gives a network's endpoints their labels."""
+    return ResourceKey("Profile", f"osnet.{network_id}")
+
+
+def network_policy_key(region: Region, network_id: str) -> ResourceKey:
+    """Of the policy that passes on what comes from the same network."""
+    return ResourceKey("NetworkPolicy", f"{NETWORK_POLICY_PREFIX}{network_id}", region.namespace)
+
+
+def router_policy_key(region: Region, router_id: str) -> ResourceKey:
+    """Of the policy that passes on what comes from networks with the same router."""
+    return ResourceKey("NetworkPolicy", f"{ROUTER_POLICY_PREFIX}{router_id}", region.namespace)
+
+
+def others_key(region: Region) -> ResourceKey:
+    """Of the policy that denies what comes from other networks."""
+    return ResourceKey("NetworkPolicy", f"{TIER}.others", region.namespace)
+
+
+def router_label(router_id: str) -> str:
+    """The label of endpoints whose network is attached to a router."""
+    return f"openstack.tabinet/router-{router_id}"
 
 
 def subnet_path(region: Region, subnet_id: str) -> str:

@@ -133,6 +133,8 @@ class PortView(Fact, frozen=True, kw_only=True):
     qos_rules: tuple[QosRule, ...] = ()
     """Rules of the port's policy, or else of its network's."""
     trunk: Trunk | None = None
+    routers: tuple[str, ...] = ()
+    """Routers that the network is attached to; read only where networks are isolated and the port has address pairs."""
 
 
 class SecurityGroupRule(Fact, frozen=True, kw_only=True):

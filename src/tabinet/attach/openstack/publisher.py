@@ -21,6 +21,7 @@ from typing import Protocol
 
 import msgspec
 
+from tabinet.attach.openstack.isolation import translate_network, translate_router
 from tabinet.attach.openstack.names import Region, address_group_key, group_key, subnet_path
 from tabinet.attach.openstack.planning import Document, Identity, Plan, plan_writes
 from tabinet.attach.openstack.storethread import StoreThread
@@ -34,7 +35,9 @@ PORT = "port"
 GROUP = "security_group"
 ADDRESS_GROUP = "address_group"
 SUBNET = "subnet"
-KINDS = (GROUP, ADDRESS_GROUP, SUBNET, PORT)
+ROUTER = "router"
+NETWORK = "network"
+KINDS = (GROUP, ADDRESS_GROUP, SUBNET, ROUTER, NETWORK, PORT)
 """In the order in which a whole is published: what a port refers to comes before it."""
 
 
@@ -159,5 +162,9 @@ def paths_of(region: Region, subject: Subject, places: Iterable[tuple[str, str]]
             return [path_of(address_group_key(region, subject.id))]
         case "subnet":
             return [subnet_path(region, subject.id)]
+        case "network":
+            return list(translate_network(subject.id, (), region))
+        case "router":
+            return list(translate_router(subject.id, region))
         case _:
             raise ValueError(f"{subject.kind} is no kind of subject")

@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import Any
 
 from tabinet.attach.openstack.groups import refusals
+from tabinet.attach.openstack.isolation import network_labels
 from tabinet.attach.openstack.limits import translate_limits
 from tabinet.attach.openstack.names import (
     GROUP_NAME_LABEL,
@@ -28,6 +29,7 @@ from tabinet.attach.openstack.names import (
     interface_of,
     is_host,
     pairs_key,
+    profile_key,
     sanitize_label,
     subnet_path,
     workload_of,
@@ -86,6 +88,9 @@ def translate_port(view: PortView, region: Region) -> Documents:
     spec = _spec(view, host, addresses)
     documents = {path_of(key): {"apiVersion": API_VERSION, "kind": "WorkloadEndpoint", "metadata": metadata, "spec": spec}}
     members = {name: value for name, value in labels.items() if name.startswith(group_label(""))}
+    if region.isolated:
+        spec["profiles"] = [profile_key(port.network_id).name]
+        members |= network_labels(port.network_id, view.routers)
     if addresses.nets and members:
         nets_key = pairs_key(region, port.id)
         documents[path_of(nets_key)] = {

@@ -26,13 +26,13 @@ from oslo_config import cfg
 from oslo_log import log
 
 from tabinet.attach.openstack import translate
-from tabinet.attach.openstack.ml2 import notices, options
+from tabinet.attach.openstack.ml2 import finding, notices, options
 from tabinet.attach.openstack.ml2.duties import Duties, start_leading
 from tabinet.attach.openstack.ml2.qos import TabinetQos
 from tabinet.attach.openstack.ml2.reading import Database
 from tabinet.attach.openstack.ml2.trunk import TabinetTrunks
 from tabinet.attach.openstack.names import election_path, is_host
-from tabinet.attach.openstack.publisher import GROUP, PORT, Publisher, Subject
+from tabinet.attach.openstack.publisher import GROUP, NETWORK, PORT, ROUTER, Publisher, Subject
 from tabinet.attach.openstack.repairs import Repairs
 from tabinet.attach.openstack.storethread import StoreThread
 from tabinet.store.open import open_store
@@ -63,7 +63,7 @@ class TabinetDriver(api.MechanismDriver):
     def initialize(self) -> None:
         """Nothing runs yet: this is before the process forks, where it forks."""
         options.register(cfg.CONF)
-        self._notices = notices.subscribe(self)
+        self._notices = notices.subscribe(self, options.region_of(cfg.CONF).isolated)
         self._qos = TabinetQos(self)
         self._trunks = TabinetTrunks(self)
         registry.subscribe(self._process_started, resources.PROCESS, events.AFTER_INIT)
@@ -92,10 +92,12 @@ class TabinetDriver(api.MechanismDriver):
             _block(context)
 
     def create_port_postcommit(self, context: Any) -> None:
+        self._attach_router(context)
         if context.vif_type == portbindings.VIF_TYPE_TAP:
             self.publish(PORT, context.current["id"], [(context.host, context.current["device_id"])])
 
     def update_port_postcommit(self, context: Any) -> None:
+        self._attach_router(context)
         if portbindings.VIF_TYPE_TAP not in (context.vif_type, context.original_vif_type) or _only_status(context):
             return
         places = [(context.host, context.current["device_id"]), (context.original_host, context.original["device_id"])]
@@ -104,8 +106,19 @@ class TabinetDriver(api.MechanismDriver):
             self._trunks.follow_parent(context.current["id"], context.host)
 
     def delete_port_postcommit(self, context: Any) -> None:
+        self._attach_router(context)
         if context.host:
             self.publish(PORT, context.current["id"], [(context.host, context.current["device_id"])])
+
+    def _attach_router(self, context: Any) -> None:
+        """Where networks are isolated: a port by which a router is attached to one came, changed or went."""
+        if not options.region_of(cfg.CONF).isolated:
+            return
+        for port in filter(None, (context.current, context.original)):
+            if port["device_owner"] in finding.ROUTER_OWNERS:
+                self.publish(ROUTER, port["device_id"])
+                self.publish(NETWORK, port["network_id"])
+                self.publish_later(PORT, finding.ports_with_pairs(port["network_id"]))
 
     # --- publishing -----------------------------------------------------------------------------------------------------
 

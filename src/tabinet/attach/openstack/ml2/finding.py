@@ -6,27 +6,56 @@ ten thousand ports takes seconds; these are asked for within API calls.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
 from neutron.db import models_v2
-from neutron.db.models import address_group, securitygroup
+from neutron.db.models import address_group, allowed_address_pair, l3, securitygroup
+from neutron_lib import constants
 from neutron_lib import context as neutron_context
 from neutron_lib.db import api as db_api
 
-from tabinet.attach.openstack.publisher import ADDRESS_GROUP, GROUP, PORT, SUBNET
+from tabinet.attach.openstack.publisher import ADDRESS_GROUP, GROUP, NETWORK, PORT, ROUTER, SUBNET
 
 _MODELS = {
     PORT: models_v2.Port,
     GROUP: securitygroup.SecurityGroup,
     ADDRESS_GROUP: address_group.AddressGroup,
     SUBNET: models_v2.Subnet,
+    NETWORK: models_v2.Network,
+    ROUTER: l3.Router,
 }
+ROUTER_OWNERS = (*constants.ROUTER_INTERFACE_OWNERS, constants.DEVICE_OWNER_ROUTER_GW)
+"""Owners of the ports by which routers are attached to networks."""
 
 
 def all_of(kind: str) -> list[str]:
     """All objects of a kind."""
     return _find(_MODELS[kind].id)
+
+
+def existing(kind: str, ids: Iterable[str]) -> list[str]:
+    """Those of the objects that exist."""
+    column = _MODELS[kind].id
+    return _find(column, column.in_(list(ids)))
+
+
+def routers_of(networks: Iterable[str]) -> dict[str, list[str]]:
+    """The routers that each of these networks is attached to."""
+    port, found = models_v2.Port, defaultdict(list)
+    context = neutron_context.get_admin_context()
+    with db_api.CONTEXT_READER.using(context):
+        query = context.session.query(port.network_id, port.device_id)
+        for network, router in query.filter(port.network_id.in_(list(networks)), port.device_owner.in_(ROUTER_OWNERS)):
+            found[network].append(router)
+    return {network: sorted(set(routers)) for network, routers in found.items()}
+
+
+def ports_with_pairs(network: str) -> list[str]:
+    """The ports of the network that have allowed address pairs."""
+    pair = allowed_address_pair.AllowedAddressPair
+    return _find(pair.port_id, pair.port_id == models_v2.Port.id, models_v2.Port.network_id == network)
 
 
 def ports_in_networks(networks: Iterable[str]) -> list[str]:

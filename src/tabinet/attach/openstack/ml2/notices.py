@@ -13,7 +13,7 @@ from neutron_lib.callbacks import events, registry, resources
 from neutron_lib.exceptions import InvalidInput
 
 from tabinet.attach.openstack.ml2 import finding
-from tabinet.attach.openstack.publisher import ADDRESS_GROUP, GROUP, PORT, SUBNET
+from tabinet.attach.openstack.publisher import ADDRESS_GROUP, GROUP, NETWORK, PORT, ROUTER, SUBNET
 
 _AFTER = (events.AFTER_CREATE, events.AFTER_UPDATE, events.AFTER_DELETE)
 
@@ -65,6 +65,10 @@ class Notices:
         if event == events.AFTER_UPDATE and _changed(payload, "gateway_ip"):
             self._outlet.publish_later(PORT, finding.ports_in_subnet(payload.resource_id))
 
+    def on_isolated(self, resource: str, event: str, trigger: Any, payload: Any = None) -> None:
+        """A network or router came or went, where networks are isolated."""
+        self._outlet.publish(NETWORK if resource == resources.NETWORK else ROUTER, payload.resource_id)
+
     def on_network(self, resource: str, event: str, trigger: Any, payload: Any = None) -> None:
         """A network."""
         if _changed(payload, "name", "mtu", "admin_state_up", "qos_policy_id"):
@@ -88,7 +92,7 @@ class Notices:
             self._outlet.publish(PORT, port)
 
 
-def subscribe(outlet: Outlet) -> Notices:
+def subscribe(outlet: Outlet, isolated: bool) -> Notices:
     """Notifications reach the outlet for as long as the result is kept."""
     notices = Notices(outlet)
     for event in _AFTER:
@@ -100,6 +104,9 @@ def subscribe(outlet: Outlet) -> Notices:
         registry.subscribe(notices.before_floating_ip, resources.FLOATING_IP, event)
     for event in (events.AFTER_CREATE, events.AFTER_DELETE):
         registry.subscribe(notices.on_rule, resources.SECURITY_GROUP_RULE, event)
+    for event in (events.AFTER_CREATE, events.AFTER_DELETE) if isolated else ():
+        registry.subscribe(notices.on_isolated, resources.NETWORK, event)
+        registry.subscribe(notices.on_isolated, resources.ROUTER, event)
     registry.subscribe(notices.before_group_is_deleted, resources.SECURITY_GROUP, events.BEFORE_DELETE)
     registry.subscribe(notices.on_network, resources.NETWORK, events.AFTER_UPDATE)
     return notices

@@ -16,6 +16,7 @@ OPTIONS = (
     cfg.StrOpt("etcd_username", default="", help="User at etcd; empty for none."),
     cfg.StrOpt("etcd_password", default="", secret=True, help="Password of the user at etcd."),
     cfg.StrOpt("region", default="", help="Name of the OpenStack region, when several share one etcd. Empty: there is one."),
+    cfg.BoolOpt("isolate_networks", default=False, help="Networks reach each other only through routers, instead of all each other."),
     cfg.FloatOpt("etcd_timeout", default=5.0, min=0.1, help="Seconds that an API call waits for etcd; then the change is written later."),
     cfg.IntOpt("election_ttl", default=10, min=2, help="Seconds after which another process leads when the leading one is gone."),
     cfg.FloatOpt(
@@ -50,4 +51,4 @@ def store_config(conf: cfg.ConfigOpts) -> StoreConfig:
 
 def region_of(conf: cfg.ConfigOpts) -> Region:
     """The region that this Neutron serves."""
-    return Region(conf[SECTION].region)
+    return Region(conf[SECTION].region, conf[SECTION].isolate_networks)

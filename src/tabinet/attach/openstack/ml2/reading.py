@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from neutron.db import models_v2
 from neutron.db.models import l3
 from neutron.db.models import securitygroup as security_groups
@@ -20,11 +21,11 @@ from neutron_lib import context as neutron_context
 from neutron_lib.db import api as db_api
 from neutron_lib.plugins import directory
 
-from tabinet.attach.openstack import groups, neutron, translate
+from tabinet.attach.openstack import groups, isolation, neutron, translate
 from tabinet.attach.openstack.ml2 import finding
 from tabinet.attach.openstack.names import Region
 from tabinet.attach.openstack.neutron import PortView, parse_fact
-from tabinet.attach.openstack.publisher import ADDRESS_GROUP, GROUP, PORT, SUBNET, Subject
+from tabinet.attach.openstack.publisher import ADDRESS_GROUP, GROUP, NETWORK, PORT, ROUTER, SUBNET, Subject
 
 Document = dict[str, Any]
 Filters = dict[str, list[str]]
@@ -44,6 +45,11 @@ class Database:
         """What the store should hold for these objects of one kind, by object; those that do not exist are not there."""
         if kind == PORT:
             return {view.port.id: translate.port_documents(view, self.region) for view in self.views(ids)}
+        if kind == NETWORK:
+            routers = finding.routers_of(ids)
+            return {each: isolation.translate_network(each, routers.get(each, ()), self.region) for each in finding.existing(kind, ids)}
+        if kind == ROUTER:
+            return {each: isolation.translate_router(each, self.region) for each in finding.existing(kind, ids)}
         context = neutron_context.get_admin_context()
         with db_api.CONTEXT_READER.using(context):
             found = _READERS[kind](context, {"id": list(ids)})
@@ -70,7 +76,11 @@ class Database:
         with db_api.CONTEXT_READER.using(context):
             plugin = directory.get_plugin()
             ports = [parse_fact(neutron.Port, each) for each in plugin.get_ports(context, filters={"id": list(port_ids)})]
-            return _assemble(context, ports)
+            views = _assemble(context, ports)
+        if not self.region.isolated:
+            return views
+        routers = finding.routers_of({port.network_id for port in ports if port.allowed_address_pairs})
+        return [msgspec.structs.replace(view, routers=tuple(routers.get(view.port.network_id, ()))) for view in views]
 
 
 def _keyed(document: Document) -> dict[str, Document | None]:
