@@ -13,6 +13,7 @@ TabinetError
 ├── KernelError         the kernel refused an operation: carries errno and what was asked
 │   └── KernelOverrun       messages from the kernel were lost: read everything again
 ├── BirdError           BIRD refused a configuration or a command, or does not answer
+├── PacketError         bytes that a guest or a server sent are no message of the protocol: they are dropped
 ├── AddressError        no address could be assigned: carries which pools were tried and why each failed
 ├── AttachError         a workload could not be attached, or was not ready in time; nothing is left behind
 ├── SetupError          the machine lacks something (root, a program, a kernel feature): says what to do
@@ -129,6 +130,10 @@ class KernelOverrun(KernelError):
 
 class BirdError(TabinetError):
     """BIRD refused a configuration or command, or does not answer."""
+
+
+class PacketError(TabinetError):
+    """Bytes are no message of the protocol that they came by."""
 
 
 class AddressError(TabinetError):

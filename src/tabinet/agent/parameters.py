@@ -26,7 +26,7 @@ class Parameter(msgspec.Struct, frozen=True, gc=False):
     section: str
     name: str
     kind: str
-    """text, pattern, integer, seconds, milliseconds, switch, list, ports, port range, address, or ``one of: A, B``."""
+    """text, pattern, integer, seconds, milliseconds, switch, list, addresses, ports, port range, address, or ``one of: A, B``."""
     default: Value
     meaning: str
     felix: str = ""
@@ -89,6 +89,15 @@ PARAMETERS: tuple[Parameter, ...] = (
         "BFD: the same with other hosts of the cluster, of which there can be many. Where ``bfd_interval_ms`` is longer, that counts.",
     ),
     Parameter("bird", "bfd_multiplier", "integer", 3, "BFD: so many packets missing mean that the path is dead."),
+    Parameter("guest", "lease_s", "seconds", 86_400.0, "How long an address that a guest got by DHCP is good for without asking again."),
+    Parameter(
+        "guest",
+        "netmask",
+        "one of: subnet, host",
+        "subnet",
+        "What guests are told of their IPv4 subnet: its mask, or /32 with every route over the gateway.",
+    ),
+    Parameter("guest", "dns_servers", "addresses", (), "DNS servers for guests whose subnet names none; separated by commas."),
     Parameter(
         "felix",
         "interface_prefix",

@@ -148,6 +148,14 @@ def _list(value: object) -> tuple[str, ...]:
     raise ValueError("must be a list of texts, or one text with commas; not empty")
 
 
+def _addresses(value: object) -> tuple[str, ...]:
+    """Addresses; an empty text for none."""
+    texts = () if value == "" or value == [] else _list(value)
+    for text in texts:
+        parse_address(text)
+    return texts
+
+
 _CONVERTERS: dict[str, Callable[[object], Value]] = {
     "text": _text,
     "pattern": _pattern,
@@ -156,6 +164,7 @@ _CONVERTERS: dict[str, Callable[[object], Value]] = {
     "seconds": _seconds,
     "switch": _switch,
     "list": _list,
+    "addresses": _addresses,
     "ports": _ports,
     "port range": _port_range,
     "address": _address,

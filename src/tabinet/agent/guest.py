@@ -1,0 +1,97 @@
+"""``run_guest``: the guest service of this host from the agent's parameters: its wiring, signals and exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+
+import tabinet
+from tabinet.agent.hostname import host_name
+from tabinet.agent.log import open_log
+from tabinet.agent.notify import notify
+from tabinet.agent.parameters import Parameters, store_config
+from tabinet.errors import SetupError
+from tabinet.guest.directory import PREFIXES, Directory
+from tabinet.guest.options import GuestOptions
+from tabinet.guest.responder4 import Responder4
+from tabinet.guest.service import GuestService, Notes
+from tabinet.guest.sockets import open_dhcp4
+from tabinet.lib.ip import parse_address
+from tabinet.store.open import open_store
+from tabinet.store.syncer import Syncer
+
+
+def run_guest(parameters: Parameters) -> int:
+    """Answers guests until a signal ends it; 0 then.
+
+    Raises:
+        SetupError: not root, or another server is here.
+    """
+    if os.geteuid() != 0:
+        raise SetupError("the guest service uses ports below 1024: run it as root")
+    with contextlib.suppress(asyncio.CancelledError):
+        asyncio.run(_run(parameters))
+    return 0
+
+
+async def _run(parameters: Parameters) -> None:
+    task = asyncio.current_task()
+    loop = asyncio.get_running_loop()
+    if task is not None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, task.cancel)
+    async with build_guest(parameters) as service:
+        notify("READY=1")
+        await service.run()
+
+
+@contextlib.asynccontextmanager
+async def build_guest(parameters: Parameters) -> AsyncIterator[GuestService]:
+    """A service that is ready to run; everything it opened is closed at the end.
+
+    Raises:
+        SetupError: another server is here, or an address cannot be served at.
+        StoreError: the store's address makes no sense. A store that is merely away is waited for.
+    """
+    host = host_name(parameters)
+    log = open_log(parameters.text("agent", "log_level"), parameters.text("agent", "log_format"), host)
+    options = guest_options(parameters)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(_claim_namespace())
+        sock = open_dhcp4()
+        stack.callback(sock.close)
+        store = await open_store(store_config(parameters))
+        stack.push_async_callback(store.close)
+        directory, notes = Directory(host), Notes(log, time.monotonic)
+        dhcp4 = Responder4(sock, directory, options, notes, time.monotonic)
+        log.info("started", version=tabinet.__version__, pid=os.getpid(), store=parameters.text("store", "kind"))
+        yield GuestService(Syncer(store, list(PREFIXES)), directory, dhcp4, notes, log, time.monotonic)
+
+
+def guest_options(parameters: Parameters) -> GuestOptions:
+    """The part of the parameters that the answers depend on."""
+    return GuestOptions(
+        lease_s=int(parameters.seconds("guest", "lease_s")),
+        on_link=parameters.text("guest", "netmask") == "subnet",
+        dns_servers=tuple(map(parse_address, parameters.items("guest", "dns_servers"))),
+    )
+
+
+@contextlib.contextmanager
+def _claim_namespace() -> Iterator[None]:
+    """While inside, this is the only guest service of the network namespace (an abstract unix socket, which ends with the process).
+
+    Raises:
+        SetupError: another one runs here.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as claim:
+        try:
+            claim.bind("\0tabinet-guest")
+        except OSError as error:
+            raise SetupError("another tabinet guest runs in this network namespace: there can be only one, stop it first") from error
+        yield

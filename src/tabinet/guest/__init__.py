@@ -1,0 +1,1 @@
+"""What guests are answered on their host: DHCP, router advertisements, metadata."""

@@ -1,0 +1,20 @@
+"""What an operator decides about the answers. Pure."""
+
+from __future__ import annotations
+
+import msgspec
+
+from tabinet.lib.ip import Prefix
+
+
+class GuestOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The same for all ports of a host."""
+
+    lease_s: int = 86_400
+    """Of DHCP, in seconds. A guest asks again after half of it, whether or not anything changed."""
+    on_link: bool = True
+    """IPv4 guests get their subnet's mask, as OpenStack's users expect; else /32 and routes over the gateway."""
+    dns_servers: tuple[Prefix, ...] = ()
+    """For ports whose subnet names none."""
+    advertise_s: int = 300
+    """Seconds between unasked router advertisements to a guest; a router is believed in for three times as long."""

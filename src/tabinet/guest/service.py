@@ -1,0 +1,105 @@
+"""``GuestService``: follows the store and answers the guests of one host, in a process of its own.
+
+Own process, because what guests send is nobody's business who writes the kernel's tables; because the agent starts itself anew for
+parameters and guests must not notice; and because an agent that is busy with a snapshot would let them wait. It needs no agent: what it
+does not know is which interfaces have policy, and an interface without lets nothing through.
+
+A store that is away changes nothing; what is known goes on to be answered. Before the first snapshot is complete, who is known already is
+answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from tabinet.guest.directory import Directory, Port
+from tabinet.guest.limiter import Limiter
+from tabinet.guest.responder4 import Responder4
+from tabinet.store.api import WatchBatch
+from tabinet.store.syncer import Syncer, SyncState, SyncStatus
+
+NOTES_EVERY_S = 60.0
+"""The same about the same port is logged once in this time."""
+TIDY_EVERY_S = 60.0
+
+
+@dataclass(slots=True)
+class Notes:
+    """Keeps what a guest can cause from filling the log."""
+
+    log: structlog.stdlib.BoundLogger
+    now: Callable[[], float]
+    _told: dict[tuple[str, str, str], float] = field(default_factory=dict)
+
+    def __call__(self, event: str, port: Port, what: str) -> None:
+        """Logged, unless it was a short while ago."""
+        key, now_s = (event, port.interface, what), self.now()
+        if now_s >= self._told.get(key, 0.0):
+            self._told[key] = now_s + NOTES_EVERY_S
+            self.log.warning(event, interface=port.interface, endpoint=str(port.key), what=what)
+
+    def tidy(self) -> None:
+        """What may be told again is not remembered."""
+        now_s = self.now()
+        for key in [key for key, until in self._told.items() if until <= now_s]:
+            del self._told[key]
+
+
+@dataclass(slots=True)
+class GuestService:
+    """``run`` never returns but by an exception or by being cancelled."""
+
+    syncer: Syncer
+    directory: Directory
+    dhcp4: Responder4
+    notes: Notes
+    log: structlog.stdlib.BoundLogger
+    now: Callable[[], float]
+    others: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = ()
+    """What else runs as long as the service does."""
+    on_changed: tuple[Callable[[set[str]], None], ...] = ()
+    """Told of the interfaces whose endpoints changed."""
+    _problems: dict[str, str] = field(default_factory=dict)
+
+    async def run(self) -> None:
+        """Guests are answered until the task is cancelled."""
+        self.dhcp4.begin()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.syncer.run(self.on_sync_event))
+                group.create_task(self._tidy_forever())
+                for other in self.others:
+                    group.create_task(other())
+        finally:
+            self.dhcp4.end()
+
+    async def on_sync_event(self, event: SyncStatus | WatchBatch) -> None:
+        """Takes in what the syncer says."""
+        if isinstance(event, SyncStatus):
+            extra = {"ports": len(self.directory.interfaces())} if event.state is SyncState.IN_SYNC else {}
+            self.log.info("store", state=event.state.value, error=event.error or None, **extra)
+            return
+        changed = self.directory.on_events(event.events)
+        self._tell_problems()
+        for listener in self.on_changed:
+            listener(changed)
+
+    def _tell_problems(self) -> None:
+        problems = dict(self.directory.problems)
+        for path, text in problems.items():
+            if self._problems.get(path) != text:
+                self.log.warning("value not heeded", key=path, error=text)
+        self._problems = problems
+
+    async def _tidy_forever(self) -> None:
+        limiters: list[Limiter] = [self.dhcp4.limiter]
+        while True:
+            await asyncio.sleep(TIDY_EVERY_S)
+            self.notes.tidy()
+            for limiter in limiters:
+                limiter.forget(self.now())

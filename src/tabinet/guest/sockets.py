@@ -1,0 +1,95 @@
+"""The sockets over which guests are answered: one for all interfaces, because thousands of them are no reason for thousands of sockets.
+
+In: datagrams with the interface that they came by. Out: datagrams to one interface. A filter of the kernel keeps out what comes from the
+interfaces that are shut off (bpf(4): classic programs; SKF_AD_IFINDEX in linux/filter.h). A socket belongs to the network namespace of the
+thread that opened it. Sources: ip(7), ipv6(7), RFC 3542. Never waits: what the kernel does not take is lost, and the guest asks again.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import socket
+import struct
+from collections.abc import Iterable
+
+import msgspec
+
+from tabinet.errors import SetupError
+from tabinet.guest.dhcp4 import CLIENT_PORT, SERVER_PORT, UNSPECIFIED
+
+_IP_PKTINFO = 8
+_SO_ATTACH_FILTER, _SO_DETACH_FILTER, _SO_RCVBUFFORCE = 26, 27, 33
+_BUFFER_BYTES = 4 << 20
+_LONGEST_BYTES = 9000
+_PKTINFO = struct.Struct("@i4s4s")
+_LOAD_INDEX = (0x20, 0, 0, 0xFFFFF000 + 8)
+_BROADCAST = "255.255.255.255"
+
+
+class Datagram(msgspec.Struct, frozen=True, gc=False):
+    """What came."""
+
+    index: int
+    """Of the interface."""
+    source: str
+    data: bytes
+
+
+def render_filter(shut: Iterable[int]) -> bytes:
+    """A classic BPF program that drops what came by these interfaces and keeps all else."""
+    program = [_LOAD_INDEX]
+    for index in sorted(shut):
+        program += [(0x15, 0, 1, index), (0x06, 0, 0, 0)]
+    program.append((0x06, 0, 0, 0xFFFFFFFF))
+    return b"".join(struct.pack("@HBBI", *instruction) for instruction in program)
+
+
+def shut_off(sock: socket.socket, shut: frozenset[int]) -> None:
+    """Nothing more comes from these interfaces, and from all others it does."""
+    if not shut:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
+        return
+    program = render_filter(shut)
+    buffer = ctypes.create_string_buffer(program, len(program))  # the kernel reads it during the call
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(program) // 8, ctypes.addressof(buffer)))
+
+
+def open_dhcp4() -> socket.socket:
+    """A socket that hears DHCPv4 requests on every interface.
+
+    Raises:
+        SetupError: another server has the port, or we are not root.
+    """
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+        sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
+        sock.bind(("0.0.0.0", SERVER_PORT))
+    except OSError as error:
+        sock.close()
+        raise SetupError(f"cannot serve DHCP on UDP port {SERVER_PORT}: {error.strerror}; is another DHCP server running here?") from error
+    return sock
+
+
+def receive4(sock: socket.socket) -> Datagram | None:
+    """The next datagram; None: there is none now."""
+    try:
+        data, ancillary, _, source = sock.recvmsg(_LONGEST_BYTES, socket.CMSG_SPACE(_PKTINFO.size))
+    except BlockingIOError:
+        return None
+    for level, kind, value in ancillary:
+        if level == socket.IPPROTO_IP and kind == _IP_PKTINFO:
+            return Datagram(_PKTINFO.unpack(value)[0], source[0], data)
+    return Datagram(0, source[0], data)
+
+
+def send4(sock: socket.socket, index: int, source: bytes, target: bytes, data: bytes) -> None:
+    """The datagram leaves by the interface, from ``source`` (an address of this host); ``UNSPECIFIED`` as target: to everyone there.
+
+    Raises:
+        OSError: the interface is gone or down, the source is no address of this host, or there is no room.
+    """
+    info = _PKTINFO.pack(index, source, UNSPECIFIED)
+    address = _BROADCAST if target == UNSPECIFIED else socket.inet_ntoa(target)
+    sock.sendmsg([data], [(socket.IPPROTO_IP, _IP_PKTINFO, info)], 0, (address, CLIENT_PORT))
