@@ -38,6 +38,14 @@ path = "{directory}/store.db"
 enabled = false
 {more}
 """
+DHCLIENT_CONFIG = """
+option rfc3442 code 121 = array of unsigned integer 8;
+also request rfc3442;
+timeout 50;
+initial-delay 0;
+initial-interval 1;
+backoff-cutoff 1;
+"""
 UDHCPC_SCRIPT = '#!/bin/sh\n[ "$1" = bound ] && env > {file}\nexit 0\n'
 DHCLIENT_SCRIPT = '#!/bin/sh\ncase "$reason" in BOUND|RENEW|REBOOT) env > {file};; esac\nexit 0\n'
 
@@ -142,9 +150,7 @@ class GuestWorld:
         """What ISC's client got."""
         script, file = self._script(f"dhclient-{guest}", DHCLIENT_SCRIPT)
         state = [str(self.directory / f"dhclient-{guest}.{name}") for name in ("leases", "pid", "conf")]
-        Path(state[2]).write_text(
-            "option rfc3442 code 121 = array of unsigned integer 8;\nalso request rfc3442;\ntimeout 50;\ninitial-delay 0;\ninitial-interval 1;\nbackoff-cutoff 1;\n"
-        )
+        Path(state[2]).write_text(DHCLIENT_CONFIG)
         try:
             done = self.run(guest, ["dhclient", "-1", "-sf", str(script), "-lf", state[0], "-pf", state[1], "-cf", state[2], "eth0"])
             assert done.returncode == 0, (done.stdout, done.stderr, self.logs())
