@@ -22,7 +22,7 @@ from tabinet.store.open import open_store
 
 Document = dict[str, Any]
 RESOURCES = "/calico/resources/v3/projectcalico.org/"
-WITHIN_S = 30.0
+WITHIN_S = 60.0
 
 
 def device() -> str:

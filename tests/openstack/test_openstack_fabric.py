@@ -55,7 +55,7 @@ class Cloud:
         tap = f"tap{port['id']}"[:14]
         on_host, inside = namespace_of(self.lab.plan.name, host), machine
         netns.run_in(inside, lambda: Path("/proc/sys/net/ipv6/conf/default/accept_dad").write_text("0"))
-        _ip(on_host, f"link add {tap} type veth peer name eth0 address {port['mac_address']} netns {inside}", f"link set dev {tap} up")
+        _ip(on_host, f"link add {tap} type veth peer name eth0 address {port['mac_address']} netns {inside}")
         addresses = [f"addr add {fixed['ip_address']}/{32 if '.' in fixed['ip_address'] else 128} dev eth0" for fixed in port["fixed_ips"]]
         routes = [
             "route add 169.254.1.1 dev eth0 scope link",
@@ -63,6 +63,7 @@ class Cloud:
             "route add default via fe80::1 dev eth0",
         ]
         _ip(inside, "link set dev lo up", "link set dev eth0 up", *addresses, *routes)
+        _ip(on_host, f"link set dev {tap} up")  # last: with a carrier from the beginning, as a tap has that a hypervisor holds open
 
     def machine(self, port: Port) -> str:
         return f"{self.lab.plan.name}-{port['id'][:8]}"
