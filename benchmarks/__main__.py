@@ -10,6 +10,7 @@ NAMES = {
     "datapath": "what policy costs a packet, against routing without policy, iptables chains, and a bridge with VXLAN (needs root and cc)",
     "program": "from a change of policy to the kernel, on top of a large table, against nft -f (needs root)",
     "footprint": "what an agent needs: memory, time to be ready, CPU, with 100,000 endpoints in etcd (needs root)",
+    "analysis": "explain, plan and verify as whole processes on a large store, and by the number of classes (needs etcd)",
     "ipam": "addresses on a real etcd: one host, twenty at once, half of them killed",
     "model": "decoding, validating, selecting, and whole commands (needs etcd)",
     "convergence": "what cut links, dying hosts and restarts cost in packets, under FRR and under BIRD top-of-rack routers (needs root)",

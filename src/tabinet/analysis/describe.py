@@ -5,9 +5,11 @@ Pure. O(endpoints x labels) to build, O(candidates) for each mask.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import msgspec
 
@@ -56,7 +58,7 @@ class FlowGroup(msgspec.Struct, frozen=True, kw_only=True):
     witness: Witness
 
 
-@dataclass(slots=True)
+@dataclass
 class Describer:
     """Words for the masks of one universe, as its resources are."""
 
@@ -82,7 +84,9 @@ class Describer:
         self._know(inside, "all endpoints")
         self._know(universe.everything, "every address")
         self._known.pop(0, None)
-        self._by_size = sorted(self._known.items(), key=lambda item: -item[0].bit_count())
+        # A name of a single endpoint helps nobody in a list of several; there are many of those.
+        several = [(mask, name) for mask, name in self._known.items() if mask & outside or self._is_of_several(mask)]
+        self._by_size = sorted(several, key=lambda item: -item[0].bit_count())
 
     def groups(self, boxes: Iterable[Box], relation: Relation) -> list[FlowGroup]:
         """The boxes in words, the widest first; what reads the same in both families is one group."""
@@ -133,6 +137,9 @@ class Describer:
         return len({unit.endpoint for number in numbers_of(mask) for unit in self.universe.units[number]})
 
     # --- inside ---
+
+    def _is_of_several(self, mask: Mask) -> bool:
+        return mask.bit_count() > 1 or len(self.universe.units[lowest_of(mask)]) > 1
 
     def _witness(self, part: Box, relation: Relation) -> Witness:
         """A packet of the box, of which both ends are of one family; from and to endpoints where there are some."""
@@ -219,11 +226,23 @@ class Describer:
 
     def _covered(self, nets: tuple[Prefix, ...]) -> Mask:
         """Classes outside of which the example is in one of the nets: where the universe tells the nets apart, all of each class is."""
-        return mask_of(
-            (
-                number
-                for number, example in enumerate(self.universe.examples)
-                if not self.universe.units[number] and any(net.contains(example) for net in nets)
-            ),
-            self.universe.size,
-        )
+        numbers: list[int] = []
+        for net in nets:
+            places, found = self._outside[net.family]
+            numbers += found[bisect_left(places, net.value) : bisect_right(places, net.last)]
+        return mask_of(numbers, self.universe.size)
+
+    @cached_property
+    def _outside(self) -> dict[int, tuple[list[int], list[int]]]:
+        """Of each family, the examples of classes outside in ascending order, and the numbers of the classes."""
+        universe = self.universe
+        found = {}
+        for family in universe.families:
+            places = [
+                (example.value, number)
+                for number, example in enumerate(universe.examples)
+                if example.family == family and not universe.units[number]
+            ]
+            places.sort()
+            found[family] = ([value for value, _ in places], [number for _, number in places])
+        return found

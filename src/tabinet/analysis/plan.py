@@ -19,7 +19,16 @@ from tabinet.analysis.describe import Describer, FlowGroup
 from tabinet.analysis.fabric import OptionsOf, Resources
 from tabinet.analysis.relation import Relation
 from tabinet.analysis.situation import Calculation, Changes, Situation, relate
-from tabinet.calc.messages import Endpoint, EndpointUpdate, PolicyUpdate, ProfileUpdate, SetUpdate
+from tabinet.calc.messages import (
+    EndpointRemove,
+    EndpointUpdate,
+    PolicyRemove,
+    PolicyUpdate,
+    ProfileRemove,
+    ProfileUpdate,
+    SetRemove,
+    SetUpdate,
+)
 from tabinet.calc.replica import State, policies_of, set_kinds
 from tabinet.model.keys import ResourceKey
 from tabinet.model.resources import HostEndpoint
@@ -27,7 +36,7 @@ from tabinet.rules.builder import TableBuilder
 
 K = TypeVar("K")
 
-HOSTS_COUNTED = 8
+HOSTS_COUNTED = 4
 """Of so many hosts the tables are built to say what the change costs there."""
 
 
@@ -131,25 +140,52 @@ def _host_of(before: State, after: State, key: ResourceKey) -> str:
 
 
 def _cost(host: str, before: Situation, after: Situation, options_of: OptionsOf) -> HostCost:
-    was, now = _table_size(host, before.state, options_of), _table_size(host, after.state, options_of)
-    return HostCost(host=host, rules=(was[0], now[0]), elements=(was[1], now[1]))
+    """For the workloads of the host. The second table is made from the first, as an agent would."""
+    builder = TableBuilder(options_of(after.state.config.get(host, {})))
+    was, now = _on_host(host, before.state), _on_host(host, after.state)
+    _tell(builder, State(), was)
+    rules, elements = _size_of(builder)
+    _tell(builder, was, now)
+    rules_then, elements_then = _size_of(builder)
+    return HostCost(host=host, rules=(rules, rules_then), elements=(elements, elements_then))
 
 
-def _table_size(host: str, state: State, options_of: OptionsOf) -> tuple[int, int]:
-    """Rules and elements of sets and maps, for the workloads of a host."""
-    builder = TableBuilder(options_of(state.config.get(host, {})))
-    endpoints: dict[ResourceKey, Endpoint] = {key: end for key, (_, end) in state.endpoints.items() if end.host == host}
-    policies = {key for endpoint in endpoints.values() for key in policies_of(endpoint)}
-    profiles = {name for endpoint in endpoints.values() for name in endpoint.profiles if name in state.profiles}
-    announced = [state.policies[key] for key in policies] + [state.profiles[name] for name in profiles]
-    for set_id in {name for policy in announced for name in set_kinds(policy)}:
+def _on_host(host: str, state: State) -> State:
+    """What of the state the host is told about its workloads."""
+    endpoints = {key: entry for key, entry in state.endpoints.items() if entry[1].host == host}
+    policies = {key for _, endpoint in endpoints.values() for key in policies_of(endpoint)}
+    profiles = {name for _, endpoint in endpoints.values() for name in endpoint.profiles if name in state.profiles}
+    local = State(
+        policies={key: state.policies[key] for key in policies},
+        profiles={name: state.profiles[name] for name in profiles},
+        endpoints=endpoints,
+    )
+    announced = [*local.policies.values(), *local.profiles.values()]
+    local.sets = {set_id: state.sets[set_id] for set_id in {name for policy in announced for name in set_kinds(policy)}}
+    return local
+
+
+def _tell(builder: TableBuilder, known: State, state: State) -> None:
+    """The builder has what is not known already; what is gone is removed."""
+    for set_id in _differing(known.sets, state.sets) & state.sets.keys():
         builder.on_update(SetUpdate(set_id, *state.sets[set_id]))
-    for key in policies:
+    for key in _differing(known.policies, state.policies) & state.policies.keys():
         builder.on_update(PolicyUpdate(key, state.policies[key]))
-    for name in profiles:
+    for name in _differing(known.profiles, state.profiles) & state.profiles.keys():
         builder.on_update(ProfileUpdate(name, state.profiles[name]))
-    for key, endpoint in endpoints.items():
-        builder.on_update(EndpointUpdate(key, 0, endpoint))
+    for key in _differing(known.endpoints, state.endpoints):
+        entry = state.endpoints.get(key)
+        builder.on_update(EndpointRemove(key) if entry is None else EndpointUpdate(key, *entry))
+    for key in known.policies.keys() - state.policies.keys():
+        builder.on_update(PolicyRemove(key))
+    for name in known.profiles.keys() - state.profiles.keys():
+        builder.on_update(ProfileRemove(name))
+    for set_id in known.sets.keys() - state.sets.keys():
+        builder.on_update(SetRemove(set_id))
+
+
+def _size_of(builder: TableBuilder) -> tuple[int, int]:
+    """Rules, and elements of sets and maps."""
     builder.flush()
     table = builder.table
     elements = sum(map(len, table.elements.values())) + sum(map(len, table.maps.values()))

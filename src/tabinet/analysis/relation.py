@@ -103,14 +103,16 @@ class Relation:
 
     def within(self, sources: Mask, destinations: Mask, headers: HeaderSet) -> list[Box]:
         """The flows that are allowed from these to those with such packets."""
+        return self.boxes.merge(self.each_within(sources, destinations, headers))
+
+    def each_within(self, sources: Mask, destinations: Mask, headers: HeaderSet) -> Iterator[Box]:
+        """The same, not merged, as they are found."""
         window = [(sources, destinations, headers)]
-        met = self.boxes.meet(window, self.ingress)
-        leaving = [
-            (source & self.endpoints, destination & ~self.endpoints, of)
-            for source, destination, of in self.boxes.meet(window, self.egress)
-            if destination & ~self.endpoints
-        ]
-        return self.boxes.merge([*self.allowed_of(met, by_ingress=True), *leaving])
+        for box in self.boxes.meet(window, self.ingress):
+            yield from self.allowed_of([box], by_ingress=True)
+        for source, destination, of in self.boxes.meet(window, self.egress):
+            if source & self.endpoints and destination & ~self.endpoints:
+                yield (source & self.endpoints, destination & ~self.endpoints, of)
 
     def admits(self, source: int, destination: int, protocol: int, first: int, second: int) -> bool:
         """Whether such a packet (destination port or type, source port or code) may begin a flow between two classes."""

@@ -83,7 +83,7 @@ def calculate(resources: Resources, more_hosts: frozenset[str] = frozenset()) ->
     """The calculation of these resources for every host that has an endpoint or a Node, and for ``more_hosts``."""
     hosts = {value.spec.node for value, _ in resources.values() if isinstance(value, WorkloadEndpoint | HostEndpoint)}
     hosts |= {key.name for key, (value, _) in resources.items() if isinstance(value, Node) and isinstance(key, ResourceKey)}
-    graph = Graph(frozenset(hosts) | more_hosts)
+    graph = Graph(frozenset(hosts) | more_hosts, routed=frozenset())
     for key, (value, revision) in resources.items():
         graph.on_input(Put(key, value, revision))
     graph.on_input(InSync())

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import msgspec
 
@@ -41,6 +42,12 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """Parties that nobody belongs to, so that the statement says nothing."""
     unknown: str = ""
     """Why neither was proven."""
+    has_more: bool = False
+    """There may be more breaches than these."""
+
+
+ENOUGH = 300
+"""So many groups of flows of a broken invariant are looked for; nobody reads more."""
 
 
 def verify(situation: Situation, invariants: Sequence[Invariant]) -> list[Verdict]:
@@ -97,7 +104,7 @@ class _Verifier:
                 breaches = self._isolated(invariant.isolated, vacuous)
         except TooMany:
             unknown = f"more than {self.relation.boxes.budget} groups of flows meet"
-        groups = tuple(self.describer.groups(breaches, self.relation))
+        groups = tuple(self.describer.groups(self.relation.boxes.merge(breaches), self.relation))
         return Verdict(
             name=invariant.name,
             description=invariant.description,
@@ -105,11 +112,12 @@ class _Verifier:
             breaches=groups,
             vacuous=tuple(vacuous),
             unknown=unknown,
+            has_more=len(breaches) >= ENOUGH,
         )
 
     def _never(self, passage: Passage, vacuous: list[str]) -> list[Box]:
         source, destination = self._ends(passage, vacuous)
-        return self.relation.within(source, destination, self._but(passage.packets))
+        return list(islice(self.relation.each_within(source, destination, self._but(passage.packets)), ENOUGH))
 
     def _always(self, passage: Passage, vacuous: list[str]) -> list[Box]:
         source, destination = self._ends(passage, vacuous)
@@ -122,7 +130,7 @@ class _Verifier:
                 window = (start & own, end & own, wanted)
                 if window[0] and window[1]:
                     found += self.relation.boxes.minus([window], self.relation.within(*window))
-        return self.relation.boxes.merge(found)
+        return self.relation.boxes.merge(found)[:ENOUGH]
 
     def _isolated(self, isolation: Isolation, vacuous: list[str]) -> list[Box]:
         relation = self._without(isolation.unless_policies) if isolation.unless_policies is not None else self.relation
@@ -138,10 +146,8 @@ class _Verifier:
         for mask in masks:
             labelled |= mask
         headers = self._but(isolation.packets)
-        found: list[Box] = []
-        for mask in masks:
-            found += relation.within(mask, labelled & ~mask, headers)
-        return self.relation.boxes.merge(found)
+        found = (box for mask in masks for box in relation.each_within(mask, labelled & ~mask, headers))
+        return list(islice(found, ENOUGH))
 
     def _without(self, selector: Selector) -> Relation:
         """The relation in which policies that the selector selects allow nothing."""

@@ -60,8 +60,12 @@ Take = Callable[[ResourceKey, Any, int], None]
 """Takes the new value of a resource, None when it is gone, and its revision. The value is a record of the kind that the taker is for."""
 
 
+SETTLED_TOGETHER = 1000
+"""Endpoints that are chosen at once."""
+
+
 class Graph:
-    """The calculation for a set of hosts."""
+    """The calculation for a set of hosts; ``routed`` are those of which routes, tunnels and sessions are worked out (None: all)."""
 
     __slots__ = (
         "_activation",
@@ -81,7 +85,8 @@ class Graph:
         "_takers",
     )
 
-    def __init__(self, hosts: frozenset[str]) -> None:
+    def __init__(self, hosts: frozenset[str], routed: frozenset[str] | None = None) -> None:
+        routed = hosts if routed is None else routed
         self._hosts = hosts
         self._in_sync = False
         self._outbox = Outbox()
@@ -91,8 +96,8 @@ class Graph:
         self._locals = LocalIndex()
         self._host_endpoints = HostEndpointIndex()
         self._activation = Activation(self._members, self._outbox)
-        self._routing = RoutingIndex(hosts, self._outbox, dirty=dict.fromkeys(sorted(hosts)))
-        self._remote = RemoteIndex(hosts, self._outbox)
+        self._routing = RoutingIndex(routed, self._outbox, dirty=dict.fromkeys(sorted(routed)))
+        self._remote = RemoteIndex(routed, self._outbox)
         self._reserved = ReservedSets(self._outbox)
         self._reserved.start()
         self._configuration = ConfigurationIndex(hosts, self._outbox)
@@ -299,10 +304,14 @@ class Graph:
             self._retire(local)
             done += 1
         # One that gains or loses a floating address makes others dirty, at most once each.
-        while done < limit and self._locals.dirty:
-            local = next(iter(self._locals.dirty))
-            del self._locals.dirty[local]
-            done += self._settle_endpoint(local)
+        dirty = self._locals.dirty
+        while done < limit and dirty:
+            # Many at a time: to find the first one is O(those that were taken before).
+            for local in list(islice(dirty, min(limit - done, SETTLED_TOGETHER))):
+                del dirty[local]
+                done += self._settle_endpoint(local)
+                if done >= limit:
+                    break
         return done
 
     def _settle_endpoint(self, local: LocalEndpoint) -> int:
@@ -315,6 +324,7 @@ class Graph:
         before = local.arrangement
         if local.match is None:
             local.match = self._policies.match(local.labels)
+            self._locals.is_matched = True
         if isinstance(local.spec, resources.HostEndpointSpec):
             arrangement = self._policies.for_hosts(local.match)
             host_endpoint = build_host_endpoint(local.spec, arrangement.parts)

@@ -56,6 +56,8 @@ class LocalIndex:
     """Those that have to be looked at again."""
     gone: dict[LocalEndpoint, None] = field(default_factory=dict)
     """Deleted ones whose policies and profiles still count them."""
+    is_matched: bool = False
+    """The policies of one of them have been asked for."""
     _by_profile: dict[str, dict[LocalEndpoint, None]] = field(default_factory=dict)
     _interfaces: dict[Place, dict[ResourceKey, None]] = field(default_factory=dict)
     """The programmable endpoints that name an interface."""
@@ -110,8 +112,8 @@ class LocalIndex:
             self.dirty[local] = None
 
     def on_policy_read(self, old: PolicyEntry | None, new: PolicyEntry | None) -> None:
-        """Endpoints that the policy selected or selects are looked at again. O(local endpoints)."""
-        if old is new:
+        """Endpoints that the policy selected or selects are looked at again. O(local endpoints), O(1) before any was looked at."""
+        if old is new or not self.is_matched:
             return
         for local in self.by_key.values():
             match = local.match

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import click
@@ -10,15 +9,8 @@ import click
 from tabinet.cli.place import STORE_OPTIONS, Place
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from tabinet.analysis.explain import Question
-    from tabinet.analysis.fabric import Fabric, Resources
     from tabinet.analysis.fabric import Place as Spot
-    from tabinet.calc.inputs import Input
-    from tabinet.model.keys import Key
-    from tabinet.rules.options import TableOptions
-    from tabinet.store.api import Datastore
 
 
 @click.command()
@@ -65,9 +57,10 @@ def explain(
     from tabinet.analysis.explain import explain as explain_packet
     from tabinet.analysis.render import render_explanation
     from tabinet.analysis.seek import find_ends
+    from tabinet.cli.fabric_reading import read_fabric_around
     from tabinet.cli.output import printable, show_json
 
-    fabric = read_fabric(place)
+    fabric = read_fabric_around(place, (source, destination))
     start, end = find_ends(fabric, source, destination, family)
     question = ask(start, end, protocol, port, source_port, icmp_type, icmp_code)
     found = explain_packet(fabric, question)
@@ -77,51 +70,6 @@ def explain(
         for line in render_explanation(found):
             click.echo(printable(line))
     return 0 if found.allowed else 1
-
-
-def read_fabric(place: Place) -> Fabric:
-    """The fabric as the store has it now. Broken values fail closed, as they do in the agents.
-
-    Raises:
-        SetupError, StoreError: there is no store, or it does not answer.
-    """
-    from tabinet.agent.tableoptions import table_options
-    from tabinet.analysis.fabric import survey
-    from tabinet.cli.place import open_place, read_parameters
-
-    parameters = read_parameters(place)
-
-    def options_of(felix: Mapping[str, object]) -> TableOptions:
-        return table_options(parameters.under(dict(felix)))
-
-    async def read() -> Resources:
-        store = await open_place(place)
-        try:
-            return await read_resources(store)
-        finally:
-            await store.close()
-
-    return survey(asyncio.run(read()), options_of)
-
-
-async def read_resources(store: Datastore) -> Resources:
-    """Everything that the calculation looks at, at one revision."""
-    from tabinet.agent.feed import Feed
-    from tabinet.calc.inputs import Put
-    from tabinet.model.keys import AFFINITIES, RESOURCES
-    from tabinet.store.api import PutEvent, WatchBatch
-
-    found: dict[Key, tuple[object, int]] = {}
-
-    def take(told: Input) -> None:
-        if isinstance(told, Put):
-            found[told.key] = (told.value, told.revision)
-
-    feed = Feed(take)
-    for prefix in (RESOURCES, AFFINITIES):
-        async for page in store.list(prefix):
-            feed.on_batch(WatchBatch([PutEvent(item) for item in page.items], 0))
-    return found
 
 
 def ask(

@@ -12,7 +12,7 @@ from tabinet.cli.sources import FILES
 
 if TYPE_CHECKING:
     from tabinet.analysis.describe import FlowGroup
-    from tabinet.analysis.fabric import Fabric, Resources
+    from tabinet.analysis.fabric import OptionsOf, Resources
     from tabinet.analysis.plan import Plan
     from tabinet.analysis.situation import Changes
     from tabinet.model.keys import Key
@@ -42,13 +42,13 @@ def plan(place: Place, files: Sequence[str], recursive: bool, delete: bool, outp
     """
     import msgspec
 
-    from tabinet.cli.explain_flow import read_fabric
+    from tabinet.cli.fabric_reading import options_reader, read_all
     from tabinet.cli.output import printable, show_json
 
     if not files:
         raise click.UsageError("say what to plan: tabinet plan -f FILE")
-    fabric = read_fabric(place)
-    found = plan_changes(fabric, read_changes(files, recursive, delete, fabric.resources))
+    resources = read_all(place)
+    found = plan_changes(resources, read_changes(files, recursive, delete, resources), options_reader(place))
     if as_json or output == "json":
         show_json(msgspec.to_builtins(found))
     else:
@@ -57,14 +57,14 @@ def plan(place: Place, files: Sequence[str], recursive: bool, delete: bool, outp
     return exit_code(found)
 
 
-def plan_changes(fabric: Fabric, changes: Changes) -> Plan:
-    """What the changes do to the fabric."""
+def plan_changes(resources: Resources, changes: Changes, options_of: OptionsOf) -> Plan:
+    """What the changes do."""
     from tabinet.analysis.plan import make_plan
     from tabinet.analysis.situation import calculate
     from tabinet.model.resources import WorkloadEndpoint
 
     hosts = frozenset(value.spec.node for value in changes.values() if isinstance(value, WorkloadEndpoint))
-    return make_plan(calculate(fabric.resources, hosts), changes, fabric.options_of)
+    return make_plan(calculate(resources, hosts), changes, options_of)
 
 
 def read_changes(files: Sequence[str], recursive: bool, delete: bool, resources: Resources) -> Changes:

@@ -37,13 +37,13 @@ def verify(place: Place, files: Sequence[str], recursive: bool, strict: bool, ju
 
     from tabinet.analysis.situation import calculate
     from tabinet.analysis.verify import verify as verify_all
-    from tabinet.cli.explain_flow import read_fabric
+    from tabinet.cli.fabric_reading import read_all
     from tabinet.cli.output import printable, show_json
 
     if not files:
         raise click.UsageError("say what to verify: tabinet verify -f FILE")
     invariants = read_invariants(files, recursive)
-    verdicts = verify_all(calculate(read_fabric(place).resources).situation, invariants)
+    verdicts = verify_all(calculate(read_all(place)).situation, invariants)
     if junit:
         write_junit(junit, verdicts, strict=strict)
     if as_json or output == "json":
@@ -99,7 +99,8 @@ def render_verdicts(verdicts: Sequence[Verdict]) -> Iterator[str]:
         for group in verdict.breaches[:SHOWN]:
             yield from render_group(group)
         if len(verdict.breaches) > SHOWN:
-            yield f"  and {len(verdict.breaches) - SHOWN} more groups of flows (-o json has them)"
+            least = "at least " if verdict.has_more else ""
+            yield f"  and {least}{len(verdict.breaches) - SHOWN} more groups of flows (-o json has them)"
     yield f"{sum(verdict.holds for verdict in verdicts)} of {len(verdicts)} hold"
 
 

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from cli_world import Tabinet, resource
 
+from tabinet.cli.fabric_reading import read_fabric
+
 GOLDEN = Path(__file__).parents[2] / "golden" / "cli"
 
 
@@ -128,3 +130,23 @@ def test_one_name_for_several_workloads(filled: Tabinet) -> None:
     assert said.code == 2
     assert "other/h2-lab-web1-eth1, shop/h1-lab-web1-eth0" in said.err
     assert filled("explain", "other/web1", "db1").code == 1
+
+
+def test_endpoints_that_have_nothing_to_do_with_it_make_no_difference(filled: Tabinet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading only what concerns the ends gives what reading everything gives; also where endpoints dispute addresses and interfaces."""
+    rivals = [
+        workload("twin1", "h2", "10.65.0.3/32", ipNATs=[{"internalIP": "10.65.0.3", "externalIP": "198.51.100.3"}]),
+        resource("WorkloadEndpoint", "h1-lab-a-eth0", "shop", orchestrator="lab", workload="a", node="h1", endpoint="eth0")
+        | {"spec": workload("web1", "h1", "10.65.9.9/32")["spec"] | {"workload": "a"}},
+    ]
+    assert filled("apply", "-f", "-", given=rivals).code == 0
+    questions = [
+        ["explain", source, destination, "--json", *more]
+        for source in ("web1", "shop/web2", "db1", "10.65.0.2", "203.0.113.9", "h1", "nobody")
+        for destination in ("db1", "10.65.0.3", "198.51.100.3", "web2", "h2-lab-db1-eth0", "192.0.2.1")
+        for more in (["--port", "5432"], ["-6"])
+    ]
+    narrow = [(said.code, said.out, said.err) for said in (filled(*words) for words in questions)]
+    monkeypatch.setattr("tabinet.cli.fabric_reading.read_fabric_around", lambda place, _: read_fabric(place))
+    assert narrow == [(said.code, said.out, said.err) for said in (filled(*words) for words in questions)]
+    assert {code for code, _, _ in narrow} == {0, 1, 2}
