@@ -16,6 +16,7 @@ TabinetError
 ├── PacketError         bytes that a guest or a server sent are no message of the protocol: they are dropped
 ├── AddressError        no address could be assigned: carries which pools were tried and why each failed
 ├── AttachError         a workload could not be attached, or was not ready in time; nothing is left behind
+├── CniError            a CNI call has no result: carries the specification's error code
 ├── SetupError          the machine lacks something (root, a program, a kernel feature): says what to do
 └── LabError            a lab could not be made, found or changed
 
@@ -142,6 +143,16 @@ class AddressError(TabinetError):
 
 class AttachError(TabinetError):
     """A workload could not be attached, or was not ready in time."""
+
+
+class CniError(TabinetError):
+    """A CNI call has no result."""
+
+    def __init__(self, code: int, message: str, details: str = "") -> None:
+        self.code = code
+        """As the CNI specification counts; from 100 our own."""
+        self.details = details
+        super().__init__(message)
 
 
 class SetupError(TabinetError):

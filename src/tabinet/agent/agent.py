@@ -384,9 +384,15 @@ class Agent:
             now.append(f"another agent reports as host {self.host}: each host needs a name of its own ([agent] host)")
         return [*now, *self._problems]
 
+    def why_not_ready(self) -> str:
+        """What keeps the kernel from holding what the store says now; empty: nothing."""
+        if not self.in_sync:
+            return f"the store is not in sync{f' ({self.status.error})' if self.status is not None and self.status.error else ''}"
+        return self.kernel_error or ("" if self.programmed else "the first snapshot is not programmed yet")
+
     def health(self) -> tuple[bool, bytes]:
         """(ready, JSON): ready means that the kernel holds what the store says, and that we follow the store."""
-        ready = self.in_sync and self.programmed and not self.kernel_error
+        ready = not self.why_not_ready()
         state = {
             "ready": ready,
             "in_sync": self.in_sync,

@@ -80,6 +80,14 @@ PARAMETERS: tuple[Parameter, ...] = (
         "/etc/tabinet/secrets",
         "Passwords of BGP sessions: the file ``<name>/<key>`` below it, as a peer's ``secretKeyRef`` says. Empty: nowhere.",
     ),
+    Parameter("cni", "enabled", "switch", True, "Answer the CNI plugins of this host (``tabinet agent`` only)."),
+    Parameter(
+        "cni",
+        "deletions",
+        "text",
+        "/var/lib/tabinet/cni/deletions",
+        "Where plugins put down what is to be deleted while there is no agent.",
+    ),
     Parameter("bird", "bfd_interval_ms", "milliseconds", 100, "BFD: interval between packets."),
     Parameter(
         "bird",

@@ -8,7 +8,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from tabinet.agent.agent import Agent
 from tabinet.agent.bgp import BgpWatcher
 from tabinet.agent.calculation import Calculation
 from tabinet.agent.checksum import ChecksumTest
+from tabinet.agent.companions import Companion, Surroundings
 from tabinet.agent.dataplane import Dataplane
 from tabinet.agent.feed import Feed
 from tabinet.agent.hostname import host_name
@@ -137,8 +138,8 @@ class Face:
 
 
 @contextlib.asynccontextmanager
-async def build_agent(parameters: Parameters) -> AsyncIterator[Agent]:
-    """An agent that is ready to run; everything it opened is closed at the end.
+async def build_agent(parameters: Parameters, companions: Sequence[Companion] = ()) -> AsyncIterator[Agent]:
+    """An agent that is ready to run, and its companions, which run already; everything it opened is closed at the end.
 
     Raises:
         SetupError: the kernel lacks something, another agent is here, or an address to serve on is taken.
@@ -168,6 +169,9 @@ async def build_agent(parameters: Parameters) -> AsyncIterator[Agent]:
         if is_new:
             face.agent.adopter = await kernel.call(open_adopter, parameters, log)
         log.info("started", version=tabinet.__version__, pid=os.getpid(), store=parameters.text("store", "kind"))
+        beside = Surroundings(host, parameters, store, log, face.agent.why_not_ready)
+        for companion in companions:
+            await stack.enter_async_context(companion(beside))
         yield face.agent
 
 

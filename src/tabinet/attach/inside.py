@@ -30,14 +30,20 @@ HOST_MAC = "ee:ee:ee:ee:ee:ee"
 GATEWAYS = {IPV4: parse_address("169.254.1.1"), IPV6: parse_address("fe80::1")}
 LINK_LOCAL = parse_prefix("fe80::/10")
 _DEFAULT = {IPV4: Prefix(IPV4, 0, 0), IPV6: Prefix(IPV6, 0, 0)}
+_FORWARDING = {IPV4: "net/ipv4/ip_forward", IPV6: "net/ipv6/conf/all/forwarding"}
 _IPV6_PARAMETERS = (("disable_ipv6", "0"), ("accept_ra", "0"), ("autoconf", "0"), ("accept_dad", "0"), ("dad_transmits", "0"))
 
 
-def plan_parameters(interface: str, addresses: Iterable[Prefix]) -> list[tuple[str, str]]:
-    """Kernel parameters and their values, to be set before the interface is up; none without IPv6 addresses."""
-    if not any(address.family == IPV6 for address in addresses):
-        return []
-    return [(interface_key("ipv6", "conf", interface, name), value) for name, value in _IPV6_PARAMETERS]
+def plan_parameters(interface: str, addresses: Iterable[Prefix], *, forwarding: bool = False) -> list[tuple[str, str]]:
+    """Kernel parameters and their values, to be set before the interface is up; those of IPv6 only with IPv6 addresses.
+
+    ``forwarding``: the workload is a router itself.
+    """
+    families = {address.family for address in addresses}
+    parameters = [(_FORWARDING[family], "1") for family in sorted(families) if forwarding]
+    if IPV6 in families:
+        parameters += [(interface_key("ipv6", "conf", interface, name), value) for name, value in _IPV6_PARAMETERS]
+    return parameters
 
 
 def plan_inside(links: Sequence[Link], interface: Link, present: Iterable[InterfaceAddress], addresses: Sequence[Prefix]) -> list[RtOp]:

@@ -23,32 +23,37 @@ from tabinet.attach.endpoint import EndpointFacts, endpoint_document
 from tabinet.attach.inside import GATEWAYS
 from tabinet.attach.names import INTERFACE_PREFIX, Workload, interface_name
 from tabinet.attach.network import LinuxNetwork, Network
-from tabinet.attach.plug import configure, connect, disconnect, takes_packets
+from tabinet.attach.plug import configure, connect, disconnect, take_up, takes_packets
 from tabinet.attach.ready import StatusWatch
 from tabinet.attach.steps import Undo, in_thread, uninterrupted
 from tabinet.errors import Conflict, InputError, Problem, TabinetError
 from tabinet.ipam.client import IpamClient
 from tabinet.ipam.plan import AssignRequest
-from tabinet.lib.ip import Prefix
+from tabinet.lib.ip import IPV4, IPV6, Prefix
 from tabinet.model.codec import decode_document
+from tabinet.model.documents import Document
 from tabinet.model.keys import ResourceKey, path_of
 from tabinet.model.report import HostReport, report_path
-from tabinet.model.resources import EndpointPort
+from tabinet.model.resources import EndpointPort, QosControls
 from tabinet.model.status import status_path_of
+from tabinet.model.validate import validate
 from tabinet.store.api import Compare, Datastore, DeleteOp, GetOp, KeyValue, PutOp
 
 MAX_ATTEMPTS = 20
 DEFAULT_WAIT_S = 30.0
 RUNNING_LOOKS = 400
 RUNNING_POLL_S = 0.005
+_ANY_UID, _ANY_TIME = "00000000-0000-0000-0000-000000000000", "2000-01-01T00:00:00Z"
 
 
 class AttachRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What is attached, and with what."""
 
     workload: Workload
-    netns: str
+    netns: str = ""
     """The network namespace: a name as in ip-netns(8), or a path."""
+    tap: str = ""
+    """In place of a namespace: an interface of the host, made by others, behind which a guest is that has the addresses."""
     interface: str = "eth0"
     """What the interface is called inside."""
     count4: int = 0
@@ -56,12 +61,25 @@ class AttachRequest(msgspec.Struct, frozen=True, kw_only=True):
     """How many addresses of each family, requested ones included."""
     addresses: tuple[Prefix, ...] = ()
     """These addresses, from pools."""
+    unmanaged: tuple[Prefix, ...] = ()
+    """These addresses, which are assigned by others; not counted."""
     pools4: tuple[Prefix, ...] = ()
     pools6: tuple[Prefix, ...] = ()
     """Only from these pools; empty: from any that fits."""
     labels: dict[str, str] = {}
     profiles: tuple[str, ...] = ()
     ports: tuple[EndpointPort, ...] = ()
+    qos: QosControls | None = None
+    floating: tuple[Prefix, ...] = ()
+    """Addresses outside that lead to the first address of their family."""
+    container: str = ""
+    """What the container runtime calls it, where that is not the workload's name."""
+    annotations: dict[str, str] = {}
+    """Of the endpoint, beside those of others."""
+    mac: str = ""
+    """Of the interface inside; empty: a random one, of a tap unknown."""
+    forwarding: bool = False
+    """The workload forwards packets between its interfaces."""
     attributes: dict[str, str] = {}
     """Stored beside the addresses; namespace and workload are added."""
     mtu: int = 0
@@ -164,15 +182,28 @@ def check_request(request: AttachRequest) -> None:
         problems.append(Problem(path="workload", value=str(error), allowed="parts without '/' that neither begin nor end with '-'"))
     if not 0 < len(request.interface.encode()) <= 15 or "/" in request.interface or request.interface in (".", "..", "lo"):
         problems.append(Problem(path="interface", value=repr(request.interface), allowed="an interface name of 1 to 15 bytes"))
-    if not request.addresses and request.count4 <= 0 and request.count6 <= 0:
+    if not request.addresses and not request.unmanaged and request.count4 <= 0 and request.count6 <= 0:
         problems.append(Problem(path="addresses", value="none", allowed="at least one address, or a count"))
     problems += [
         Problem(path=f"addresses[{index}]", value=str(address), allowed="a single address")
-        for index, address in enumerate(request.addresses)
+        for index, address in enumerate((*request.addresses, *request.unmanaged))
         if not address.is_host
     ]
-    if not request.netns:
-        problems.append(Problem(path="netns", value="''", allowed="the name or path of a network namespace"))
+    if bool(request.netns) == bool(request.tap):
+        allowed = "either a network namespace, by name or path, or an interface of the host"
+        problems.append(Problem(path="netns", value=repr(request.netns or request.tap), allowed=allowed))
+    families = {address.family for address in (*request.addresses, *request.unmanaged)}
+    families |= {family for family, count in ((IPV4, request.count4), (IPV6, request.count6)) if count > 0}
+    problems += [
+        Problem(path=f"floating[{index}]", value=str(outside), allowed=f"the workload has an IPv{outside.family} address")
+        for index, outside in enumerate(request.floating)
+        if outside.family not in families
+    ]
+    if not problems:
+        outside = {address.family: address for address in request.floating}  # stand for the endpoint's own, which nobody knows yet
+        addresses = (*request.addresses, *request.unmanaged, *outside.values())
+        document = endpoint_document(_facts(request, request.tap or "cali", request.mac, addresses), None, _ANY_UID, _ANY_TIME)
+        problems = validate(Document(data=document, source="", index=0, line=0))
     if problems:
         raise InputError(problems)
 
@@ -212,19 +243,15 @@ async def _wait_until_it_takes_packets(network: Network, host_interface: str) ->
 async def _change(work: _Attaching, stored: KeyValue | None) -> Attachment:
     """Everything is as it shall be, as far as it is up to us."""
     request = work.request
-    host_name = interface_name(request.workload, request.interface_prefix)
+    host_name = request.tap or interface_name(request.workload, request.interface_prefix)
+    if request.tap:
+        await in_thread(lambda: take_up(work.network, request.tap))
     addresses = await uninterrupted(_assign(work, known=stored is not None))
-    await uninterrupted(_connect(work, host_name))
-    mac = await in_thread(lambda: configure(work.network, request.netns, request.interface, addresses))
-    facts = EndpointFacts(
-        workload=request.workload,
-        interface=host_name,
-        mac=mac,
-        addresses=addresses,
-        labels=request.labels,
-        profiles=request.profiles,
-        ports=request.ports,
-    )
+    mac = request.mac
+    if not request.tap:
+        await uninterrupted(_connect(work, host_name))
+        mac = await in_thread(lambda: configure(work.network, request.netns, request.interface, addresses, forwarding=request.forwarding))
+    facts = _facts(request, host_name, mac, addresses)
     revision = await uninterrupted(_write_endpoint(work, facts, stored))
     return Attachment(
         key=request.workload.key,
@@ -237,10 +264,29 @@ async def _change(work: _Attaching, stored: KeyValue | None) -> Attachment:
     )
 
 
+def _facts(request: AttachRequest, interface: str, mac: str, addresses: tuple[Prefix, ...]) -> EndpointFacts:
+    """What the request says of its endpoint, with what was found out since."""
+    return EndpointFacts(
+        workload=request.workload,
+        interface=interface,
+        mac=mac,
+        addresses=addresses,
+        labels=request.labels,
+        profiles=request.profiles,
+        ports=request.ports,
+        container=request.container,
+        annotations=request.annotations,
+        qos=request.qos,
+        floating=request.floating,
+    )
+
+
 async def _assign(work: _Attaching, *, known: bool) -> tuple[Prefix, ...]:
     """The workload's addresses. ``known``: its endpoint exists, so that what it had before is in use."""
     request, ipam = work.request, work.ipam
     handle = request.workload.handle
+    if not (request.addresses or request.count4 or request.count6):
+        return tuple(sorted(request.unmanaged))
     if not known:
         # Before the first attempt: when an answer is lost nobody knows what was assigned, and nobody uses it.
         work.undo.add(f"addresses of {handle}", lambda: ipam.release_handle(handle))
@@ -258,7 +304,7 @@ async def _assign(work: _Attaching, *, known: bool) -> tuple[Prefix, ...]:
         _undo_assignment(work, given.assigned, known)
     result = await ipam.assign(wanted)
     _undo_assignment(work, result.assigned, known)
-    return result.addresses
+    return tuple(sorted({*result.addresses, *request.unmanaged}))
 
 
 def _undo_assignment(work: _Attaching, assigned: tuple[Prefix, ...], known: bool) -> None:
@@ -270,7 +316,7 @@ def _undo_assignment(work: _Attaching, assigned: tuple[Prefix, ...], known: bool
 async def _connect(work: _Attaching, host_name: str) -> None:
     request, network = work.request, work.network
     mtu = request.mtu or await reported_mtu(work.store, request.workload.node)
-    made = await in_thread(lambda: connect(network, host_name, request.netns, request.interface, mtu))
+    made = await in_thread(lambda: connect(network, host_name, request.netns, request.interface, mtu, request.mac))
     if made:
         work.undo.add(f"interface {host_name}", lambda: in_thread(lambda: disconnect(network, host_name)))
 

@@ -19,10 +19,11 @@ from tabinet.kernel.sysctl import Sysctl, ensure
 from tabinet.lib.ip import Prefix
 
 
-def connect(network: Network, host_name: str, namespace: str, interface: str, mtu: int = 0) -> bool:
+def connect(network: Network, host_name: str, namespace: str, interface: str, mtu: int = 0, mac: str = "") -> bool:
     """``host_name`` is up on the host and leads to ``interface`` in the namespace; True when this made it so.
 
     ``mtu`` is that of both ends, in bytes; 0 leaves what there is. Both or none: an end drops without a word what is larger than itself.
+    ``mac`` is that of the end inside; empty: a random one for a new pair.
 
     Raises:
         AttachError: there is no such namespace, or it has another interface of that name.
@@ -32,12 +33,13 @@ def connect(network: Network, host_name: str, namespace: str, interface: str, mt
         host_link = network.on_host(lambda rtnetlink: find_link(rtnetlink, host_name))
         if host_link is not None:
             inner = network.inside(namespace, lambda rtnetlink, _: find_link(rtnetlink, interface))
-            if inner is None or (host_link.peer_index, inner.peer_index) != (inner.index, host_link.index):
+            other = inner is not None and mac and inner.mac != mac
+            if inner is None or other or (host_link.peer_index, inner.peer_index) != (inner.index, host_link.index):
                 disconnect(network, host_name)
                 host_link = None
         made = host_link is None
         if made:
-            pair = AddVeth(name=host_name, peer_name=interface, peer_namespace=descriptor, mac=HOST_MAC, mtu=mtu)
+            pair = AddVeth(name=host_name, peer_name=interface, peer_namespace=descriptor, mac=HOST_MAC, peer_mac=mac, mtu=mtu)
             (outcome,) = network.on_host(lambda rtnetlink: rtnetlink.execute([pair]))
             if outcome is not None and outcome.errno == errno.EEXIST:
                 raise AttachError(f"network namespace {namespace} has an interface {interface} that is not ours") from outcome
@@ -54,7 +56,7 @@ def connect(network: Network, host_name: str, namespace: str, interface: str, mt
     return made
 
 
-def configure(network: Network, namespace: str, interface: str, addresses: Sequence[Prefix]) -> str:
+def configure(network: Network, namespace: str, interface: str, addresses: Sequence[Prefix], *, forwarding: bool = False) -> str:
     """The inside has the addresses, routes and neighbours; gives the hardware address of the interface.
 
     Raises:
@@ -67,7 +69,7 @@ def configure(network: Network, namespace: str, interface: str, addresses: Seque
         link = next((link for link in links if link.name == interface), None)
         if link is None:
             raise AttachError(f"interface {interface} is gone from network namespace {namespace}")
-        for key, value in plan_parameters(interface, addresses):
+        for key, value in plan_parameters(interface, addresses, forwarding=forwarding):
             ensure(sysctl, key, value)
         execute_all(rtnetlink, plan_inside(links, link, rtnetlink.addresses(), addresses))
         return link.mac
@@ -98,6 +100,24 @@ def disconnect(network: Network, host_name: str) -> None:
     (outcome,) = network.on_host(lambda rtnetlink: rtnetlink.execute([DeleteLink(host_name)]))
     if outcome is not None and outcome.errno != errno.ENODEV:
         raise outcome
+
+
+def take_up(network: Network, name: str) -> None:
+    """An interface of the host that others made is up.
+
+    Raises:
+        AttachError: there is none of this name.
+        KernelError: the kernel refused.
+    """
+
+    def work(rtnetlink: Rtnetlink) -> None:
+        link = find_link(rtnetlink, name)
+        if link is None:
+            raise AttachError(f"there is no interface {name} on this host")
+        if not link.up:
+            execute_all(rtnetlink, [SetLink(index=link.index, up=True)])
+
+    network.on_host(work)
 
 
 def takes_packets(network: Network, host_name: str) -> bool:

@@ -17,6 +17,7 @@ def agent(place: Place, print_parameters: bool) -> int:
     It programs routes, policy and BIRD as the store says; needs root.
     """
     from tabinet.agent.main import run
+    from tabinet.cli.cni import beside_agent
     from tabinet.cli.output import show_table
     from tabinet.cli.place import read_parameters
 
@@ -28,4 +29,4 @@ def agent(place: Place, print_parameters: bool) -> int:
             rows.append([f"{section}.{name}", shown, parameters.origins[section, name]])
         show_table(["PARAMETER", "VALUE", "FROM"], rows)
         return 0
-    return run(parameters)
+    return run(parameters, [beside_agent] if parameters.switch("cni", "enabled") else [])
