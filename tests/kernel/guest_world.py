@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -119,6 +120,23 @@ class GuestWorld:
                 await store.txn([], [PutOp(f"/calico/dhcp/v2/no-region/subnet/{name}", json.dumps(value).encode())])
         finally:
             await store.close()
+
+    def address(self, guest: str) -> None:
+        """The guest has what DHCP would give it."""
+        self.ip(self.namespace(guest), f"addr replace {ADDRESSES[guest][0]}/24 dev eth0")
+        self.ip(self.namespace(guest), "route replace default via 10.65.0.1 dev eth0")
+
+    def socket(self, guest: str, kind: int, port: int = 0) -> socket.socket:
+        """An IPv4 socket in a guest's namespace, or the host's."""
+
+        def make() -> socket.socket:
+            made = socket.socket(socket.AF_INET, kind)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+            made.settimeout(DEADLINE_S)
+            made.bind(("0.0.0.0", port))
+            return made
+
+        return netns.run_in(self.host if guest == "host" else self.namespace(guest), make)
 
     def start(self, command: str) -> None:
         """``agent`` or ``guest`` runs in the host's namespace; its log is beside the store."""

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 from fence import settle
-from guest_world import ADDRESSES, ALLOW_ALL, DEADLINE_S, GUESTS, MACS, SUBNETS, GuestWorld, endpoint, guest_world
+from guest_world import ADDRESSES, ALLOW_ALL, GUESTS, MACS, SUBNETS, GuestWorld, endpoint, guest_world
 
 from tabinet.guest.dhcp4 import Kind, Message, parse_message, render_message
 from tabinet.guest.limiter import BURST
-from tabinet.kernel import netns
 
 pytestmark = pytest.mark.kernel
 
@@ -97,14 +96,5 @@ async def a_flood_shuts_off_nobody_else(world: GuestWorld) -> None:
 
 def client_socket(world: GuestWorld, guest: str) -> socket.socket:
     """Speaks as a DHCP client does once it has an address."""
-    world.ip(world.namespace(guest), f"addr replace {ADDRESSES[guest][0]}/32 dev eth0")
-    world.ip(world.namespace(guest), "route replace default dev eth0")
-
-    def bind() -> socket.socket:
-        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-        made.settimeout(DEADLINE_S)
-        made.bind(("0.0.0.0", 68))
-        return made
-
-    return netns.run_in(world.namespace(guest), bind)
+    world.address(guest)
+    return world.socket(guest, socket.SOCK_DGRAM, 68)

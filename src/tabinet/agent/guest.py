@@ -9,15 +9,19 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import tabinet
 from tabinet.agent.hostname import host_name
 from tabinet.agent.log import open_log
 from tabinet.agent.notify import notify
 from tabinet.agent.parameters import Parameters, store_config
+from tabinet.agent.tableoptions import metadata_of
+from tabinet.agent.wiring import read_felix
 from tabinet.errors import SetupError
 from tabinet.guest.directory import PREFIXES, Directory
 from tabinet.guest.options import GuestOptions
+from tabinet.guest.proxy import MetadataProxy, open_listener
 from tabinet.guest.responder4 import Responder4
 from tabinet.guest.service import GuestService, Notes
 from tabinet.guest.sockets import open_dhcp4
@@ -67,10 +71,31 @@ async def build_guest(parameters: Parameters) -> AsyncIterator[GuestService]:
         stack.callback(sock.close)
         store = await open_store(store_config(parameters))
         stack.push_async_callback(store.close)
+        parameters = parameters.under(await read_felix(store, host, log, lambda why: None))
         directory, notes = Directory(host), Notes(log, time.monotonic)
         dhcp4 = Responder4(sock, directory, options, notes, time.monotonic)
         log.info("started", version=tabinet.__version__, pid=os.getpid(), store=parameters.text("store", "kind"))
-        yield GuestService(Syncer(store, list(PREFIXES)), directory, dhcp4, notes, log, time.monotonic)
+        service = GuestService(Syncer(store, list(PREFIXES)), directory, dhcp4, notes, log, time.monotonic)
+        proxy = _open_proxy(parameters, directory, notes)
+        if proxy is not None:
+            stack.callback(proxy.listener.close)
+            service.others = (proxy.run,)
+        yield service
+
+
+def _open_proxy(parameters: Parameters, directory: Directory, notes: Notes) -> MetadataProxy | None:
+    """What listens where the agent's rules lead requests for metadata; None: nothing of ours."""
+    service, file = parameters.text("guest", "metadata_service"), parameters.text("guest", "metadata_secret_file")
+    if not service:
+        return None
+    metadata = metadata_of(parameters)
+    if metadata is None or not service.rpartition(":")[2].isdigit():
+        raise SetupError("guest.metadata_service is a host and a port, and felix.metadata_addr must not be none with it")
+    try:
+        secret = Path(file).read_bytes().strip() if file else b""
+    except OSError as error:
+        raise SetupError(f"cannot read guest.metadata_secret_file {file}: {error.strerror}") from error
+    return MetadataProxy(open_listener(metadata.address.address, metadata.port), directory, service, secret, notes)
 
 
 def guest_options(parameters: Parameters) -> GuestOptions:

@@ -26,7 +26,8 @@ class Parameter(msgspec.Struct, frozen=True, gc=False):
     section: str
     name: str
     kind: str
-    """text, pattern, integer, seconds, milliseconds, switch, list, addresses, ports, port range, address, or ``one of: A, B``."""
+    """text, pattern, integer, seconds, milliseconds, switch, list, addresses, ports, port range, address, metadata address, or
+    ``one of: A, B``."""
     default: Value
     meaning: str
     felix: str = ""
@@ -106,6 +107,21 @@ PARAMETERS: tuple[Parameter, ...] = (
         "What guests are told of their IPv4 subnet: its mask, or /32 with every route over the gateway.",
     ),
     Parameter("guest", "dns_servers", "addresses", (), "DNS servers for guests whose subnet names none; separated by commas."),
+    Parameter(
+        "guest",
+        "metadata_service",
+        "text",
+        "",
+        "Nova's metadata service, ``host:port``, that guests' requests are passed on to; the guest service listens for them at "
+        "``metadata_addr``. Empty: something else listens there.",
+    ),
+    Parameter(
+        "guest",
+        "metadata_secret_file",
+        "text",
+        "",
+        "File with the secret that Nova has as ``metadata_proxy_shared_secret``; empty: requests are not signed.",
+    ),
     Parameter(
         "felix",
         "interface_prefix",
@@ -190,6 +206,16 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "felix", "floating_ips", "one of: Enabled, Disabled", "Enabled", "Whether ``ipNATs`` of endpoints are programmed.", "floatingIPs"
     ),
+    Parameter(
+        "felix",
+        "metadata_addr",
+        "metadata address",
+        "127.0.0.1",
+        "IPv4 address of the server that answers OpenStack's guests at 169.254.169.254 port 80, or ``none``. Counts where it is set, or "
+        "``interface_prefix`` is set and has ``tap`` in it; there guests may also ask their host for DNS, and not answer DHCP.",
+        "metadataAddr",
+    ),
+    Parameter("felix", "metadata_port", "integer", 8775, "TCP port of that server.", "metadataPort"),
     Parameter(
         "felix",
         "vxlan_enabled",

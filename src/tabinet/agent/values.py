@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 
 from tabinet.calc.messages import PortRange
-from tabinet.lib.ip import parse_address, parse_prefix
+from tabinet.lib.ip import IPV4, parse_address, parse_prefix
 from tabinet.model.protocols import parse_protocol
 from tabinet.rules.options import ProtoPort
 
@@ -133,6 +133,13 @@ def _address(value: object) -> str:
     return "" if value == "Auto" else str(value)
 
 
+def _metadata_address(value: object) -> str:
+    text = str(value).lower()
+    if text not in ("", "none") and parse_address(text).family != IPV4:
+        raise ValueError("must be an IPv4 address, or none")
+    return text or "none"
+
+
 def _port_range(value: object) -> str:
     text = str(value)
     parse_port_range(text)
@@ -168,4 +175,5 @@ _CONVERTERS: dict[str, Callable[[object], Value]] = {
     "ports": _ports,
     "port range": _port_range,
     "address": _address,
+    "metadata address": _metadata_address,
 }

@@ -8,7 +8,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -67,6 +67,7 @@ from tabinet.model.report import report_path
 from tabinet.model.resources import FelixConfiguration
 from tabinet.model.status import HostStatus, HostStatusKey, endpoint_status_prefix, status_path_of
 from tabinet.rules.builder import TableBuilder
+from tabinet.rules.servers import needs_localnet
 from tabinet.store.api import Datastore
 from tabinet.store.client import ResourceClient
 from tabinet.store.open import open_store
@@ -89,6 +90,10 @@ class Face:
     metrics: Metrics
     agent: Agent | None = None
     waiting: str = "starting"
+
+    def wait(self, why: str) -> None:
+        """It is not an agent yet, for this reason."""
+        self.waiting = why
 
     async def show_health(self) -> Response:
         """200 when the kernel holds what the store says, and we follow the store; else 503."""
@@ -161,7 +166,7 @@ async def build_agent(parameters: Parameters, companions: Sequence[Companion] = 
         stack.callback(operator.close)
         store = await open_store(store_config(parameters))
         stack.push_async_callback(store.close)
-        parameters = parameters.under(await read_felix(store, host, log, face))
+        parameters = parameters.under(await read_felix(store, host, log, face.wait))
         dataplane = await kernel.call(open_dataplane, parameters)
         stack.push_async_callback(kernel.call, dataplane.close)
         face.agent = assemble(parameters, host, store, dataplane, kernel, face.metrics, _bgp(parameters, dataplane, kernel, log), log)
@@ -192,7 +197,7 @@ def claim_namespace() -> Iterator[None]:
         yield
 
 
-async def read_felix(store: Datastore, host: str, log: Logger, face: Face) -> dict[str, object]:
+async def read_felix(store: Datastore, host: str, log: Logger, waiting: Callable[[str], None]) -> dict[str, object]:
     """The FelixConfiguration spec of this host. Waits for the store as long as it takes: without it there is nothing to do."""
     failures = 0
     while True:
@@ -202,7 +207,7 @@ async def read_felix(store: Datastore, host: str, log: Logger, face: Face) -> di
         except StoreError as error:
             failures += 1
             delay_s = STORE_BACKOFF.delay_s(failures, random.random)
-            face.waiting = str(error)
+            waiting(str(error))
             log.warning("waiting for the store", error=str(error), retry_s=round(delay_s, 2))
             notify(f"EXTEND_TIMEOUT_USEC={STARTING_USEC}\nSTATUS=waiting for the store: {error}")
             await asyncio.sleep(delay_s)
@@ -250,7 +255,12 @@ def open_dataplane(parameters: Parameters) -> Dataplane:
     try:
         nftables = open_nftables()
         rtnetlink, conntrack = open_rtnetlink(), open_conntrack()
-        links = LinkDriver(rtnetlink, ProcSysctl(), ipv6=parameters.switch("felix", "ipv6_support"))
+        links = LinkDriver(
+            rtnetlink,
+            ProcSysctl(),
+            ipv6=parameters.switch("felix", "ipv6_support"),
+            localnet=needs_localnet(table_options(parameters)),
+        )
         workloads, bandwidth = WorkloadManager(links, RouteDriver(rtnetlink)), BandwidthDriver(open_traffic_control())
         tunnels = build_tunnels(rtnetlink, ProcSysctl(), EthtoolSocket(), tunnel_options(parameters))
         driver, reader = NftDriver(nftables, sweeper=MarkSweeper(conntrack)), open_browser()

@@ -12,7 +12,7 @@ from tabinet.calc.carriers import ORIGIN_KEYS, Origin
 from tabinet.calc.messages import Endpoint, HostEndpoint, Nat, TierPolicies
 from tabinet.calc.qos import build_qos, qos_problems
 from tabinet.errors import Problem
-from tabinet.lib.ip import Prefix, parse_address, parse_prefix
+from tabinet.lib.ip import IPV4, Prefix, parse_address, parse_prefix
 from tabinet.model.keys import ResourceKey
 from tabinet.model.resources import HostEndpointSpec, IpNat, WorkloadEndpoint, WorkloadEndpointSpec
 
@@ -63,6 +63,7 @@ def build_endpoint(spec: WorkloadEndpointSpec, parts: Mapping[str, tuple[TierPol
         profiles=tuple(dict.fromkeys(spec.profiles)),
         nats=tuple(sorted(nats)),
         qos=build_qos(spec.qos_controls),
+        gateway4=next((address for address in readable_addresses((spec.ipv4_gateway,)) if address.family == IPV4), None),
     )
 
 

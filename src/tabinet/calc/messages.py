@@ -244,6 +244,8 @@ class Endpoint(Message, frozen=True):
     """``ipNATs``, sorted, each external address once. An address that several local endpoints claim belongs to the smallest key."""
     qos: Qos = NO_QOS
     """``qosControls``."""
+    gateway4: Prefix | None = None
+    """``ipv4Gateway``: the workload looks for it on its link, so that the host has to be it."""
 
 
 class HostEndpoint(Message, frozen=True):

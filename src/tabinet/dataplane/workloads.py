@@ -30,6 +30,7 @@ from tabinet.dataplane.links.items import Item
 from tabinet.dataplane.routes.driver import RouteDriver, RouteResult
 from tabinet.kernel.rtnetlink import Event, Link, LinkEvent, Overrun, Route
 from tabinet.lib.ip import Prefix
+from tabinet.lib.refcount import RefCounter
 from tabinet.model.keys import ResourceKey
 
 C = TypeVar("C", str, Prefix)
@@ -77,6 +78,10 @@ class WorkloadManager:
         self._links: dict[int, Link] = {}
         self._index: dict[str, int] = {}
         self._host_addresses: tuple[Prefix, ...] = ()
+        self._gateways: RefCounter[Prefix] = RefCounter()
+        """Addresses that endpoints use as their gateway."""
+        self._host_stale = True
+        """The host may want other addresses than the driver knows."""
         self._stale = True
         self._begun = False
         self._changed: set[ResourceKey] = set()
@@ -97,12 +102,17 @@ class WorkloadManager:
 
     def want_host_addresses(self, addresses: tuple[Prefix, ...]) -> None:
         """The host has these, beside the gateway's, towards its workloads: from the next ``begin`` on."""
+        self._host_stale = self._host_stale or addresses != self._host_addresses
         self._host_addresses = addresses
 
     def begin(self) -> None:
         """The endpoints are complete: from now on ``apply`` acts, and what belongs to no endpoint goes."""
         self._begun = True
-        self._link_driver.want_host(self._host_addresses)
+        if self._host_stale:
+            # A gateway that is a workload itself stays where it is.
+            gateways = (address for address in self._gateways if address not in self._address_claims)
+            self._link_driver.want_host(dict.fromkeys((*self._host_addresses, *gateways)))
+            self._host_stale = False
 
     def _replace(self, key: ResourceKey, endpoint: Endpoint | None) -> None:
         before = self._endpoints.get(key)
@@ -113,13 +123,18 @@ class WorkloadManager:
             _withdraw(self._interface_claims, before.interface, key)
             for net in before.nets:
                 _withdraw(self._address_claims, net, key)
+            if before.gateway4 is not None and self._gateways.drop(before.gateway4):
+                self._host_stale = True
             del self._endpoints[key]
         if endpoint is not None:
             self._endpoints[key] = endpoint
             self._interface_claims.setdefault(endpoint.interface, set()).add(key)
             for net in endpoint.nets:
                 self._address_claims.setdefault(net, set()).add(key)
+            if endpoint.gateway4 is not None and self._gateways.add(endpoint.gateway4):
+                self._host_stale = True
         nets = {net for version in versions for net in version.nets}
+        self._host_stale = self._host_stale or any(net in self._gateways for net in nets)
         self._settle(rivals, nets)
         if before is not None:
             self._settle_interface(before.interface)

@@ -71,6 +71,7 @@ from tabinet.rules.limits import QOS_EGRESS, QOS_INGRESS, qos_chains
 from tabinet.rules.nat import FLOATING, FLOATING_SOURCE, NatUse, nat_chains
 from tabinet.rules.options import TCP, UDP, DenyAction, HostAction, ProtoPort, TableOptions
 from tabinet.rules.roles import ACCEPTED, DENY, DROPPED, HOST_MAPS
+from tabinet.rules.servers import deny_servers, keep_from_loopback, server_chains
 from tabinet.rules.tunnels import TUNNEL_IN, TUNNEL_OUT, TunnelUse, deny_tunnelled, look_at_tunnels, tunnel_chains
 
 EGRESS = "egress"
@@ -179,6 +180,7 @@ def fixed_chains(options: TableOptions, uses: Uses = NO_USES) -> dict[str, Chain
                 Rule(Goto(DROPPED), (StateIs((State.INVALID, State.UNTRACKED)),), counter=True, comment="invalid or untracked"),
                 Rule(Goto(DROPPED), (StateIs((State.RELATED,)),), counter=True, comment="error about a flow that is not current"),
                 *deny_tunnelled(options),
+                *deny_servers(options),
                 Rule(Undecide()),
                 Rule(Jump(SOURCE)),
                 Rule(Undecide()),
@@ -199,7 +201,7 @@ def fixed_chains(options: TableOptions, uses: Uses = NO_USES) -> dict[str, Chain
         chains |= host_chains(options, hosts, LOCAL) | {name: Chain(rules) for name, rules in others.items()}
     if uses.qos:
         chains |= qos_chains()
-    return chains | nat_chains(options, uses.nat) | tunnel_chains(options, uses.tunnels)
+    return chains | server_chains(options) | nat_chains(options, uses.nat) | tunnel_chains(options, uses.tunnels)
 
 
 def empty_table(options: TableOptions) -> Table:
@@ -230,7 +232,7 @@ def _antispoof(options: TableOptions) -> tuple[Rule, ...]:
 
 
 def _sources(options: TableOptions) -> tuple[Rule, ...]:
-    rules = [Rule(Accept(), (SourceIn(family, OWN[family]),)) for family in (IPV4, IPV6)]
+    rules = [*keep_from_loopback(options), *(Rule(Accept(), (SourceIn(family, OWN[family]),)) for family in (IPV4, IPV6))]
     if options.allow_source_prefixes:
         rules += [Rule(Accept(), (SourceIn(family, SPOOF[family]),), comment="allowSpoofedSourcePrefixes") for family in (IPV4, IPV6)]
     link_local = HeaderAddress(Side.SOURCE, _LINK_LOCAL6)

@@ -70,6 +70,8 @@ class TableOptions(msgspec.Struct, frozen=True):
     """What workloads may ask of their host whatever policy says, besides DHCP; ``net`` is the host's address. In OpenStack: UDP 53."""
     metadata: Metadata | None = None
     """Asked like ``host_services``."""
+    deny_guest_servers: bool = False
+    """Workloads may not answer DHCP, whatever policy says. In OpenStack."""
     failsafe_inbound: tuple[ProtoPort, ...] = FAILSAFE_INBOUND
     """Ports of this host that no host endpoint closes."""
     failsafe_outbound: tuple[ProtoPort, ...] = FAILSAFE_OUTBOUND

@@ -28,7 +28,7 @@ async def test_a_store_that_is_away_is_waited_for_and_health_says_so(monkeypatch
     await world.put(ResourceKey("FelixConfiguration", "default"), {"spec": {"interfacePrefix": "cali", "reportingInterval": "5s"}})
     await world.put(ResourceKey("FelixConfiguration", f"node.{HOST}"), {"spec": {"interfacePrefix": "tap"}})
     world.store.set_available(False, "gone fishing")
-    waiting = asyncio.create_task(read_felix(world.store, HOST, LOG, face))
+    waiting = asyncio.create_task(read_felix(world.store, HOST, LOG, face.wait))
     await until(lambda: face.waiting == "gone fishing")
     answer = await face.show_health()
     assert answer.status == 503
@@ -42,7 +42,7 @@ async def test_a_store_that_is_away_is_waited_for_and_health_says_so(monkeypatch
 async def test_a_configuration_that_cannot_be_read_is_none() -> None:
     world = World()
     await world.put_raw(path_of(ResourceKey("FelixConfiguration", "default")), b"\xff")
-    assert await read_felix(world.store, HOST, LOG, Face(Metrics())) == {}
+    assert await read_felix(world.store, HOST, LOG, Face(Metrics()).wait) == {}
 
 
 def test_there_is_one_agent_in_a_namespace() -> None:

@@ -11,7 +11,8 @@ from tabinet.agent.tableoptions import table_options
 from tabinet.calc.messages import PortRange
 from tabinet.errors import InputError
 from tabinet.lib.ip import parse_prefix
-from tabinet.rules.options import ProtoPort, TableOptions
+from tabinet.rules.options import Metadata, ProtoPort, TableOptions
+from tabinet.rules.servers import needs_localnet
 
 
 def test_defaults_when_nothing_is_given() -> None:
@@ -96,6 +97,35 @@ def test_failsafe_ports_are_read_as_felix_writes_them_in_resources_and_in_the_en
 
 def test_defaults_of_the_table_are_those_of_the_rules() -> None:
     assert table_options(parse_parameters("", {})) == TableOptions()
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"interfacePrefix": "tap"},
+        {"interfacePrefix": "cali,tap"},
+        {"metadataAddr": "127.0.0.1"},
+        {"metadataAddr": "127.0.0.1", "metadataPort": 8775},
+    ],
+)
+def test_special_cases_of_openstack_are_felixs(spec: dict[str, object]) -> None:
+    options = table_options(parse_parameters("", {}, spec))
+    assert options.metadata == Metadata(parse_prefix("127.0.0.1"), 8775)
+    assert options.host_services == (ProtoPort(17, 53),)
+    assert options.deny_guest_servers and needs_localnet(options)
+
+
+@pytest.mark.parametrize(
+    "spec", [{"interfacePrefix": "cali"}, {"metadataAddr": "none"}, {"metadataAddr": "fd00::1"}, {"metadataAddr": "host-7"}, {}]
+)
+def test_without_openstack_there_are_none(spec: dict[str, object]) -> None:
+    options = table_options(parse_parameters("", {}, spec))
+    assert options.metadata is None and options.host_services == () and not options.deny_guest_servers
+
+
+def test_openstack_without_metadata() -> None:
+    options = table_options(parse_parameters("", {"FELIX_METADATAADDR": "none", "FELIX_INTERFACEPREFIX": "tap"}))
+    assert options.metadata is None and options.host_services == (ProtoPort(17, 53),) and not needs_localnet(options)
 
 
 def test_translation_is_set_by_felix_configuration() -> None:

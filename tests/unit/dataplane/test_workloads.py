@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 
+import msgspec
 import pytest
 
 from tabinet.calc.messages import Endpoint, EndpointRemove, EndpointUpdate
@@ -308,3 +309,24 @@ def test_rechecks_find_what_no_event_told_on_the_host_and_in_the_end_on_every_in
     host.turn()
     assert host.sysctl.writes == []
     assert all(host.reason(f"w{number}") == "" for number in range(5))
+
+
+def test_gateways_in_use_are_addresses_of_the_host(host: Host) -> None:
+    def update(name: str, address: str, gateway: str) -> EndpointUpdate:
+        made = endpoint(name, f"cali{name}", address)
+        return msgspec.structs.replace(made, endpoint=msgspec.structs.replace(made.endpoint, gateway4=p(gateway)))
+
+    def gateways() -> set[str]:
+        host.manager.begin()
+        host.turn()
+        return {item.address.address for item in host.rt.addresses() if item.index == 1} - {"127.0.0.1", "169.254.1.1"}
+
+    host.manager.on_endpoint_update(update("a", "10.0.0.5", "10.0.0.1"))
+    host.manager.on_endpoint_update(update("b", "10.0.0.6", "10.0.0.1"))
+    assert gateways() == {"10.0.0.1"}
+    host.manager.on_endpoint_update(update("b", "10.0.0.6", "10.0.0.5"))
+    assert gateways() == {"10.0.0.1"}, "what is a workload's is not the host's"
+    host.manager.on_endpoint_remove(EndpointRemove(update("a", "10.0.0.5", "10.0.0.1").key))
+    assert gateways() == {"10.0.0.5"}
+    host.manager.on_endpoint_update(update("a", "10.0.0.5", "10.0.0.1"))
+    assert gateways() == {"10.0.0.1"}

@@ -128,10 +128,11 @@ def _concerns_us(address: InterfaceAddress) -> bool:
 class LinkDriver:
     """Owns the set-up of workload interfaces in one network namespace."""
 
-    def __init__(self, rtnetlink: Rtnetlink, sysctl: Sysctl, *, ipv6: bool = True) -> None:
+    def __init__(self, rtnetlink: Rtnetlink, sysctl: Sysctl, *, ipv6: bool = True, localnet: bool = False) -> None:
         self._rtnetlink = rtnetlink
         self._sysctl = sysctl
         self._ipv6 = ipv6
+        self._localnet = localnet
         self._tracker: DeltaTracker[Item, str] = DeltaTracker()
         self._ledger: Ledger[Item, str] = Ledger()
         self._seen: dict[int, dict[Item, str]] = {}
@@ -154,7 +155,7 @@ class LinkDriver:
 
     def want(self, index: int, name: str, neighbours: Mapping[Prefix, str]) -> None:
         """A workload with these addresses (and their MAC where known, else "") lives behind the interface."""
-        self._want(index, workload_items(index, name, neighbours, self._ipv6))
+        self._want(index, workload_items(index, name, neighbours, self._ipv6, self._localnet))
 
     def drop(self, index: int) -> None:
         """The interface is no workload's."""

@@ -81,8 +81,9 @@ def host_items(ipv6: bool, addresses: Iterable[Prefix] = ()) -> dict[Item, str]:
     return items
 
 
-def workload_items(index: int, name: str, neighbours: Mapping[Prefix, str], ipv6: bool) -> dict[Item, str]:
-    """What an interface wants behind which a workload lives. ``neighbours``: its addresses with the MAC where that is known."""
+def workload_items(index: int, name: str, neighbours: Mapping[Prefix, str], ipv6: bool, localnet: bool = False) -> dict[Item, str]:
+    """What an interface wants behind which a workload lives. ``neighbours``: its addresses with the MAC where that is known. ``localnet``:
+    what was translated to an address of the loopback net is taken in."""
 
     def parameter(family: str, table: str, what: str) -> Parameter:
         return Parameter(index, interface_key(family, table, name, what))
@@ -96,6 +97,8 @@ def workload_items(index: int, name: str, neighbours: Mapping[Prefix, str], ipv6
         parameter("ipv4", "conf", "rp_filter"): "0",
         Admin(index): UP,
     }
+    if localnet:
+        items[parameter("ipv4", "conf", "route_localnet")] = "1"
     if ipv6:
         items[parameter("ipv6", "conf", "forwarding")] = "1"
         # a workload must not give the host a default route
