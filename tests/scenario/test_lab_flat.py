@@ -148,7 +148,7 @@ async def test_nothing_is_taken_over_while_the_store_is_held(lab: Lab) -> None:
 
 
 def wreck(lab: Lab, host: str, command: tuple[str, ...]) -> None:
-    """The command has done its work. ip(8) gives up a flush when what it saw is changed by others meanwhile, as by an agent that repairs."""
+    """The command has done its work. ip(8) gives up a flush when what it saw is changed by others meanwhile, as by a repairing agent."""
     for _ in range(WRECKING_TRIES):
         if subprocess.run(lab.exec_argv(host, command), check=False, capture_output=True, timeout=20).returncode == 0:
             return
