@@ -77,10 +77,13 @@ class Describer:
         outside = universe.everything & ~inside
         for (key, value), mask in self._label_masks().items():
             self._know(mask, f"namespace {value}" if key == NAMESPACE else f"{key}={value}")
+        named = 0
         for name, nets in self._nets():
             mask = self._covered(nets) & outside
+            named |= mask
             self._know(mask, name)
-        self._know(outside, "every other address")
+        for mask in (outside, outside & ~named):
+            self._know(mask, "every other address")
         self._know(inside, "all endpoints")
         self._know(universe.everything, "every address")
         self._known.pop(0, None)

@@ -1,12 +1,19 @@
-"""The labels that selectors see at a workload endpoint: its own, those of what it is, and those that its profiles give it. Pure."""
+"""The labels that selectors see at a workload endpoint: its own, those of what it is, and those that its profiles give it. Pure.
+
+``marks_of`` is how endpoints are told apart by labels that no policy asks for.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tabinet.analysis.fabric import Resources
+from tabinet.analysis.universe import Marks
 from tabinet.calc.endpoints import endpoint_labels
 from tabinet.calc.profiles import BUILT_IN_PROFILES
 from tabinet.model.keys import ResourceKey
 from tabinet.model.resources import Profile, WorkloadEndpoint
+from tabinet.selector import Selector
 
 
 def effective_labels(resources: Resources, key: ResourceKey, endpoint: WorkloadEndpoint) -> dict[str, str]:
@@ -18,3 +25,13 @@ def effective_labels(resources: Resources, key: ResourceKey, endpoint: WorkloadE
         for label, value in (spec.labels_to_apply if spec else {}).items():
             labels.setdefault(label, value)
     return labels
+
+
+def marks_of(resources: Resources, selectors: Sequence[Selector], keys: Sequence[str]) -> dict[ResourceKey, Marks]:
+    """Of each workload endpoint: which of the selectors select it, and its values of the labels. O(endpoints x (selectors + keys))."""
+    found = {}
+    for key, (value, _) in resources.items():
+        if isinstance(value, WorkloadEndpoint) and isinstance(key, ResourceKey):
+            mine = effective_labels(resources, key, value)
+            found[key] = (tuple([selector.evaluate(mine) for selector in selectors]), tuple([mine.get(name) for name in keys]))
+    return found

@@ -17,7 +17,7 @@ import msgspec
 from tabinet.analysis.boxes import Box, Boxes, TooMany
 from tabinet.analysis.describe import Describer, FlowGroup
 from tabinet.analysis.headers import EMPTY, FULL, WITH_PORTS, HeaderSet, HeaderSpace
-from tabinet.analysis.labels import effective_labels
+from tabinet.analysis.labels import marks_of
 from tabinet.analysis.masks import Mask, mask_of
 from tabinet.analysis.relation import Relation
 from tabinet.analysis.situation import Situation
@@ -26,7 +26,7 @@ from tabinet.calc.messages import Action, Policy
 from tabinet.calc.replica import State
 from tabinet.model.invariants import Invariant, Isolation, Packets, Party, Passage
 from tabinet.model.keys import ResourceKey
-from tabinet.model.resources import GlobalNetworkPolicy, NetworkPolicy, WorkloadEndpoint
+from tabinet.model.resources import GlobalNetworkPolicy, NetworkPolicy
 from tabinet.selector import Selector
 
 
@@ -52,18 +52,10 @@ ENOUGH = 300
 
 def verify(situation: Situation, invariants: Sequence[Invariant]) -> list[Verdict]:
     """A verdict for each invariant, in order."""
-    labels = {
-        key: effective_labels(situation.resources, key, value)
-        for key, (value, _) in situation.resources.items()
-        if isinstance(value, WorkloadEndpoint) and isinstance(key, ResourceKey)
-    }
     parties = [party for invariant in invariants for party in _parties(invariant)]
     selectors = list(dict.fromkeys(party.selector for party in parties if party.selector is not None))
     keys = list(dict.fromkeys(invariant.isolated.label for invariant in invariants if invariant.isolated is not None))
-    marks = {
-        key: (tuple([selector.evaluate(mine) for selector in selectors]), tuple([mine.get(name) for name in keys]))
-        for key, mine in labels.items()
-    }
+    marks = marks_of(situation.resources, selectors, keys)
     nets = tuple(net for party in parties for net in (*party.nets, *party.not_nets))
     universe = divide([situation.state], nets, marks)
     relation = Relation(universe, 0, situation.order, Boxes(HeaderSpace()))
