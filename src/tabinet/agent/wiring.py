@@ -23,6 +23,7 @@ from tabinet.agent.checksum import ChecksumTest
 from tabinet.agent.companions import Companion, Surroundings
 from tabinet.agent.dataplane import Dataplane
 from tabinet.agent.feed import Feed
+from tabinet.agent.felixspec import felix_spec
 from tabinet.agent.hostname import host_name
 from tabinet.agent.http import Response, Routes, serve
 from tabinet.agent.kernelthread import KernelThread, call_aside
@@ -49,7 +50,7 @@ from tabinet.dataplane.routes.driver import RouteDriver
 from tabinet.dataplane.tc.driver import BandwidthDriver
 from tabinet.dataplane.tunnels.manager import build_tunnels
 from tabinet.dataplane.workloads import WorkloadManager
-from tabinet.errors import DataError, KernelError, SetupError, StoreError
+from tabinet.errors import KernelError, SetupError, StoreError
 from tabinet.ipam.client import IpamClient
 from tabinet.kernel.ctsocket import open_conntrack
 from tabinet.kernel.ethtool import EthtoolSocket
@@ -61,10 +62,8 @@ from tabinet.kernel.rtsocket import open_events, open_rtnetlink
 from tabinet.kernel.sysctl import ProcSysctl
 from tabinet.kernel.tcsocket import open_traffic_control
 from tabinet.lib.backoff import Backoff
-from tabinet.model.codec import decode_stored
-from tabinet.model.keys import AFFINITIES, ResourceKey, kind_prefix, path_of
+from tabinet.model.keys import AFFINITIES, kind_prefix
 from tabinet.model.report import report_path
-from tabinet.model.resources import FelixConfiguration
 from tabinet.model.status import HostStatus, HostStatusKey, endpoint_status_prefix, status_path_of
 from tabinet.rules.builder import TableBuilder
 from tabinet.rules.servers import needs_localnet
@@ -202,8 +201,7 @@ async def read_felix(store: Datastore, host: str, log: Logger, waiting: Callable
     failures = 0
     while True:
         try:
-            found = [await store.get(path_of(ResourceKey("FelixConfiguration", name))) for name in ("default", f"node.{host}")]
-            break
+            return await felix_spec(store, host)
         except StoreError as error:
             failures += 1
             delay_s = STORE_BACKOFF.delay_s(failures, random.random)
@@ -211,13 +209,6 @@ async def read_felix(store: Datastore, host: str, log: Logger, waiting: Callable
             log.warning("waiting for the store", error=str(error), retry_s=round(delay_s, 2))
             notify(f"EXTEND_TIMEOUT_USEC={STARTING_USEC}\nSTATUS=waiting for the store: {error}")
             await asyncio.sleep(delay_s)
-    spec: dict[str, object] = {}
-    for item in found:
-        with contextlib.suppress(DataError):  # reported once the calculation meets it
-            decoded = decode_stored(item.key, item.value) if item is not None else None
-            if decoded is not None and isinstance(decoded[1], FelixConfiguration):
-                spec |= decoded[1].spec
-    return spec
 
 
 def protect(parameters: Parameters) -> bool:

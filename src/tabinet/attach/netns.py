@@ -167,19 +167,33 @@ async def detach(
     await (ipam or IpamClient(store)).release_handle(workload.handle)
 
 
+def check_workload(workload: Workload, interface_prefix: str = INTERFACE_PREFIX) -> None:
+    """Returns when the workload can have an endpoint and an interface.
+
+    Raises:
+        InputError: a part of its name cannot stand there.
+    """
+    if problems := _workload_problems(workload, interface_prefix):
+        raise InputError(problems)
+
+
+def _workload_problems(workload: Workload, interface_prefix: str) -> list[Problem]:
+    try:
+        path_of(workload.key)
+        status_path_of(workload.status_key)
+        interface_name(workload, interface_prefix)
+    except ValueError as error:
+        return [Problem(path="workload", value=str(error), allowed="parts without '/' that neither begin nor end with '-'")]
+    return []
+
+
 def check_request(request: AttachRequest) -> None:
     """Returns when the request can be carried out by anyone.
 
     Raises:
         InputError: says everything that is wrong with it.
     """
-    problems: list[Problem] = []
-    try:
-        path_of(request.workload.key)
-        status_path_of(request.workload.status_key)
-        interface_name(request.workload, request.interface_prefix)
-    except ValueError as error:
-        problems.append(Problem(path="workload", value=str(error), allowed="parts without '/' that neither begin nor end with '-'"))
+    problems = _workload_problems(request.workload, request.interface_prefix)
     if not 0 < len(request.interface.encode()) <= 15 or "/" in request.interface or request.interface in (".", "..", "lo"):
         problems.append(Problem(path="interface", value=repr(request.interface), allowed="an interface name of 1 to 15 bytes"))
     if not request.addresses and not request.unmanaged and request.count4 <= 0 and request.count6 <= 0:
@@ -228,7 +242,8 @@ async def _attach(work: _Attaching, wait_s: float | None) -> Attachment:
         if wait_s is None:
             return attachment
         await watch.wait_until_ready(attachment.revision, wait_s)
-        await _wait_until_it_takes_packets(work.network, attachment.host_interface)
+        if not work.request.tap:  # which takes packets once its guest runs
+            await _wait_until_it_takes_packets(work.network, attachment.host_interface)
         return msgspec.structs.replace(attachment, ready=True)
 
 

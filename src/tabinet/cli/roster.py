@@ -35,6 +35,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "agent": ("tabinet.cli.agent:agent", "Run the agent of this host, in the foreground."),
         "guest": ("tabinet.cli.guest:guest", "Answer the guests of this host (DHCP, metadata), in the foreground."),
         "lab": ("tabinet.cli.labs:lab", "Fabrics of network namespaces on this machine."),
+        "workload": ("tabinet.cli.workload:workload", "Attach interfaces and namespaces of this host by hand or from a script."),
         "cni": ("tabinet.cli.cni:cni", "Container runtimes: the CNI plugins of this host."),
         "openstack": ("tabinet.cli.openstack:openstack", "OpenStack: compare the store with Neutron, show who leads."),
         "demo": ("tabinet.cli.labs:demo", "Bring up the default lab and show policy, failures and repairs with packets."),
