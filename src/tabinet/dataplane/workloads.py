@@ -159,6 +159,8 @@ class WorkloadManager:
         before = self._links.get(link.index)
         if before is not None and before.up and (gone or not link.up):
             self._route_driver.on_interface_lost(link.index)
+        elif before is not None and link.carrier and not before.carrier:
+            self._route_driver.on_carrier(link.index)
         names = {link.name} if before is None else {link.name, before.name}
         if before is not None and self._index.get(before.name) == link.index:
             del self._index[before.name]
@@ -186,6 +188,8 @@ class WorkloadManager:
         for index, link in self._links.items():
             if index not in links or links[index].name != link.name:
                 self._link_driver.drop(index)
+            elif links[index].carrier and not link.carrier:
+                self._route_driver.on_carrier(index)
         self._links = links
         self._index = {link.name: link.index for link in links.values()}
         for name in list(self._interface_claims):

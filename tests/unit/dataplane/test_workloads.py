@@ -12,7 +12,7 @@ from tabinet.dataplane.links.driver import LinkDriver
 from tabinet.dataplane.routes.driver import RouteDriver, local_route
 from tabinet.dataplane.workloads import WorkloadManager
 from tabinet.kernel.rtfake import FakeRtnetlink
-from tabinet.kernel.rtnetlink import AddRoute, AddVeth, DeleteLink, Neighbour, Route, SetLink
+from tabinet.kernel.rtnetlink import AddRoute, AddVeth, DeleteLink, DeleteRoute, Neighbour, Overrun, Route, SetLink
 from tabinet.kernel.sysctl import FakeSysctl
 from tabinet.lib.ip import Prefix, parse_prefix
 from tabinet.model.keys import ResourceKey
@@ -150,6 +150,36 @@ def test_an_interface_set_down_is_brought_up_with_its_routes(host: Host) -> None
     host.turn()
     assert len(host.routes) == 2
     assert host.reason("a") == ""
+
+
+def test_routes_that_were_made_without_a_carrier_are_announced_when_it_comes(host: Host) -> None:
+    index = host.add_link("cali1")
+    host.manager.on_endpoint_update(endpoint("a", "cali1", "10.0.0.1", "fd00::1"))
+    host.turn()
+    assert host.turn() == 0
+    host.rt.executed.clear()
+    host.rt.stranger(SetLink(host.rt.index_of("pcali1"), up=True))
+    host.turn()
+    wanted = [local_route(p("10.0.0.1"), index), local_route(p("fd00::1"), index)]
+    assert host.rt.executed == [operation for route in wanted for operation in (DeleteRoute(route), AddRoute(route))]
+    assert host.routes == set(wanted)
+    assert host.manager.in_sync
+    assert host.reason("a") == ""
+    assert host.turn() == 0
+
+
+def test_a_carrier_that_came_while_news_were_lost_is_noticed(host: Host) -> None:
+    index = host.add_link("cali1")
+    host.manager.on_endpoint_update(endpoint("a", "cali1", "10.0.0.1"))
+    host.turn()
+    host.rt.stranger(SetLink(host.rt.index_of("pcali1"), up=True))
+    host.events.read()
+    host.rt.executed.clear()
+    host.manager.on_event(Overrun())
+    host.turn()
+    route = local_route(p("10.0.0.1"), index)
+    operations = [operation for operation in host.rt.executed if isinstance(operation, AddRoute | DeleteRoute)]
+    assert operations == [DeleteRoute(route), AddRoute(route)]
 
 
 def test_removal_withdraws_the_route_and_leaves_the_interface(host: Host) -> None:

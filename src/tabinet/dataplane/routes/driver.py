@@ -99,6 +99,8 @@ class RouteDriver:
         self._ledger: Ledger[RouteKey, Route] = Ledger()
         self._by_index: dict[int, set[RouteKey]] = {}
         self._stale = True
+        self._unannounced: set[RouteKey] = set()
+        """Routes that came to life without a word of the kernel."""
         self.errors: dict[Prefix, KernelError] = {}
         """Of the last attempt, by destination; a destination that is applied or not wanted any more has none."""
 
@@ -134,7 +136,7 @@ class RouteDriver:
     @property
     def in_sync(self) -> bool:
         """True when ``apply`` would do nothing."""
-        return not self._stale and self._tracker.in_sync
+        return not self._stale and not self._unannounced and self._tracker.in_sync
 
     # --- actual
 
@@ -156,6 +158,14 @@ class RouteDriver:
         for key in list(self._by_index.get(index, ())):
             self._drop_actual(key)
             self._ledger.forget(key)
+
+    def on_carrier(self, index: int) -> None:
+        """The interface got a carrier. Its routes are announced anew by the next ``apply``.
+
+        A route that is made while the interface has none is announced as dead where dead links are not used
+        (ignore_routes_with_linkdown), and comes to life without another word: BIRD would know it at its next scan only.
+        """
+        self._unannounced |= self._by_index.get(index, set())
 
     def mark_stale(self) -> None:
         """The next ``apply`` reads everything again: for a verification in the background."""
@@ -210,7 +220,7 @@ class RouteDriver:
             self.resync()
         drifts = tuple(Drift(DriftKind.ROUTE, str(key.destination), text) for key, text in self._ledger.drifted(self._tracker))
         self.errors = {}
-        operations, surprised = self._execute(plan(self._tracker))
+        operations, surprised = self._execute([*self._announcements(), *plan(self._tracker)])
         if surprised:  # what we believed is not so: believe the kernel, and try once more
             self.resync()
             self.errors = {}
@@ -219,6 +229,16 @@ class RouteDriver:
         if reading:
             self._ledger.note(self._tracker)
         return RouteResult(tuple(operations), dict(self.errors), drifts)
+
+    def _announcements(self) -> list[RouteChange]:
+        """Takes routes away and makes them again: replacing a route by itself is not announced (fib_table_insert)."""
+        keys, self._unannounced = self._unannounced, set()
+        steps = []
+        for key in sorted(keys):
+            route = self._tracker.actual.get(key)
+            if route is not None and self._tracker.desired.get(key) == route:
+                steps += [RouteChange(key, DeleteRoute(route), None), RouteChange(key, AddRoute(route), route)]
+        return steps
 
     def _execute(self, steps: list[RouteChange]) -> tuple[list[RtOp], bool]:
         """Executes the steps; also says whether one of them met something that should not have been there."""
