@@ -60,7 +60,7 @@ def seen(lab: Lab) -> dict[str, int]:
 def dropped(lab: Lab, node: str, chain: str) -> int:
     """Packets that a chain of a host's has counted and dropped."""
     text = on(lab, node, "nft", "list", "chain", "inet", "tabinet", chain)
-    return sum(int(count) for count in re.findall(r"counter packets (\d+) bytes \d+ drop", text))
+    return sum(int(count) for count in re.findall(r"counter packets (\d+) bytes \d+ goto dropped", text))
 
 
 def until(condition: Callable[[], Any], what: str, within_s: float = 15.0) -> None:
