@@ -20,11 +20,13 @@ from tabinet.agent.tableoptions import metadata_of
 from tabinet.agent.wiring import read_felix
 from tabinet.errors import SetupError
 from tabinet.guest.directory import PREFIXES, Directory
+from tabinet.guest.inbox import Inbox
 from tabinet.guest.options import GuestOptions
 from tabinet.guest.proxy import MetadataProxy, open_listener
 from tabinet.guest.responder4 import Responder4
+from tabinet.guest.responder6 import Responder6
 from tabinet.guest.service import GuestService, Notes
-from tabinet.guest.sockets import open_dhcp4
+from tabinet.guest.sockets import open_dhcp4, open_solicitations, receive4, receive6
 from tabinet.lib.ip import parse_address
 from tabinet.store.open import open_store
 from tabinet.store.syncer import Syncer
@@ -69,13 +71,19 @@ async def build_guest(parameters: Parameters) -> AsyncIterator[GuestService]:
         stack.enter_context(_claim_namespace())
         sock = open_dhcp4()
         stack.callback(sock.close)
+        solicitations = open_solicitations() if parameters.switch("felix", "ipv6_support") and socket.has_ipv6 else None
+        if solicitations is not None:
+            stack.callback(solicitations.close)
         store = await open_store(store_config(parameters))
         stack.push_async_callback(store.close)
         parameters = parameters.under(await read_felix(store, host, log, lambda why: None))
         directory, notes = Directory(host), Notes(log, time.monotonic)
-        dhcp4 = Responder4(sock, directory, options, notes, time.monotonic)
+        dhcp4 = Responder4(Inbox(sock, receive4, time.monotonic), directory, options, notes)
+        routers = None
+        if solicitations is not None:
+            routers = Responder6(Inbox(solicitations, receive6, time.monotonic), directory, options, notes)
         log.info("started", version=tabinet.__version__, pid=os.getpid(), store=parameters.text("store", "kind"))
-        service = GuestService(Syncer(store, list(PREFIXES)), directory, dhcp4, notes, log, time.monotonic)
+        service = GuestService(Syncer(store, list(PREFIXES)), directory, dhcp4, routers, notes, log, time.monotonic)
         proxy = _open_proxy(parameters, directory, notes)
         if proxy is not None:
             stack.callback(proxy.listener.close)

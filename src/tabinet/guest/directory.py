@@ -4,8 +4,8 @@ In: changes of WorkloadEndpoints and of ``/calico/dhcp/v2/<region>/subnet/<id>``
 The state depends only on the current values. A value that does not decode is as if it were not there, and named in ``problems``. Of two
 endpoints that claim one interface the one with the smallest key has it, as in the kernel.
 
-Keeps the endpoints of this host and all subnets with DHCP of the cluster: which of them a host needs changes with every port. O(1) for a
-change; an endpoint of another host costs a comparison of its name. Pure.
+Keeps the endpoints of this host and all subnets with DHCP of the cluster: which of them a host needs changes with every port. O(1) for a change
+of an endpoint, O(ports of the host) for one of a subnet; an endpoint of another host costs a comparison of its name. Pure.
 """
 
 from __future__ import annotations
@@ -147,12 +147,12 @@ class Directory:
     """Identifiers of the subnets of a network."""
 
     def on_events(self, events: Iterable[PutEvent | DeleteEvent]) -> set[str]:
-        """The changes are known; gives the interfaces of the endpoints among them."""
+        """The changes are known; gives the interfaces whose guests they concern."""
         touched: set[str] = set()
         for event in events:
             path, value = (event.item.key, event.item.value) if isinstance(event, PutEvent) else (event.key, None)
             if path.startswith(SUBNETS):
-                self._on_subnet(path, value)
+                touched |= self._on_subnet(path, value)
             elif self._is_ours(path):
                 touched |= self._on_endpoint(path, value)
         return touched
@@ -208,22 +208,32 @@ class Directory:
             self.problems[path] = str(error)
             return None
 
-    def _on_subnet(self, path: str, value: bytes | None) -> None:
+    def _on_subnet(self, path: str, value: bytes | None) -> set[str]:
         kind, _, identifier = path.removeprefix(SUBNETS).partition("/")[2].partition("/")
         if kind != "subnet" or not identifier:
-            return
+            return set()
         before = self._subnets.pop(identifier, None)
         if before is not None:
             self._networks[before.network_id].discard(identifier)
             if not self._networks[before.network_id]:
                 del self._networks[before.network_id]
         self.problems.pop(path, None)
-        if value is None:
-            return
+        after = self._read_subnet(path, value) if value is not None else None
+        if after is not None:
+            self._subnets[identifier] = after
+            self._networks.setdefault(after.network_id, set()).add(identifier)
+        if before == after:
+            return set()
+        networks = {subnet.network_id for subnet in (before, after) if subnet is not None}
+        return {
+            port.interface
+            for port in self._ports.values()
+            if port.network in networks or any(fixed.subnet == identifier for fixed in port.facts.fixed)
+        }
+
+    def _read_subnet(self, path: str, value: bytes) -> Subnet | None:
         try:
-            subnet = parse_subnet(path, value)
+            return parse_subnet(path, value)
         except ValueError as error:
             self.problems[path] = str(error)
-            return
-        self._subnets[identifier] = subnet
-        self._networks.setdefault(subnet.network_id, set()).add(identifier)
+            return None

@@ -18,8 +18,8 @@ from typing import Any
 import structlog
 
 from tabinet.guest.directory import Directory, Port
-from tabinet.guest.limiter import Limiter
 from tabinet.guest.responder4 import Responder4
+from tabinet.guest.responder6 import Responder6
 from tabinet.store.api import WatchBatch
 from tabinet.store.syncer import Syncer, SyncState, SyncStatus
 
@@ -57,26 +57,31 @@ class GuestService:
     syncer: Syncer
     directory: Directory
     dhcp4: Responder4
+    routers: Responder6 | None
+    """None: no IPv6 here."""
     notes: Notes
     log: structlog.stdlib.BoundLogger
     now: Callable[[], float]
     others: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = ()
     """What else runs as long as the service does."""
-    on_changed: tuple[Callable[[set[str]], None], ...] = ()
-    """Told of the interfaces whose endpoints changed."""
     _problems: dict[str, str] = field(default_factory=dict)
 
     async def run(self) -> None:
         """Guests are answered until the task is cancelled."""
-        self.dhcp4.begin()
+        responders = [responder for responder in (self.dhcp4, self.routers) if responder is not None]
+        for responder in responders:
+            responder.begin()
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.syncer.run(self.on_sync_event))
                 group.create_task(self._tidy_forever())
+                if self.routers is not None:
+                    group.create_task(self.routers.advertise_forever())
                 for other in self.others:
                     group.create_task(other())
         finally:
-            self.dhcp4.end()
+            for responder in responders:
+                responder.end()
 
     async def on_sync_event(self, event: SyncStatus | WatchBatch) -> None:
         """Takes in what the syncer says."""
@@ -86,8 +91,8 @@ class GuestService:
             return
         changed = self.directory.on_events(event.events)
         self._tell_problems()
-        for listener in self.on_changed:
-            listener(changed)
+        if self.routers is not None:
+            self.routers.on_changed(changed)
 
     def _tell_problems(self) -> None:
         problems = dict(self.directory.problems)
@@ -97,7 +102,7 @@ class GuestService:
         self._problems = problems
 
     async def _tidy_forever(self) -> None:
-        limiters: list[Limiter] = [self.dhcp4.limiter]
+        limiters = [responder.inbox.limiter for responder in (self.dhcp4, self.routers) if responder is not None]
         while True:
             await asyncio.sleep(TIDY_EVERY_S)
             self.notes.tidy()

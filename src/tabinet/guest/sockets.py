@@ -22,6 +22,10 @@ _SO_ATTACH_FILTER, _SO_DETACH_FILTER, _SO_RCVBUFFORCE = 26, 27, 33
 _BUFFER_BYTES = 4 << 20
 _LONGEST_BYTES = 9000
 _PKTINFO = struct.Struct("@i4s4s")
+_PKTINFO6 = struct.Struct("@16sI")
+_ICMP6_FILTER = 1
+_HOPS = 255
+SOLICITATION = 133
 _LOAD_INDEX = (0x20, 0, 0, 0xFFFFF000 + 8)
 _BROADCAST = "255.255.255.255"
 
@@ -70,6 +74,57 @@ def open_dhcp4() -> socket.socket:
         sock.close()
         raise SetupError(f"cannot serve DHCP on UDP port {SERVER_PORT}: {error.strerror}; is another DHCP server running here?") from error
     return sock
+
+
+def open_solicitations() -> socket.socket:
+    """A socket that hears router solicitations on every interface that forwards, and sends advertisements. It need not join a group: the
+    kernel of a router listens to all of them (ff02::2), and raw sockets hear what the kernel does (IPV6_MULTICAST_ALL in ipv6(7)).
+
+    Raises:
+        SetupError: we are not root.
+    """
+    sock = socket.socket(socket.AF_INET6, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, socket.IPPROTO_ICMPV6)
+    try:
+        blocked = bytearray(b"\xff" * 32)  # struct icmp6_filter: a set bit is a type that is not heard
+        struct.pack_into("@I", blocked, (SOLICITATION >> 5) * 4, 0xFFFFFFFF & ~(1 << (SOLICITATION & 31)))
+        sock.setsockopt(socket.IPPROTO_ICMPV6, _ICMP6_FILTER, bytes(blocked))
+        for option, value in (
+            (socket.IPV6_RECVPKTINFO, 1),
+            (socket.IPV6_RECVHOPLIMIT, 1),
+            (socket.IPV6_MULTICAST_HOPS, _HOPS),
+            (socket.IPV6_UNICAST_HOPS, _HOPS),
+            (socket.IPV6_MULTICAST_LOOP, 0),
+        ):
+            sock.setsockopt(socket.IPPROTO_IPV6, option, value)
+    except OSError as error:
+        sock.close()
+        raise SetupError(f"cannot hear router solicitations: {error.strerror}") from error
+    return sock
+
+
+def receive6(sock: socket.socket) -> Datagram | None:
+    """The next solicitation; None: there is none now. One that was forwarded (RFC 4861 section 6.1.1) comes with interface 0."""
+    try:
+        data, ancillary, _, source = sock.recvmsg(_LONGEST_BYTES, 2 * socket.CMSG_SPACE(_PKTINFO6.size))
+    except BlockingIOError:
+        return None
+    index = hops = 0
+    for level, kind, value in ancillary:
+        if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
+            index = _PKTINFO6.unpack(value)[1]
+        elif level == socket.IPPROTO_IPV6 and kind == socket.IPV6_HOPLIMIT:
+            hops = struct.unpack("@i", value)[0]
+    return Datagram(index if hops == _HOPS else 0, source[0], data)
+
+
+def send6(sock: socket.socket, index: int, source: bytes, target: str, data: bytes) -> None:
+    """The ICMPv6 message leaves by the interface; the kernel fills in its checksum.
+
+    Raises:
+        OSError: the interface is gone or down, or does not have the source address.
+    """
+    info = _PKTINFO6.pack(source, index)
+    sock.sendmsg([data], [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, info)], 0, (target, 0, 0, index))
 
 
 def receive4(sock: socket.socket) -> Datagram | None:

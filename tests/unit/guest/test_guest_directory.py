@@ -54,9 +54,10 @@ def test_a_port_of_neutron_has_dhcp_while_its_subnet_has(annotations: dict[str, 
     directory = Directory("h-1")
     assert directory.on_events([endpoint(**annotations)]) == {"tap1"}
     assert not leased(directory)
-    directory.on_events([subnet()])
+    assert directory.on_events([subnet()]) == {"tap1"}
     assert leased(directory)
-    directory.on_events([DeleteEvent(SUBNET, 2)])
+    assert directory.on_events([subnet()]) == set(), "nothing changed"
+    assert directory.on_events([DeleteEvent(SUBNET, 2)]) == {"tap1"}
     assert not leased(directory)
 
 
