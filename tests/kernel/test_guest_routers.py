@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from guest_world import ALLOW_ALL, GUESTS, SUBNETS, GuestWorld, endpoint, eventually, guest_world
 
-
 pytestmark = pytest.mark.kernel
 
 SUBNET6 = {"network_id": "n", "cidr": "fd65::/64", "gateway_ip": "fd65::1", "host_routes": [], "ipv6_ra_mode": "slaac"}

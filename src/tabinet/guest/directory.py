@@ -4,8 +4,8 @@ In: changes of WorkloadEndpoints and of ``/calico/dhcp/v2/<region>/subnet/<id>``
 The state depends only on the current values. A value that does not decode is as if it were not there, and named in ``problems``. Of two
 endpoints that claim one interface the one with the smallest key has it, as in the kernel.
 
-Keeps the endpoints of this host and all subnets with DHCP of the cluster: which of them a host needs changes with every port. O(1) for a change
-of an endpoint, O(ports of the host) for one of a subnet; an endpoint of another host costs a comparison of its name. Pure.
+Keeps the endpoints of this host and all subnets with DHCP of the cluster: which of them a host needs changes with every port. O(1) for a
+change of an endpoint, O(ports of the host) for one of a subnet; an endpoint of another host costs a comparison of its name. Pure.
 """
 
 from __future__ import annotations
