@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import itertools
 import json
 import os
@@ -158,6 +159,7 @@ def measure_calculation(scale: float) -> Figures:
     from tabinet.model.invariants import read_invariant
     from tabinet.rules.options import TableOptions
 
+    gc.disable()  # as the commands do
     resources = {key: (value, 0) for key, value in fabric(scale)}
     marks = [time.perf_counter()]
     calculation = calculate(resources)

@@ -249,29 +249,36 @@ class Relation:
         for names, having in self.universe.profiles[self.state].items():
             entering = [(local & having, peer, headers) for local, peer, headers in undecided if local & having]
             if entering:
-                rules = [regions for name in names for regions in self._of_profile(name, ingress)]
-                allowed += self.boxes.meet(self._first_matches(rules, having, (Action.ALLOW,)), entering)
+                rules = [regions for name in names for regions in self.of_profile(name, ingress)]
+                allowed += self.boxes.meet(self.first_matches(rules, having, (Action.ALLOW,)), entering)
         return self.boxes.merge(allowed)
 
-    def _of_profile(self, name: str, ingress: bool) -> tuple[Regions, ...]:
+    def of_profile(self, name: str, ingress: bool) -> tuple[Regions, ...]:
+        """The rules of a profile; none where there is no such profile."""
         key = ResourceKey("Profile", name)
         return () if self.policy(key) is None else self.regions(key, ingress=ingress)
 
     def _tier(self, tier: str, concerned: Mask, ingress: bool, undecided: list[Box], allowed: list[Box]) -> list[Box]:
         """What is undecided after the tier; what it allows is added to ``allowed``."""
         rules = [regions for key in self.in_tier(tier, ingress) for regions in self.regions(key, ingress=ingress)]
+        return self.decide(tier, concerned, rules, ingress, undecided, allowed)
+
+    def decide(
+        self, tier: str, concerned: Mask, rules: list[Regions], ingress: bool, undecided: list[Box], allowed: list[Box]
+    ) -> list[Box]:
+        """The same, as if these were the rules of the tier, in order, and it concerned these classes."""
         boxes = self.boxes
-        allowed += boxes.meet(self._first_matches(rules, concerned, (Action.ALLOW,)), undecided)
+        allowed += boxes.meet(self.first_matches(rules, concerned, (Action.ALLOW,)), undecided)
         others = [(local & ~concerned, peer, headers) for local, peer, headers in undecided if local & ~concerned]
         mine = [(local & concerned, peer, headers) for local, peer, headers in undecided if local & concerned]
         passing = self.passing(tier, ingress) & concerned
         ending = concerned & ~passing
         if passing:
             # Whatever no rule allowed or denied goes on.
-            ended = self._first_matches(rules, passing, (Action.ALLOW, Action.DENY))
+            ended = self.first_matches(rules, passing, (Action.ALLOW, Action.DENY))
             others += boxes.minus([(local & passing, peer, headers) for local, peer, headers in mine if local & passing], ended)
         if ending:
-            passed = self._first_matches(rules, ending, (Action.PASS,))
+            passed = self.first_matches(rules, ending, (Action.PASS,))
             others += boxes.meet(passed, [(local & ending, peer, headers) for local, peer, headers in mine if local & ending])
         boxes.check(others)
         return boxes.merge(others)
@@ -280,13 +287,22 @@ class Relation:
         """The policies of a tier that apply to somebody, in order."""
         return self._in_tiers.get((tier, ingress), [])
 
+    def tier_of(self, key: ResourceKey) -> str:
+        """The tier of a policy that applies to somebody."""
+        return self._tier_of[key]
+
     @cached_property
-    def _in_tiers(self) -> dict[tuple[str, bool], list[ResourceKey]]:
+    def _tier_of(self) -> dict[ResourceKey, str]:
         tier_of: dict[ResourceKey, str] = {}
         for _, endpoint in self.universe.states[self.state].endpoints.values():
             tiers: tuple[TierPolicies, ...] = (*endpoint.ingress, *endpoint.egress)
             for tier in tiers:
                 tier_of.update(dict.fromkeys(tier.policies, tier.tier))
+        return tier_of
+
+    @cached_property
+    def _in_tiers(self) -> dict[tuple[str, bool], list[ResourceKey]]:
+        tier_of = self._tier_of
         found: dict[tuple[str, bool], list[ResourceKey]] = {}
         for key, ingress in sorted(self.universe.policed[self.state], key=lambda item: self.order.rank[item[0]]):
             found.setdefault((tier_of[key], ingress), []).append(key)
@@ -308,7 +324,7 @@ class Relation:
                             numbers.setdefault((tier.tier, is_ingress), []).append(number)
         return {key: mask_of(having, self.universe.size) for key, having in numbers.items()}
 
-    def _first_matches(self, rules: list[Regions], local: Mask, actions: tuple[Action, ...]) -> list[Box]:
+    def first_matches(self, rules: list[Regions], local: Mask, actions: tuple[Action, ...]) -> list[Box]:
         """The flows of these classes whose first matching rule has one of the actions."""
         found: list[Box] = []
         taken = Taken(self.boxes)

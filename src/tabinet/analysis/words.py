@@ -15,6 +15,7 @@ from tabinet.calc.translate import translate
 from tabinet.lib.ip import Prefix
 from tabinet.model import resources as written
 from tabinet.model.keys import ResourceKey
+from tabinet.selector import Selector
 
 
 @dataclass(slots=True)
@@ -49,6 +50,11 @@ class Words:
         if spec is None:
             return set_id
         return f"port {spec.port_name} of {spec.selector.text}" if spec.port_name else spec.selector.text
+
+    def selector_of(self, set_id: str) -> Selector | None:
+        """Of a set of a rule that was put into words."""
+        spec = self._specs.get(set_id)
+        return spec.selector if spec is not None else None
 
     def _of_interest(self, address: Prefix, set_id: str) -> str:
         """Of the labels that the set's selector looks at, those of whoever has the address."""

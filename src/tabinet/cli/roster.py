@@ -31,6 +31,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "verify": ("tabinet.cli.verify:verify", "Prove invariants for every endpoint and packet, or show the packet that breaks them."),
         "plan": ("tabinet.cli.plan:plan", "Say which flows applying FILES would open and close."),
         "reach": ("tabinet.cli.reach:reach", "Show who reaches whom: a matrix of groups and packets."),
+        "lint": ("tabinet.cli.lint:lint", "Find rules and policies that do nothing, and names that look mistyped."),
         "ipam": ("tabinet.cli.ipam:ipam", "Addresses: who has which, what leaks, how they are assigned."),
         "agent": ("tabinet.cli.agent:agent", "Run the agent of this host, in the foreground."),
         "guest": ("tabinet.cli.guest:guest", "Answer the guests of this host (DHCP, metadata), in the foreground."),
