@@ -11,6 +11,7 @@ and deciding when a handle is dead (``collector``).
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 
@@ -45,6 +46,8 @@ class IpamClient:
         self._store = store
         self._now_ns = now_ns
         self._assigner = Assigner(store, monotonic=monotonic)
+        self._releasing = asyncio.Lock()
+        """Releases of one client take turns: at the same time they would all be about the host's few blocks, and refuse each other."""
 
     async def assign(self, request: AssignRequest) -> Assignment:
         """The handle owns at least the addresses asked for; those that it had before count.
@@ -86,6 +89,10 @@ class IpamClient:
         Raises:
             Conflict, StoreUnavailable, StoreDenied: as ``assign``.
         """
+        async with self._releasing:
+            return await self._release_handle(handle)
+
+    async def _release_handle(self, handle: str) -> tuple[Prefix, ...]:
         for conflicts in range(MAX_ATTEMPTS):
             await pause(conflicts)
             config_item, handle_item = (await self._store.txn([], [GetOp(CONFIG_KEY), GetOp(path_of(HandleKey(handle)))])).values
