@@ -81,10 +81,10 @@ class Seat:
         return index
 
 
-@pytest.fixture(params=["fake", "real"])
+@pytest.fixture(params=["fake", "fake with ipip", "real"])
 def seat(request: pytest.FixtureRequest) -> Iterator[Seat]:
-    if request.param == "fake":
-        fake = FakeRtnetlink()
+    if request.param != "real":
+        fake = FakeRtnetlink(ipip="ipip" in request.param)
         events = fake.events()
         yield Seat(fake, events)
         events.close()
@@ -160,11 +160,16 @@ def test_a_gateway_can_be_on_the_link_by_decree(seat: Seat) -> None:
     assert seat.codes(AddRoute(by_decree)) == [errno.ENETDOWN]
 
 
-def test_ip_in_ip_is_there_or_refused_as_unknown(seat: Seat) -> None:
-    code = seat.codes(AddIpip("tun", 1480))[0]
-    assert code in (0, errno.EOPNOTSUPP)
-    if not code:
-        link = seat.link("tun")
-        assert (link.kind, link.mtu, link.mac) == ("ipip", 1480, "")
+def test_ip_in_ip_is_refused_as_unknown_or_there(seat: Seat) -> None:
+    code = seat.codes(AddIpip("tunl0", 1480))[0]
+    assert code in (0, errno.EEXIST, errno.EOPNOTSUPP)
+    if code != errno.EOPNOTSUPP:
+        link = seat.link("tunl0")
+        assert (link.kind, link.mtu, link.mac, link.up, link.alias, link.vxlan) == ("ipip", 1480, "", False, "", None)
+        # There is one to anywhere, and that which the kernel has made (EEXIST) stays when it is deleted.
+        execute_all(seat.rt, [SetLink(link.index, up=True, mtu=1400, alias="other")])
+        assert seat.codes(AddIpip("tunl0", 1480), AddIpip("tun", 1480), DeleteLink("tunl0")) == [errno.EEXIST, errno.EEXIST, 0]
+        left = [(link.up, link.mtu, link.alias) for link in seat.rt.links() if link.name == "tunl0"]
+        assert left == ([(True, 1400, "other")] if code else [])
     assert seat.codes(AddVxlan("vx", VXLAN4, MAC, 1450)) == [0]
     assert seat.heard(lambda event: isinstance(event, LinkEvent) and event.link.vxlan == VXLAN4)

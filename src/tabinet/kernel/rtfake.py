@@ -108,7 +108,11 @@ class FakeEvents:
 
 
 class FakeRtnetlink:
-    """Implements ``Rtnetlink`` in memory. A new one has the loopback interface, up. ``ipip``: the kernel has IP-in-IP."""
+    """Implements ``Rtnetlink`` in memory. A new one has the loopback interface, up.
+
+    ``ipip``: the kernel has IP-in-IP, as a module that is not loaded yet. Whoever asks for such an interface has it loaded, and with it
+    comes ``tunl0``, which nobody can delete.
+    """
 
     def __init__(self, *, ipip: bool = False) -> None:
         self._ipip = ipip
@@ -253,24 +257,31 @@ class FakeRtnetlink:
         self._change(index, peer_index=peer if here else 2)
 
     def _add_tunnel(self, operation: AddVxlan | AddIpip) -> None:
-        _need(isinstance(operation, AddVxlan) or self._ipip, errno.EOPNOTSUPP)
-        _need(operation.name not in {link.name for link in self._links.values()}, errno.EEXIST)
         if isinstance(operation, AddIpip):
-            index = self._new_link(operation.name, "", operation.mtu, 0)
-            self._links[index] = Link(index, operation.name, mtu=operation.mtu, kind="ipip")
-        else:
-            wanted = operation.vxlan
-            others = [link.vxlan for link in self._links.values() if link.vxlan is not None]
-            family = wanted.local.family if wanted.local is not None else IPV4
-            taken = any(
-                (other.vni, other.port) == (wanted.vni, wanted.port) and (other.local.family if other.local else IPV4) == family
-                for other in others
-            )
-            _need(not taken, errno.EEXIST)
-            index = self._new_link(operation.name, operation.mac, operation.mtu, 0)
-            self._links[index] = msgspec.structs.replace(self._links[index], kind="vxlan", vxlan=wanted)
+            self._load_ipip()
+            raise _Refused(errno.EEXIST)
+        _need(operation.name not in {link.name for link in self._links.values()}, errno.EEXIST)
+        wanted = operation.vxlan
+        others = [link.vxlan for link in self._links.values() if link.vxlan is not None]
+        family = wanted.local.family if wanted.local is not None else IPV4
+        taken = any(
+            (other.vni, other.port) == (wanted.vni, wanted.port) and (other.local.family if other.local else IPV4) == family
+            for other in others
+        )
+        _need(not taken, errno.EEXIST)
+        index = self._new_link(operation.name, operation.mac, operation.mtu, 0)
+        self._links[index] = msgspec.structs.replace(self._links[index], kind="vxlan", vxlan=wanted)
         self._peers[index] = _ELSEWHERE
         self._announce(LinkEvent(self._links[index], False))
+
+    def _load_ipip(self) -> None:
+        """The kernel's own interface is there; it is to anywhere, and there is no second one to anywhere."""
+        _need(self._ipip, errno.EOPNOTSUPP)
+        if not any(link.kind == "ipip" for link in self._links.values()):
+            index = self._new_link("tunl0", "", 1480, 0)
+            self._links[index] = Link(index, "tunl0", mtu=1480, kind="ipip")
+            self._peers[index] = _ELSEWHERE
+            self._announce(LinkEvent(self._links[index], False))
 
     def _change_forwarding(self, entry: Forwarding, *, gone: bool) -> None:
         _need(entry.index in self._links, errno.ENODEV)
@@ -293,6 +304,8 @@ class FakeRtnetlink:
         index = next((link.index for link in self._links.values() if link.name == name), 0)
         _need(index > 0, errno.ENODEV)
         _need(index in self._peers, errno.EOPNOTSUPP)
+        if self._links[index].kind == "ipip":
+            return  # the kernel says yes, and does nothing
         for gone in (index, self._peers[index]):
             if gone != _ELSEWHERE:
                 self._flush(gone)

@@ -192,7 +192,9 @@ class AddVxlan(RtOp, frozen=True):
 class AddIpip(RtOp, frozen=True):
     """An IP-in-IP interface to anywhere exists, down: the gateway of a route over it says to which host.
 
-    EOPNOTSUPP when the kernel has no such interfaces. With the module it makes one by itself, ``tunl0``: EEXIST.
+    EOPNOTSUPP when the kernel has no such interfaces. With its module, which this loads, the kernel makes one by itself in each namespace,
+    ``tunl0``; as there is only one to anywhere, the answer is EEXIST then, whatever the name, unless the sysctl
+    ``net.core.fb_tunnels_only_for_init_net`` is 2. That one is never gone: ``DeleteLink`` succeeds, and it stays as it is.
     """
 
     name: str

@@ -264,6 +264,37 @@ def test_without_ip_in_ip_the_host_says_so_and_does_the_rest(host: Host) -> None
     host.events = other.events
 
 
+def test_the_kernels_own_ip_in_ip_interface_is_borrowed_and_given_back() -> None:
+    host = Host(ipip=True)
+    end, far = p("10.66.0.1"), p("10.66.0.64/26")
+    wanted = TunnelUpdate("h1", Tunnel.IPIP, LocalTunnel(UNDERLAY, end, "", ()))
+    route = RemoteRouteUpdate("h1", far, RemoteRoute(Tunnel.IPIP, p("172.16.2.3")))
+
+    def found() -> tuple[bool, str, list[Prefix], dict[Prefix, tuple[int, Prefix | None, bool]]]:
+        link = next(link for link in host.rt.links() if link.name == "tunl0")
+        return link.up, link.alias, [entry.address for entry in host.rt.addresses() if entry.index == link.index], host.routes()
+
+    assert host.apply(wanted, route) == ("", ())
+    index = host.rt.index_of("tunl0")
+    whole = (True, OWNER, [end], {far: (index, p("172.16.2.3"), True)})
+    assert found() == whole
+    assert host.apply(RemoteRouteRemove("h1", far), TunnelRemove("h1", Tunnel.IPIP)) == ("", ())
+    assert found() == (False, "", [], {})
+    assert host.apply(wanted, route) == ("", ())
+    assert found() == whole
+    host.restart()
+    assert host.apply(wanted, route) == ("", ())
+    assert found() == whole
+    host.restart()
+    assert host.apply() == ("", ())  # nobody wants it any more
+    assert found() == (False, "", [], {})
+    host.rt.stranger(SetLink(index, up=True), AddAddress(InterfaceAddress(index, end, 32)))
+    host.restart()
+    assert host.apply() == ("", ())  # somebody else's
+    assert found() == (True, "", [end], {})
+    host.events.close()
+
+
 def test_a_name_that_somebody_else_uses_otherwise(host: Host) -> None:
     host.rt.stranger(AddVeth(NAME, "other"))
     error, problems = host.apply(*UP)

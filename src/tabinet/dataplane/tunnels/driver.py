@@ -331,9 +331,11 @@ class TunnelDriver:
             return []
         if making:
             self._stale = True
-            found = next((link for link in self._rtnetlink.links() if link.name == wanted.name), None)
+            found = self._find(wanted.name)
         if found is None:
             return done
+        if tunnel is Tunnel.IPIP:  # to ask for it can load the module, which makes tunl0 itself: it is there, so nothing failed
+            done = [(step, None if error is not None and error.errno == errno.EEXIST else error) for step, error in done]
         self._links[tunnel] = found
         for key, value in _parameters(wanted.name):
             try:
@@ -352,15 +354,24 @@ class TunnelDriver:
     def _tried(self, operations: list[RtOp]) -> list[Step]:
         return list(zip(operations, self._execute(operations), strict=True))
 
+    def _find(self, name: str) -> Link | None:
+        """The interface as the kernel has it now."""
+        return next((link for link in self._rtnetlink.links() if link.name == name), None)
+
     def _remove(self, tunnel: Tunnel, found: Link) -> list[Step]:
         step, error = self._tried([DeleteLink(found.name)])[0]
-        if error is None or error.errno == errno.ENODEV:
-            self._forget(tunnel)
-            return [(step, None)]
-        if tunnel is not Tunnel.IPIP:
+        if error is not None and error.errno != errno.ENODEV:
             return [(step, error)]
-        addresses = [entry for entry in self._rtnetlink.addresses() if entry.index == found.index]
-        return self._tried([*(DeleteAddress(entry) for entry in addresses), SetLink(found.index, up=False, alias="")])
+        self._forget(tunnel)
+        left = self._find(found.name) if tunnel is Tunnel.IPIP else None
+        if left is None:
+            return [(step, None)]
+        # The kernel's own tunl0: it says yes to the deletion, and keeps it with everything it has (ip_tunnel_dellink, Linux 6.1).
+        addresses = [entry for entry in self._rtnetlink.addresses() if entry.index == left.index]
+        done = self._tried([*(DeleteAddress(entry) for entry in addresses), SetLink(left.index, up=False, alias="")])
+        settled = all(error is None for _, error in done)
+        self._links[tunnel] = msgspec.structs.replace(left, up=False, alias="") if settled else left
+        return [(step, None), *done]
 
     def _execute(self, operations: list[RtOp]) -> list[KernelError | None]:
         if not operations:
