@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 IN_FLIGHT = 16
 """Documents that are written at the same time."""
 JSON = click.option("--json", "as_json", is_flag=True, help="Say what was done as JSON.")
+FORCE = click.option("--force", is_flag=True, help="Also if an invariant of the store breaks; that is recorded.")
 
 
 @dataclass(slots=True)
@@ -75,13 +76,15 @@ def tally_of(documents: Sequence[Document]) -> Tally:
 
 @click.command()
 @FILES
+@FORCE
 @JSON
 @STORE_OPTIONS
 @click.pass_obj
-def apply(place: Place, files: Sequence[str], recursive: bool, as_json: bool) -> int:
+def apply(place: Place, files: Sequence[str], recursive: bool, force: bool, as_json: bool) -> int:
     """Create or change resources so that they are as the files say.
 
-    All documents are checked first; with any error in any of them nothing is applied.
+    All documents are checked first; with any error in any of them nothing is applied. Nothing is applied either when an invariant that
+    the store keeps (tabinet invariant) would break.
     """
     documents = _documents("apply", files, recursive)
     tally = tally_of(documents)
@@ -91,6 +94,7 @@ def apply(place: Place, files: Sequence[str], recursive: bool, as_json: bool) ->
         from tabinet.errors import StoreError
 
         await refuse_bad_pools(client, documents)
+        await _refuse_broken_invariants(client, documents, "apply", force)
         try:
             await client.apply_many([document.data for document in documents], on_done=tally.outcomes.__setitem__)
         except StoreError as error:
@@ -102,10 +106,11 @@ def apply(place: Place, files: Sequence[str], recursive: bool, as_json: bool) ->
 @click.command()
 @FILES
 @click.option("--skip-exists", is_flag=True, help="What exists already is left as it is, and no error.")
+@FORCE
 @JSON
 @STORE_OPTIONS
 @click.pass_obj
-def create(place: Place, files: Sequence[str], recursive: bool, skip_exists: bool, as_json: bool) -> int:
+def create(place: Place, files: Sequence[str], recursive: bool, skip_exists: bool, force: bool, as_json: bool) -> int:
     """Create the resources in the files; those that exist already are an error.
 
     All documents are checked first; with any error in any of them nothing is created.
@@ -125,15 +130,16 @@ def create(place: Place, files: Sequence[str], recursive: bool, skip_exists: boo
             return "exists already"
         return "created"
 
-    return _run_documents(place, documents, tally, create_one, as_json=as_json)
+    return _run_documents(place, documents, tally, create_one, command="create", force=force, as_json=as_json)
 
 
 @click.command()
 @FILES
+@FORCE
 @JSON
 @STORE_OPTIONS
 @click.pass_obj
-def replace(place: Place, files: Sequence[str], recursive: bool, as_json: bool) -> int:
+def replace(place: Place, files: Sequence[str], recursive: bool, force: bool, as_json: bool) -> int:
     """Replace resources that exist by those in the files.
 
     A document with a resourceVersion replaces only that version; one without replaces any.
@@ -145,7 +151,7 @@ def replace(place: Place, files: Sequence[str], recursive: bool, as_json: bool) 
         await client.replace(documents[index].data)
         return "replaced"
 
-    return _run_documents(place, documents, tally, replace_one, as_json=as_json)
+    return _run_documents(place, documents, tally, replace_one, command="replace", force=force, as_json=as_json)
 
 
 @click.command()
@@ -154,7 +160,12 @@ def replace(place: Place, files: Sequence[str], recursive: bool, as_json: bool) 
 @FILES
 @click.option("-n", "--namespace", default=None, help="Namespace of namespaced kinds (default: 'default').")
 @click.option("--ignore-not-found", "-s", "--skip-not-exists", is_flag=True, help="What does not exist is no error.")
-@click.option("--force", is_flag=True, help="A pool in use is disabled and drained; delete it again when its last address is released.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="A pool in use is disabled and drained; delete it again when its last address is released. "
+    "Also if an invariant of the store breaks; that is recorded.",
+)
 @JSON
 @STORE_OPTIONS
 @click.pass_obj
@@ -200,6 +211,11 @@ def delete(
         return "deleted"
 
     async def work(client: ResourceClient) -> None:
+        if await _keeps_invariants(client):
+            from tabinet.cli.invariant_guard import refuse_what_breaks
+            from tabinet.cli.plan import changes_by_deleting
+
+            await refuse_what_breaks(client.store, lambda found: changes_by_deleting(keys, found), command="delete", force=force)
         # One after the other: a tier goes only when its policies, which stand after it in a file, are gone.
         await run_each(client, tally, delete_one, in_flight=1)
 
@@ -251,15 +267,36 @@ def _run_documents(
     tally: Tally,
     act: Callable[[ResourceClient, int], Awaitable[str]],
     *,
+    command: str,
+    force: bool,
     as_json: bool,
 ) -> int:
     async def work(client: ResourceClient) -> None:
         from tabinet.cli.guards import refuse_bad_pools
 
         await refuse_bad_pools(client, documents)
+        await _refuse_broken_invariants(client, documents, command, force)
         await run_each(client, tally, act, in_flight=IN_FLIGHT)
 
     return run_tally(place, tally, work, as_json=as_json)
+
+
+async def _refuse_broken_invariants(client: ResourceClient, documents: Sequence[Document], command: str, force: bool) -> None:
+    if not await _keeps_invariants(client):
+        return
+    from tabinet.cli.invariant_guard import refuse_what_breaks
+    from tabinet.cli.plan import changes_by_applying
+
+    await refuse_what_breaks(client.store, lambda resources: changes_by_applying(documents, resources), command=command, force=force)
+
+
+async def _keeps_invariants(client: ResourceClient) -> bool:
+    """Asked before anything is imported that only matters then."""
+    from tabinet.model.kept_invariants import INVARIANTS
+
+    async for page in client.store.list(INVARIANTS, page_size=1):
+        return bool(page.items)
+    return False
 
 
 async def run_each(client: ResourceClient, tally: Tally, act: Callable[[ResourceClient, int], Awaitable[str]], *, in_flight: int) -> None:

@@ -13,6 +13,7 @@ import binascii
 import msgspec
 
 from tabinet.errors import InputError, Problem
+from tabinet.model.kept_invariants import INVARIANTS
 from tabinet.model.keys import ROOT
 from tabinet.model.semantics import show
 
@@ -43,7 +44,7 @@ class _Line(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def is_exported(key: str) -> bool:
     """True for what an export holds."""
-    return key.startswith(ROOT) and not key.startswith(REPORTED)
+    return key.startswith((ROOT, INVARIANTS)) and not key.startswith(REPORTED)
 
 
 def render_header() -> bytes:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from tabinet.analysis.fabric import OptionsOf, Resources
     from tabinet.analysis.plan import Plan
     from tabinet.analysis.situation import Changes
-    from tabinet.model.keys import Key
+    from tabinet.model.documents import Document
+    from tabinet.model.keys import Key, ResourceKey
 
 NOTHING, CLOSES, OPENS = 0, 10, 11
 """Exit codes."""
@@ -73,21 +74,31 @@ def read_changes(files: Sequence[str], recursive: bool, delete: bool, resources:
     Raises:
         InputError: with every problem of every document.
     """
-    from tabinet.analysis.plan import changed_resources
     from tabinet.cli.sources import read_documents, read_keys
+
+    if delete:
+        return changes_by_deleting(read_keys(files, recursive=recursive), resources)
+    return changes_by_applying(read_documents(files, recursive=recursive), resources)
+
+
+def changes_by_applying(documents: Sequence[Document], resources: Resources) -> Changes:
+    """What the documents would change of the resources."""
+    from tabinet.analysis.plan import changed_resources
     from tabinet.model.codec import decode_stored, encode_document
     from tabinet.model.keys import path_of
     from tabinet.store.client import key_of
 
     changes: dict[Key, object | None] = {}
-    if delete:
-        changes.update(dict.fromkeys(read_keys(files, recursive=recursive)))
-        return changed_resources(resources, changes)
-    for document in read_documents(files, recursive=recursive):
+    for document in documents:
         decoded = decode_stored(path_of(key_of(document.data)), encode_document(document.data))
         if decoded is not None:
             changes[decoded[0]] = decoded[1]
     return changed_resources(resources, changes)
+
+
+def changes_by_deleting(keys: Sequence[ResourceKey], resources: Resources) -> Changes:
+    """Those of the keys that are there, gone."""
+    return {key: None for key in keys if key in resources}
 
 
 def exit_code(found: Plan) -> int:

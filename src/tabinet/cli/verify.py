@@ -12,6 +12,7 @@ from tabinet.cli.sources import FILES
 
 if TYPE_CHECKING:
     from tabinet.analysis.verify import Verdict
+    from tabinet.model.documents import Document
     from tabinet.model.invariants import Invariant
 
 SHOWN = 5
@@ -29,7 +30,8 @@ SHOWN = 5
 def verify(place: Place, files: Sequence[str], recursive: bool, strict: bool, junit: str | None, output: str, as_json: bool) -> int:
     """Prove invariants for every endpoint and packet, or show the packet that breaks them.
 
-    FILES hold documents of kind Invariant (docs/analysis.md), such as: nothing but tcp 443 from these to those.
+    FILES hold documents of kind Invariant (docs/analysis.md), such as: nothing but tcp 443 from these to those. Without FILES: those that
+    the store keeps (tabinet invariant).
 
     Exit code 0: all hold, 1: one is broken or could not be proven.
     """
@@ -37,12 +39,14 @@ def verify(place: Place, files: Sequence[str], recursive: bool, strict: bool, ju
 
     from tabinet.analysis.situation import calculate
     from tabinet.analysis.verify import verify as verify_all
-    from tabinet.cli.fabric_reading import read_all
+    from tabinet.cli.fabric_reading import read_all, with_store
+    from tabinet.cli.invariant_guard import read_invariants as read_kept
     from tabinet.cli.output import printable, show_json
+    from tabinet.cli.sources import read_own
 
-    if not files:
-        raise click.UsageError("say what to verify: tabinet verify -f FILE")
-    invariants = read_invariants(files, recursive)
+    invariants = read_invariants(read_own(files, recursive=recursive)) if files else with_store(place, read_kept)
+    if not invariants:
+        raise click.UsageError("say what to verify: tabinet verify -f FILE (the store keeps no invariants)")
     verdicts = verify_all(calculate(read_all(place)).situation, invariants)
     if junit:
         write_junit(junit, verdicts, strict=strict)
@@ -59,19 +63,19 @@ def is_fine(verdict: Verdict, *, strict: bool) -> bool:
     return verdict.holds and not (strict and verdict.vacuous)
 
 
-def read_invariants(files: Sequence[str], recursive: bool) -> list[Invariant]:
-    """The invariants of the files.
+def read_invariants(documents: Sequence[Document]) -> list[Invariant]:
+    """The invariants of the documents, in order.
 
     Raises:
         InputError: with every problem of every document.
     """
-    from tabinet.cli.sources import placed, read_own
+    from tabinet.cli.sources import placed
     from tabinet.errors import InputError, Problem
     from tabinet.model.invariants import read_invariant
 
     problems: list[Problem] = []
     found: dict[str, Invariant] = {}
-    for document in read_own(files, recursive=recursive):
+    for document in documents:
         try:
             invariant = read_invariant(document.data)
         except InputError as error:
