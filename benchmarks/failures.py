@@ -94,7 +94,7 @@ def failures(lab: Lab) -> Iterator[Failure]:
 
 
 def parted(lab: Lab, without: frozenset[str]) -> Callable[[str, str], bool]:
-    """Tells whether two workloads have no way to each other: hosts are no transit."""
+    """Tells whether two workloads, or a workload and a host, have no way to each other: hosts are no transit."""
     hosts = {host.name for host in lab.plan.hosts}
     ways: dict[str, set[str]] = {}
     for cable in lab.plan.cables:
@@ -111,7 +111,7 @@ def parted(lab: Lab, without: frozenset[str]) -> Callable[[str, str], bool]:
                 known |= new
                 open_nodes += new
         reached[host] = known
-    where = {workload.name: workload.host for workload in lab.plan.topology.workloads}
+    where = {host: host for host in hosts} | {workload.name: workload.host for workload in lab.plan.topology.workloads}
     return lambda source, destination: where[destination] not in reached[where[source]]
 
 

@@ -389,7 +389,7 @@ def differences(nft: NftSocket, table: Table) -> list[NftOp]:
 async def oracle(store: Datastore) -> tuple[Table, set[Prefix]]:
     """The table that the store's resources mean for h1, calculated from nothing, and the addresses of its endpoints."""
     fabric = build_fabric(await snapshot(store), ["h1"])
-    return fabric.tables["h1"], {net for net, where in fabric.endpoints.items() if where.host == "h1"}
+    return fabric.tables["h1"], fabric.addresses_on("h1")
 
 
 @dataclass(slots=True)

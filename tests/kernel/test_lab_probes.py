@@ -81,6 +81,48 @@ async def test_answers_refusals_and_silence_are_told_apart(pair: tuple[str, str]
     assert seen == [("answered", B4), *expected, ("answered", B6), *expected, ("unreachable", "")]
 
 
+async def test_a_chosen_source_is_answered_from_the_address_that_was_asked(pair: tuple[str, str]) -> None:
+    """Both ends have more addresses than the kernel would choose by itself."""
+    a, b = pair
+    other = {(a, 4): "10.9.0.11", (b, 4): "10.9.0.12", (a, 6): "fd00:9::11", (b, 6): "fd00:9::12"}
+    for namespace in pair:
+        await run(
+            ["ip", "-n", namespace, "-batch", "-"],
+            f"addr add {other[namespace, 4]}/24 dev x\naddr add {other[namespace, 6]}/64 dev x nodad\n",
+        )
+    here = await start_prober(a, "alice", [], [])
+    there = await start_prober(b, "bob", [80], [53])
+    try:
+        kinds = (("icmp", 0), ("tcp", 80), ("udp", 53))
+        probes = [ProbeSpec(family, kind, other[b, family], port, other[a, family]) for family in (4, 6) for kind, port in kinds]
+        results = await run_probes(here, probes, 2500)
+        await run(in_namespace(b, ["nft", "-f", "-"]), only_from(other[a, 4], other[a, 6]))
+        again = await run_probes(here, probes, 2500)
+        await drop_sent(a)
+        forbidden = await run_probes(here, [probe for probe in probes if probe.protocol != "tcp"], 2500)
+    finally:
+        await here.close()
+        await there.close()
+    expected = [("answered", other[b, 4]), *[("answered", "bob")] * 2, ("answered", other[b, 6]), *[("answered", "bob")] * 2]
+    assert [(result.outcome, result.who) for result in results] == expected
+    assert [(result.outcome, result.who) for result in again] == expected, "they come from the chosen source"
+    assert {result.outcome for result in forbidden} == {"forbidden"}
+
+
+def only_from(four: str, six: str) -> str:
+    """Rules that drop all probes with other sources."""
+    dropped = ""
+    for source, echo in ((f"ip saddr != {four}", "icmp type echo-request"), (f"ip6 saddr != {six}", "icmpv6 type echo-request")):
+        dropped += f"{source} {echo} drop\n{source} tcp dport 80 drop\n{source} udp dport 53 drop\n"
+    return f"table inet s {{\nchain c {{\ntype filter hook input priority 0\n{dropped}}}\n}}\n"
+
+
+async def drop_sent(namespace: str) -> None:
+    """What it sends is dropped before it leaves."""
+    rules = "table inet t {\nchain c {\ntype filter hook output priority 0; policy drop;\n}\n}\n"
+    await run(in_namespace(namespace, ["nft", "-f", "-"]), rules)
+
+
 async def test_a_batch_larger_than_at_once_keeps_its_order(pair: tuple[str, str]) -> None:
     a, b = pair
     here = await start_prober(a, "alice", [], [])

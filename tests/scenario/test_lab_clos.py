@@ -173,7 +173,9 @@ async def test_host_endpoints_floating_addresses_and_limits_do_what_they_say(lab
         }
         await client.apply_many([*resources, before | {"spec": changed}])
         try:
-            await assert_well(lab, 500)
+            report = await assert_well(lab, 500)
+            closed = [pair for pair in report.pairs if pair.destination.startswith("host")]
+            assert any(pair.allowed for pair in closed) and all(pair.allowed < pair.probes for pair in closed)
             argv = lab.exec_argv("web3", ["ping", "-c", "3", "-i", "0.2", "-W", "2", FLOATING])
             pings = await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.DEVNULL)
             assert await pings.wait() == 0, "the floating address does not answer from the other rack"

@@ -10,33 +10,19 @@ from __future__ import annotations
 
 import msgspec
 
-from tabinet.analysis.fabric import Fabric, HostView, Place
+from tabinet.analysis.fabric import Fabric, Place
 from tabinet.analysis.mismatch import protocol_text
-from tabinet.analysis.routes import Hop, find_route, is_outside_pools, sent_from
+from tabinet.analysis.routes import Hop, find_route, is_outside_pools
 from tabinet.analysis.story import Outcome, PolicyLook, Stage, Subject, TierLook, allows, tell
+from tabinet.analysis.way import Question, find_way
 from tabinet.analysis.words import Words, address_text, workload_name
 from tabinet.calc.messages import Action
 from tabinet.errors import InputError, Problem
-from tabinet.lib.ip import IPV4, Prefix
+from tabinet.lib.ip import IPV4
 from tabinet.model.keys import ResourceKey
 from tabinet.model.protocols import ICMP, ICMPV6
-from tabinet.rules.evaluate import Packet, begins_flow, evaluate
-
-ECHO_REQUEST = {4: 8, 6: 128}
-CLIENT_PORT = 40_000
-"""Source port where none is given: one that nobody listens on."""
-
-
-class Question(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """The first packet of a flow between addresses of one family. ICMP without a type: an echo request."""
-
-    source: Place
-    destination: Place
-    protocol: int
-    source_port: int = CLIENT_PORT
-    destination_port: int = 0
-    icmp_type: int = 0
-    icmp_code: int = 0
+from tabinet.rules.evaluate import begins_flow, evaluate
+from tabinet.rules.reach import Pass
 
 
 class PlaceLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -120,14 +106,6 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     """What becomes of the answer."""
 
 
-class _Pass(msgspec.Struct, frozen=True):
-    """What one host sees of the packet."""
-
-    host: str
-    hook: str
-    packet: Packet
-
-
 def explain(fabric: Fabric, question: Question) -> Explanation:
     """What becomes of the packet.
 
@@ -142,12 +120,11 @@ def explain(fabric: Fabric, question: Question) -> Explanation:
         hint = "a request: errors and answers pass with the flow that they belong to, so ask about that flow"
         raise InputError([Problem(path="icmp type", value=str(question.icmp_type), allowed=hint)])
     views = fabric.view(place.host for place in (source, destination) if place.host)
-    translations: list[str] = []
-    passes = _passes(fabric, question, views, translations)
+    way = find_way(fabric, views, question)
     words = Words(fabric)
     stages: list[StageLine] = []
     allowed = True
-    for one in passes:
+    for one in way.passes:
         view = views[one.host]
         told = tell(view.world, one.packet, one.hook)
         allowed = allows(told)
@@ -165,57 +142,8 @@ def explain(fabric: Fabric, question: Question) -> Explanation:
         reason=_headline(stages, allowed),
         stages=tuple(stages),
         route=find_route(fabric, source, destination),
-        translations=tuple(translations),
+        translations=way.translations,
         reply=_reply_text(stages, allowed),
-    )
-
-
-# --- the way of the packet ------------------------------------------------------------------------------------------
-
-
-def _passes(fabric: Fabric, question: Question, views: dict[str, HostView], translations: list[str]) -> list[_Pass]:
-    source, destination = question.source, question.destination
-    is_local = bool(source.host) and source.host == destination.host
-    passes = []
-    sent_to = destination.external or destination.address
-    origin = source.address
-    if source.host:
-        host = source.host
-        into = source.interface if source.kind == "workload" else ""
-        out = fabric.uplink(host)
-        if is_local:
-            out = destination.interface if destination.kind == "workload" else ""
-        hook = "output" if not into else "input" if not out else "forward"
-        if into or out:
-            target = destination.address if is_local else sent_to
-            passes.append(_Pass(host, hook, _packet(question, into, out, origin, target, sent_to)))
-        if not is_local:
-            origin = sent_from(fabric, source, sent_to, views[host])
-            if origin != source.address:
-                translations.append(f"{host}: source {source.address.address} becomes {origin.address}")
-    if destination.external is not None:
-        translations.append(f"{destination.host}: destination {sent_to.address} becomes {destination.address.address}")
-    if destination.host and not is_local:
-        into = fabric.uplink(destination.host)
-        out = destination.interface if destination.kind == "workload" else ""
-        hook = "forward" if out else "input"
-        passes.append(_Pass(destination.host, hook, _packet(question, into, out, origin, destination.address, sent_to)))
-    return passes
-
-
-def _packet(question: Question, into: str, out: str, source: Prefix, destination: Prefix, sent_to: Prefix) -> Packet:
-    is_icmp = question.protocol in (ICMP, ICMPV6)
-    return Packet(
-        in_interface=into,
-        out_interface=out,
-        source=source,
-        destination=destination,
-        protocol=question.protocol,
-        source_port=0 if is_icmp else question.source_port,
-        destination_port=0 if is_icmp else question.destination_port,
-        icmp_type=question.icmp_type,
-        icmp_code=question.icmp_code,
-        original_destination=None if sent_to == destination else sent_to,
     )
 
 
@@ -250,7 +178,7 @@ def _place_line(fabric: Fabric, words: Words, place: Place) -> PlaceLine:
     )
 
 
-def _stage_line(words: Words, one: _Pass, stage: Stage) -> StageLine:
+def _stage_line(words: Words, one: Pass, stage: Stage) -> StageLine:
     return StageLine(
         host=one.host,
         hook=one.hook,

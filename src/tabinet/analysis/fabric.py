@@ -23,9 +23,7 @@ from tabinet.rules.builder import TableBuilder
 from tabinet.rules.ir import Table
 from tabinet.rules.naive import World
 from tabinet.rules.options import TableOptions
-
-UPLINK = "fabric"
-"""Stands for a host's interface towards the others where no host endpoint names one."""
+from tabinet.rules.reach import UPLINK
 
 Resources = Mapping[Key, tuple[object, int]]
 OptionsOf = Callable[[Mapping[str, object]], TableOptions]

@@ -61,8 +61,11 @@ def is_outside_pools(fabric: Fabric, address: Prefix) -> bool:
     return _pool_of(fabric, address) is None
 
 
-def sent_from(fabric: Fabric, source: Place, target: Prefix, view: HostView) -> Prefix:
-    """The source address with which the packet leaves its host: another one with a floating address, or with natOutgoing."""
+def sent_from(fabric: Fabric, source: Place, destination: Place, view: HostView) -> Prefix:
+    """The source address with which the packet leaves its host: another one with a floating address, natOutgoing, or a host's tunnel."""
+    target = destination.external or destination.address
+    if source.kind == "host":
+        return _tunnel_address(fabric, source, destination, target)
     if source.kind != "workload" or source.endpoint is None or not is_outside_pools(fabric, target):
         return source.address
     options = view.world.options
@@ -100,6 +103,16 @@ def _encapsulation(pool: IPPool, here: Node | None, there: Node | None, family: 
         if mode == "Always" or (mode == "CrossSubnet" and not _share_a_subnet(here, there, family)):
             return f"in {name} ({mode})"
     return "no encapsulation"
+
+
+def _tunnel_address(fabric: Fabric, source: Place, destination: Place, target: Prefix) -> Prefix:
+    """What a host itself sends through a VXLAN tunnel comes from its address in the tunnel (``rules.tunnels``)."""
+    here, there = fabric.nodes.get(source.host), fabric.nodes.get(destination.host)
+    pool = _pool_of(fabric, target)
+    if here is None or pool is None or "VXLAN" not in _encapsulation(pool[1], here, there, target.family):
+        return source.address
+    text = here.spec.ipv4_vxlan_tunnel_addr if target.family == IPV4 else here.spec.ipv6_vxlan_tunnel_addr
+    return next(readable_addresses([text]), source.address)
 
 
 def _share_a_subnet(here: Node | None, there: Node | None, family: int) -> bool:

@@ -9,8 +9,8 @@ import click
 from tabinet.cli.place import STORE_OPTIONS, Place
 
 if TYPE_CHECKING:
-    from tabinet.analysis.explain import Question
     from tabinet.analysis.fabric import Place as Spot
+    from tabinet.analysis.way import Question
 
 
 @click.command()
@@ -80,7 +80,8 @@ def ask(
     Raises:
         InputError: they do not fit together.
     """
-    from tabinet.analysis.explain import CLIENT_PORT, ECHO_REQUEST, Question, icmp_of
+    from tabinet.analysis.explain import icmp_of
+    from tabinet.analysis.way import CLIENT_PORT, ECHO_REQUEST, Question
     from tabinet.errors import InputError, Problem
     from tabinet.model.protocols import ICMP, ICMPV6, WITH_PORTS, parse_protocol
 

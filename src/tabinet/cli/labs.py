@@ -167,7 +167,10 @@ def show_lab(found: LabStatus) -> None:
 @LAB
 @JSON
 def check(name: str | None, as_json: bool) -> int:
-    """Send packets between all workloads and compare with what the policies say. Exit code 1 on any mismatch."""
+    """Send packets between workloads, and between them and hosts, and compare with what policy says.
+
+    Exit code 1 on any mismatch.
+    """
     import msgspec
 
     from tabinet.lab.lab import open_lab

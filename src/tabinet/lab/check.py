@@ -1,19 +1,19 @@
 """The connectivity check: what the policies in the store say, against what packets do.
 
-In: the store, and where the workloads are. Out: a ``CheckReport``. Each workload's namespace gets a prober; all of them probe at the same
-time, so the check takes about as long as one denied probe takes to time out. What does not match is tried once more before it counts: on a
-busy machine a packet may come late, but what policy does it does every time. Nothing in the lab is changed.
+In: the store, and where workloads and hosts are. Out: a ``CheckReport``. The namespace of each of them gets a prober; all of them probe at
+the same time, so the check takes about as long as one denied probe takes to time out. What does not match is tried once more before it
+counts: on a busy machine a packet may come late, but what policy does it does every time. Nothing in the lab is changed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from tabinet.lab.expectation import PlannedProbe, Target, build_fabric, plan_probes
+from tabinet.lab.expectation import PlannedProbe, Target, build_fabric, plan_probes, ports_of_hosts
 from tabinet.lab.probe.client import ProbeResult, Program, run_probes, start_prober
 from tabinet.lab.topology import CheckPorts
 from tabinet.store.api import Datastore, KeyValue
@@ -38,14 +38,14 @@ class Detail(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     reason: str
     """The rule that decides, in words."""
     seen: str
-    """``answered``, ``refused``, ``unreachable`` or ``timeout``."""
+    """``answered``, ``refused``, ``forbidden``, ``unreachable`` or ``timeout``."""
     who: str
     """Who answered, if anyone did."""
     took_ms: float
 
 
 class PairResult(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """All probes from one workload to another: a cell of the matrix."""
+    """All probes from one workload or host to another: a cell of the matrix."""
 
     source: str
     destination: str
@@ -66,19 +66,27 @@ class CheckReport(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     retried: int
     """How many probes had to be made twice."""
     pairs: tuple[PairResult, ...]
-    """In the order of the workloads."""
+    """In the order of the workloads, then those with hosts."""
     duration_s: float
 
 
-async def check(store: Datastore, hosts: Sequence[str], targets: Sequence[Target], ports: CheckPorts) -> CheckReport:
-    """Probes between all workloads, compared with what the oracle expects.
+async def check(
+    store: Datastore,
+    hosts: Sequence[str],
+    targets: Sequence[Target],
+    ports: CheckPorts,
+    uplinks: Mapping[str, Sequence[str]] | None = None,
+) -> CheckReport:
+    """Probes between all workloads, and between workloads and hosts, compared with what the oracle expects.
+
+    ``uplinks``: the hosts' interfaces towards each other; needed where host endpoints name them.
 
     Raises:
         LabError: a prober could not run.
         StoreUnavailable: the store does not answer.
     """
     began = time.monotonic()
-    planned = plan_probes(build_fabric(await snapshot(store), hosts), targets, ports)
+    planned = plan_probes(build_fabric(await snapshot(store), hosts, uplinks), targets, ports)
     probers = await _start(targets, ports)
     try:
         results = await _probe(probers, planned, PROBE_TIMEOUT_MS)
@@ -100,7 +108,8 @@ async def _start(targets: Sequence[Target], ports: CheckPorts) -> dict[str, Prog
     started: dict[str, Program] = {}
 
     async def start(target: Target) -> None:
-        started[target.name] = await start_prober(target.namespace, target.name, ports.tcp, ports.udp)
+        own = ports_of_hosts(ports) if target.is_host else ports
+        started[target.name] = await start_prober(target.namespace, target.name, own.tcp, own.udp)
 
     outcomes = await asyncio.gather(*(start(target) for target in targets), return_exceptions=True)
     failed = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
@@ -128,9 +137,10 @@ def matches(probe: PlannedProbe, result: ProbeResult) -> bool:
     """True when an allowed probe was answered by the one whom it was sent to, and a denied one by nobody.
 
     A reset is an answer, of the kernel behind the policy; an error about the way is none, but neither is it what a denied packet gets.
+    A host is told at once when its own policy denies what it sends.
     """
     if not probe.allowed:
-        return result.outcome == "timeout"
+        return result.outcome in ("timeout", "forbidden")
     if result.outcome != "answered":
         return False
     return result.who in (probe.destination, probe.spec.address)

@@ -30,7 +30,7 @@ from tabinet.lab.state import ROOT, Fault, LabDirectory, LabState, ProcessRecord
 from tabinet.lab.status import LabStatus, lab_status
 from tabinet.lab.teardown import Removed, take_down
 from tabinet.lab.traffic import FlowSpec
-from tabinet.lab.workloads import read_targets
+from tabinet.lab.workloads import read_hosts, read_targets
 from tabinet.store.api import Datastore
 from tabinet.store.open import StoreConfig, open_store
 
@@ -86,10 +86,11 @@ class Lab:
             return await read_targets(store, self.plan)
 
     async def check(self) -> CheckReport:
-        """What packets between workloads do, against what the policies say."""
+        """What packets between workloads, and between them and hosts, do, against what the policies say."""
         async with self.store() as store:
             hosts = [host.name for host in self.plan.hosts]
-            return await check(store, hosts, await read_targets(store, self.plan), self.plan.topology.check)
+            targets = [*await read_targets(store, self.plan), *await read_hosts(store, self.plan)]
+            return await check(store, hosts, targets, self.plan.topology.check, self.plan.towards_others())
 
     async def status(self) -> LabStatus:
         """What runs and what does not."""

@@ -16,6 +16,7 @@ import uuid
 import msgspec
 
 from tabinet.calc.bgp_options import LONG_LIVED
+from tabinet.calc.messages import Tunnel
 from tabinet.lab.routerspec import NeighbourSpec, RouterSpec, Software
 from tabinet.lab.topology import LINKS, LOOPBACKS, MANAGEMENT4, Topology
 from tabinet.lib.ip import IPV4, Prefix
@@ -120,6 +121,22 @@ class Plan(msgspec.Struct, frozen=True, gc=False):
     def node(self, name: str) -> NodePlan | None:
         """The node of that name, or None."""
         return next((node for node in self.nodes if node.name == name), None)
+
+    def underlay_of(self, host: str) -> str:
+        """The first segment of a host that reaches others through routers that speak no BGP; empty where all routers know workloads."""
+        node = self.node(host)
+        behind = node is not None and node.ways
+        return next((cable.a.node for cable in self.cables if cable.b.node == host and cable.a.node != MANAGEMENT), "") if behind else ""
+
+    def towards_others(self) -> dict[str, list[str]]:
+        """By host, the interfaces that its packets to others may take: cables of the fabric, and the tunnels that its pools have."""
+        tunnels = [Tunnel.VXLAN4.interface, Tunnel.VXLAN6.interface] if self.topology.vxlan != "Never" else []
+        found: dict[str, list[str]] = {host.name: [] for host in self.hosts}
+        for cable in self.cables:
+            for near, far in ((cable.a, cable.b), (cable.b, cable.a)):
+                if near.node in found and far.node != MANAGEMENT:
+                    found[near.node].append(near.interface)
+        return {host: [*names, *tunnels] for host, names in found.items()}
 
     def cable(self, name: str) -> Cable | None:
         """The cable named ``a:b`` or ``b:a``, or None."""

@@ -11,15 +11,16 @@ import asyncio
 from tabinet.attach.names import Workload as Identity
 from tabinet.attach.netns import AttachRequest, attach
 from tabinet.attach.network import LinuxNetwork
+from tabinet.calc.autohosts import host_addresses
 from tabinet.errors import DataError, LabError, TabinetError
 from tabinet.ipam.client import IpamClient
 from tabinet.lab.expectation import Target
 from tabinet.lab.plan import Plan, namespace_of
 from tabinet.lab.topology import Workload
-from tabinet.lib.ip import IPV4, IPV6, parse_prefix
+from tabinet.lib.ip import IPV4, IPV6, Prefix, parse_address, parse_prefix
 from tabinet.model.codec import decode_stored
-from tabinet.model.keys import path_of
-from tabinet.model.resources import EndpointPort, WorkloadEndpoint
+from tabinet.model.keys import ResourceKey, path_of
+from tabinet.model.resources import EndpointPort, Node, WorkloadEndpoint
 from tabinet.store.api import Datastore
 
 ORCHESTRATOR = "lab"
@@ -73,17 +74,47 @@ async def read_targets_found(store: Datastore, plan: Plan) -> list[Target]:
     """The workloads that have an endpoint in the store, with their addresses, in the order of the topology."""
     found = []
     for workload in plan.topology.workloads:
-        item = await store.get(path_of(identity_of(workload).key))
-        if item is None:
-            continue
-        try:
-            decoded = decode_stored(item.key, item.value)
-        except DataError:  # a broken endpoint is programmed nowhere: the same as none
-            continue
-        if decoded is not None and isinstance(decoded[1], WorkloadEndpoint):
-            addresses = tuple(parse_prefix(text) for text in decoded[1].spec.ip_networks)
-            found.append(Target(workload.name, namespace_of(plan.name, workload.name), addresses))
+        endpoint = await _read(store, identity_of(workload).key)
+        if isinstance(endpoint, WorkloadEndpoint):
+            spec = endpoint.spec
+            found.append(
+                Target(
+                    name=workload.name,
+                    namespace=namespace_of(plan.name, workload.name),
+                    addresses=tuple(parse_prefix(text) for text in spec.ip_networks),
+                    host=workload.host,
+                    floating=tuple(parse_address(nat.external_ip) for nat in spec.ip_nats),
+                )
+            )
     return found
+
+
+async def read_hosts(store: Datastore, plan: Plan) -> list[Target]:
+    """The hosts that have a Node in the store, under the addresses that the others know them by."""
+    found = []
+    for host in plan.hosts:
+        node = await _read(store, ResourceKey("Node", host.name))
+        if isinstance(node, Node):
+            found.append(host_target(plan, host.name, tuple(host_addresses(node))))
+    return found
+
+
+async def _read(store: Datastore, key: ResourceKey) -> object | None:
+    """The resource; None when there is none, or a broken one, which nobody programs."""
+    item = await store.get(path_of(key))
+    if item is None:
+        return None
+    try:
+        decoded = decode_stored(item.key, item.value)
+    except DataError:
+        return None
+    return decoded[1] if decoded is not None else None
+
+
+def host_target(plan: Plan, host: str, addresses: tuple[Prefix, ...]) -> Target:
+    """A host under these addresses."""
+    namespace = namespace_of(plan.name, host)
+    return Target(host, namespace, addresses, host=host, is_host=True, underlay=plan.underlay_of(host))
 
 
 async def read_targets(store: Datastore, plan: Plan) -> list[Target]:

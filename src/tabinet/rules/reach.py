@@ -1,12 +1,15 @@
-"""May a flow begin between two addresses of the fabric? The oracle of connectivity checks.
+"""What the hosts on the way see of the first packet of a flow, and what their tables say of it together.
 
-Each host on the way asks its own table: on one host in one pass, across hosts first the source's, then the destination's. An address
-that is no known endpoint is outside: only the other end's host decides.
+In: a flow between two ends, each a workload, a host, or something outside that only the other end's host judges. Out: one ``Pass`` for
+each host that looks at the packet, in order: on one host one, across hosts first the source's, then the destination's. ``judge`` asks their
+tables. Pure; what an end is, and which addresses are translated on the way, the caller knows.
+
+Not modelled: what the routers between hosts do, and answers (they pass with the flow, except where no connection was kept).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
@@ -14,15 +17,33 @@ from tabinet.lib.ip import Prefix
 from tabinet.rules.evaluate import Packet, Verdict, evaluate
 from tabinet.rules.ir import Table
 
-FABRIC = "fabric"
-"""Stands for the interface between hosts; must have none of the tables' prefixes."""
+UPLINK = "fabric"
+"""Stands for an interface between hosts that nobody names; must have none of the tables' prefixes."""
+
+
+class End(msgspec.Struct, frozen=True, gc=False):
+    """One end of a flow."""
+
+    address: Prefix
+    """Behind the floating address, if it is asked for under one."""
+    host: str = ""
+    """Whose table judges it; empty: it is outside."""
+    interface: str = ""
+    """A workload's on its host; empty: it is the host itself."""
+    floating: Prefix | None = None
+    """The floating address that it is asked for under."""
+
+    @property
+    def known_as(self) -> Prefix:
+        """The address that others send to."""
+        return self.floating or self.address
 
 
 class Flow(msgspec.Struct, frozen=True, gc=False):
-    """The first packet of a flow between two addresses of one family."""
+    """The first packet of a flow between two ends of one family."""
 
-    source: Prefix
-    destination: Prefix
+    source: End
+    destination: End
     protocol: int
     source_port: int = 0
     destination_port: int = 0
@@ -30,50 +51,71 @@ class Flow(msgspec.Struct, frozen=True, gc=False):
     icmp_code: int = 0
 
 
-class Location(msgspec.Struct, frozen=True, gc=False):
-    """Where an address is attached."""
+class Pass(msgspec.Struct, frozen=True, gc=False):
+    """What one host sees of the packet."""
 
     host: str
-    interface: str
+    hook: str
+    """``forward``, ``input`` or ``output``."""
+    packet: Packet
 
 
-def expected(tables: Mapping[str, Table], endpoints: Mapping[Prefix, Location], flow: Flow) -> Verdict:
-    """What the hosts' tables together say of the flow; trace entries of two hosts are prefixed with the host's name.
+def passes(flow: Flow, uplink: Callable[[str], str] = lambda _: UPLINK, sent_as: Prefix | None = None) -> tuple[Pass, ...]:
+    """What each host on the way sees; nothing where a host speaks to itself.
+
+    ``uplink`` names the interface of a host towards the others; ``sent_as`` is the source address with which the packet leaves its host,
+    where it is translated there.
 
     Raises:
-        KeyError: a host of one of the endpoints has no table.
-        ValueError: neither address is an endpoint's.
+        ValueError: both ends are outside.
     """
-    source = endpoints.get(flow.source)
-    destination = endpoints.get(flow.destination)
-    if source is None and destination is None:
-        raise ValueError(f"neither {flow.source} nor {flow.destination} is an endpoint")
-    if source is not None and destination is not None and source.host == destination.host:
-        return evaluate(tables[source.host], _packet(flow, source.interface, destination.interface))
-    passes = []
-    if source is not None:
-        passes.append((source.host, _packet(flow, source.interface, FABRIC)))
-    if destination is not None:
-        passes.append((destination.host, _packet(flow, FABRIC, destination.interface)))
+    source, destination = flow.source, flow.destination
+    if not source.host and not destination.host:
+        raise ValueError(f"neither {source.address} nor {destination.address} is in the fabric")
+    found = []
+    is_local = source.host == destination.host
+    if source.host:
+        out = destination.interface if is_local else uplink(source.host)
+        # A floating address is translated on the destination's host, before its policy is asked.
+        target = destination.address if is_local else destination.known_as
+        if source.interface or out:
+            hook = "output" if not source.interface else "forward" if out else "input"
+            found.append(Pass(source.host, hook, _packet(flow, source.interface, out, source.address, target)))
+    if destination.host and not is_local:
+        hook = "forward" if destination.interface else "input"
+        origin = sent_as or source.address
+        packet = _packet(flow, uplink(destination.host), destination.interface, origin, destination.address)
+        found.append(Pass(destination.host, hook, packet))
+    return tuple(found)
+
+
+def judge(tables: Mapping[str, Table], way: Iterable[Pass]) -> Verdict:
+    """What the hosts' tables together say; each step of the trace begins with its host.
+
+    Raises:
+        KeyError: a host on the way has no table.
+    """
     trace: list[str] = []
     verdict = Verdict(True, "", ())
-    for host, packet in passes:
-        verdict = evaluate(tables[host], packet)
-        trace += [f"{host} {step}" for step in verdict.trace]
+    for one in way:
+        verdict = evaluate(tables[one.host], one.packet, one.hook)
+        trace += [f"{one.host} {step}" for step in verdict.trace]
         if not verdict.accepted:
             break
     return Verdict(verdict.accepted, verdict.reason, tuple(trace))
 
 
-def _packet(flow: Flow, in_interface: str, out_interface: str) -> Packet:
+def _packet(flow: Flow, into: str, out: str, source: Prefix, destination: Prefix) -> Packet:
+    sent_to = flow.destination.known_as
     return Packet(
-        in_interface=in_interface,
-        out_interface=out_interface,
-        source=flow.source,
-        destination=flow.destination,
+        in_interface=into,
+        out_interface=out,
+        source=source,
+        destination=destination,
         protocol=flow.protocol,
         source_port=flow.source_port,
         destination_port=flow.destination_port,
         icmp_type=flow.icmp_type,
         icmp_code=flow.icmp_code,
+        original_destination=None if sent_to == destination else sent_to,
     )

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from tabinet.lab.check import matches, summarize
 from tabinet.lab.expectation import Fabric, PlannedProbe, Target, build_fabric, plan_probes
 from tabinet.lab.load import load_topology
+from tabinet.lab.plan import make_plan
 from tabinet.lab.probe.client import ProbeResult, ProbeSpec
 from tabinet.lab.topology import Topology
+from tabinet.lab.workloads import host_target
 from tabinet.lib.ip import parse_address
 from tabinet.model.documents import load_documents
 from tabinet.model.keys import ResourceKey, path_of
 from tabinet.store.api import KeyValue
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
+
+Document = dict[str, Any]
 
 
 def stored(document: dict[str, object]) -> KeyValue:
@@ -50,19 +57,21 @@ def endpoint(topology: Topology, index: int) -> tuple[dict[str, object], Target]
             "ports": [{"name": port.name, "protocol": port.protocol, "port": port.port} for port in workload.ports],
         },
     }
-    return document, Target(workload.name, f"tl-clos-{workload.name}", tuple(parse_address(text) for text in addresses))
+    return document, Target(workload.name, f"tl-clos-{workload.name}", tuple(parse_address(text) for text in addresses), workload.host)
 
 
-def clos(*policies: str) -> tuple[Topology, Fabric, list[Target]]:
-    """The fabric of the default example with its profiles and some of the example policies."""
+def clos(
+    *policies: str, more: Sequence[Document] = (), uplinks: dict[str, list[str]] | None = None
+) -> tuple[Topology, Fabric, list[Target]]:
+    """The fabric of the default example with its profiles, some of the example policies, and ``more`` documents."""
     loaded = load_topology(EXAMPLES / "labs" / "clos.yaml")
     endpoints = [endpoint(loaded.topology, index) for index in range(len(loaded.topology.workloads))]
-    documents = [*loaded.documents, *(document for document, _ in endpoints)]
+    documents = [*loaded.documents, *make_plan(loaded.topology).resources, *(document for document, _ in endpoints), *more]
     for name in policies:
         path = EXAMPLES / "policies" / f"{name}.yaml"
         documents += [document.data for document in load_documents(path.read_text(), str(path))]
     hosts = [host.name for host in loaded.topology.hosts]
-    return loaded.topology, build_fabric([stored(document) for document in documents], hosts), [target for _, target in endpoints]
+    return loaded.topology, build_fabric([stored(document) for document in documents], hosts, uplinks), [target for _, target in endpoints]
 
 
 def allowed(fabric: Fabric, targets: list[Target], question: str) -> bool:
@@ -71,7 +80,9 @@ def allowed(fabric: Fabric, targets: list[Target], question: str) -> bool:
     by_name = {target.name: target for target in targets}
     answers = set()
     for a, b in zip(by_name[source].addresses, by_name[destination].addresses, strict=True):
-        answers.add(fabric.verdict(ProbeSpec(b.family, protocol, b.address, int(port)), a, b).accepted)
+        verdict = fabric.verdict(ProbeSpec(b.family, protocol, b.address, int(port)), a, b)
+        assert verdict is not None
+        answers.add(verdict.accepted)
     assert len(answers) == 1
     return answers.pop()
 
@@ -134,6 +145,85 @@ def test_where_both_kinds_exist_one_of_each_is_chosen() -> None:
     assert all(probe.reason for probe in probes if not probe.allowed)
 
 
+def with_hosts(*more: Document, uplinks: dict[str, list[str]] | None = None) -> list[PlannedProbe]:
+    """The probes between workloads and hosts, where workloads may do everything."""
+    topology, fabric, targets = clos(more=(ALLOW_ALL, *more), uplinks=uplinks)
+    plan = make_plan(topology)
+    hosts = [host_target(plan, host.name, tuple(item.address for item in host.addresses)) for host in plan.hosts]
+    names = {host.name for host in hosts}
+    probes = plan_probes(fabric, [*targets, *hosts], topology.check)
+    return [probe for probe in probes if {probe.source, probe.destination} & names]
+
+
+def v3(kind: str, name: str, **spec: object) -> Document:
+    return {"apiVersion": "projectcalico.org/v3", "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+ALLOW_ALL = v3(
+    "GlobalNetworkPolicy",
+    "all",
+    selector="projectcalico.org/orchestrator == 'lab'",
+    types=["Ingress", "Egress"],
+    ingress=[{"action": "Allow"}],
+    egress=[{"action": "Allow"}],
+)
+HOME = {workload.name: workload.host for workload in load_topology(EXAMPLES / "labs" / "clos.yaml").topology.workloads}
+CLOSED = v3("HostEndpoint", "h11", node="host11", interfaceName="*")
+
+
+def test_workloads_and_hosts_try_each_other_and_their_own_host_does_not_listen_to_them() -> None:
+    probes = with_hosts()
+    tried = {(probe.source, probe.destination) for probe in probes}
+    assert {(a, b) for b, a in tried} == tried
+    assert set(HOME.items()) < tried
+    assert {destination for _, destination in tried} >= {"host11", "host12", "host21", "host22"}
+    assert all(bool(probe.spec.source) is probe.source.startswith("host") for probe in probes)
+    for workload, home in HOME.items():
+        told = {(p.source, p.destination): p.allowed for p in probes if workload in (p.source, p.destination)}
+        assert told.pop((workload, home)) is False
+        assert told and all(told.values())
+
+
+def test_what_workloads_may_say_to_their_host_is_configured() -> None:
+    probes = with_hosts(v3("FelixConfiguration", "default", defaultEndpointToHostAction="Accept"))
+    assert all(probe.allowed for probe in probes)
+
+
+def across(probes: list[PlannedProbe]) -> list[PlannedProbe]:
+    """Those between host11 and workloads of other hosts."""
+    return [p for p in probes if "host11" in (p.source, p.destination) and "host11" not in (HOME.get(p.source), HOME.get(p.destination))]
+
+
+def test_a_closed_host_keeps_its_failsafe_ports_and_its_own_workloads() -> None:
+    probes = with_hosts(CLOSED)
+    tried = across(probes)
+    assert {p.allowed for p in tried} == {True, False}
+    for p in tried:
+        open_port = ("udp", 53) if p.source == "host11" else ("tcp", 22)
+        assert p.allowed is ((p.spec.protocol, p.spec.port) == open_port), p
+    assert all(p.allowed for p in probes if p.source == "host11" and HOME[p.destination] == "host11")
+    assert all(p.allowed for p in probes if "host11" not in (p.source, p.destination) and HOME.get(p.source) != p.destination)
+
+
+def test_what_depends_on_the_uplink_is_not_tried() -> None:
+    named = v3("HostEndpoint", "h11", node="host11", interfaceName="tor11")
+    one = across(with_hosts(named, uplinks={"host11": ["tor11"]}))
+    both = across(with_hosts(named, uplinks={"host11": ["tor11", "tor12"]}))
+    assert {p.allowed for p in one} == {True, False}
+    assert both and all(p.allowed for p in both), "only what neither uplink denies is certain"
+
+
+def test_a_floating_address_is_tried_by_all_others_and_leads_to_its_workload() -> None:
+    topology, fabric, targets = clos(more=(ALLOW_ALL,))
+    document, target = endpoint(topology, 0)
+    document["spec"]["ipNATs"] = [{"internalIP": "10.65.0.1", "externalIP": "192.0.2.7"}]
+    _, fabric, _ = clos(more=(ALLOW_ALL, document))
+    floating = msgspec.structs.replace(target, floating=(parse_address("192.0.2.7"),))
+    probes = [p for p in plan_probes(fabric, [floating, *targets[1:]], topology.check) if p.spec.address == "192.0.2.7"]
+    assert {p.source for p in probes} == {other.name for other in targets[1:]}
+    assert all(p.destination == target.name and p.allowed for p in probes)
+
+
 TCP = ProbeSpec(4, "tcp", "10.65.0.2", 80)
 PING = ProbeSpec(6, "icmp", "fd00:65::2", 0)
 
@@ -147,6 +237,8 @@ PING = ProbeSpec(6, "icmp", "fd00:65::2", 0)
         (TCP, True, "refused", "", False),
         (TCP, True, "unreachable", "", False),
         (TCP, False, "timeout", "", True),
+        (TCP, False, "forbidden", "", True),  # its own host says so at once
+        (TCP, True, "forbidden", "", False),
         (TCP, False, "answered", "b", False),
         (TCP, False, "refused", "", False),  # a packet went through
         (TCP, False, "unreachable", "", False),  # it was routing, not policy

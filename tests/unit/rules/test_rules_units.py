@@ -14,7 +14,7 @@ from tabinet.rules.layout import fixed_chains
 from tabinet.rules.marks import GENERATION_MASK, LAST_GENERATION, generation_mark, mark_generation, next_generation
 from tabinet.rules.options import HostAction, TableOptions
 from tabinet.rules.policy import SetShape, Targets, collapse, compile_policy, merge_ranges
-from tabinet.rules.reach import Flow, Location, expected
+from tabinet.rules.reach import End, Flow, judge, passes
 from tabinet.rules.revocation import only_adds, polarities
 
 KEY = ResourceKey("NetworkPolicy", "web", "ns")
@@ -299,12 +299,46 @@ def test_reach_asks_both_hosts_and_says_which_denied():
     source = host(endpoint("a", "10.0.0.1", (KEY,)))
     target = host(endpoint("b", "10.0.0.2", (KEY,)))
     tables = {"h1": source.table, "h2": target.table}
-    a, b, outside = (parse_address(text) for text in ("10.0.0.1", "10.0.0.2", "192.0.2.1"))
-    where: dict[Prefix, Location] = {a: Location("h1", "calia"), b: Location("h2", "calib")}
-    assert expected(tables, where, Flow(a, b, 6)).accepted
-    verdict = expected(tables, where, Flow(a, b, 17))  # egress allows it, ingress does not
-    assert not verdict.accepted and verdict.trace[-1].startswith("h2 ")
-    assert expected(tables, where, Flow(outside, b, 6)).accepted
-    assert expected(tables, where, Flow(a, outside, 17)).accepted
+    a, b = (End(parse_address(f"10.0.0.{number}"), f"h{number}", f"cali{name}") for number, name in ((1, "a"), (2, "b")))
+    outside = End(parse_address("192.0.2.1"))
+
+    def verdict(source: End, destination: End, protocol: int):
+        return judge(tables, passes(Flow(source, destination, protocol)))
+
+    assert verdict(a, b, 6).accepted
+    denied = verdict(a, b, 17)  # egress allows it, ingress does not
+    assert not denied.accepted and denied.trace[-1].startswith("h2 ")
+    assert verdict(outside, b, 6).accepted
+    assert verdict(a, outside, 17).accepted
     with pytest.raises(ValueError, match="neither"):
-        expected(tables, where, Flow(outside, outside, 6))
+        passes(Flow(outside, outside, 6))
+
+
+def test_every_way_has_its_hooks_interfaces_and_addresses():
+    a, b, c, floating = (parse_address(text) for text in ("10.0.0.1", "10.0.0.2", "10.0.0.3", "192.0.2.7"))
+    near, far, host = End(a, "h1", "calia"), End(b, "h2", "calib", floating), End(c, "h1")
+
+    def ways(source: End, destination: End, sent_as: Prefix | None = None) -> list[tuple]:
+        found = passes(Flow(source, destination, 6), {"h1": "eth1", "h2": "eth2"}.__getitem__, sent_as)
+        return [
+            (
+                p.host,
+                p.hook,
+                p.packet.in_interface,
+                p.packet.out_interface,
+                p.packet.source,
+                p.packet.destination,
+                p.packet.original_destination,
+            )
+            for p in found
+        ]
+
+    assert ways(near, host) == [("h1", "input", "calia", "", a, c, None)]
+    assert ways(host, near) == [("h1", "output", "", "calia", c, a, None)]
+    assert ways(host, host) == []
+    assert ways(near, End(c, "h2")) == [("h1", "forward", "calia", "eth1", a, c, None), ("h2", "input", "eth2", "", a, c, None)]
+    # A floating address is translated where the workload is; the source, where it leaves.
+    across = [("h1", "forward", "calia", "eth1", a, floating, None), ("h2", "forward", "eth2", "calib", c, b, floating)]
+    assert ways(near, far, c) == across
+    assert ways(near, End(b, "h1", "calib", floating)) == [("h1", "forward", "calia", "calib", a, b, floating)]
+    assert ways(End(c), far) == [("h2", "forward", "eth2", "calib", c, b, floating)]

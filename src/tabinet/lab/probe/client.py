@@ -99,13 +99,15 @@ class ProbeSpec(msgspec.Struct, frozen=True, gc=False):
     address: str
     port: int
     """0 for ICMP."""
+    source: str = ""
+    """The address to send from; empty: the kernel chooses."""
 
 
 class ProbeResult(msgspec.Struct, frozen=True, gc=False):
     """What happened."""
 
     outcome: str
-    """``answered``, ``refused``, ``unreachable`` or ``timeout``."""
+    """``answered``, ``refused``, ``forbidden`` (its own host denied it), ``unreachable`` or ``timeout``."""
     who: str
     """The name (ICMP: the address) that answered; empty when none did."""
     took_ms: float
@@ -121,7 +123,7 @@ async def run_probes(program: Program, probes: Sequence[ProbeSpec], timeout_ms: 
     results: list[ProbeResult] = []
     for start in range(0, len(probes), at_once):
         chunk = probes[start : start + at_once]
-        rows = [[probe.family, probe.protocol, probe.address, probe.port] for probe in chunk]
+        rows = [[probe.family, probe.protocol, probe.address, probe.port, probe.source] for probe in chunk]
         await program.write({"timeout_ms": timeout_ms, "probes": rows})
         answer = await program.read(timeout_ms / 1000 + _EXTRA_S)
         results += msgspec.convert([dict(zip(("outcome", "who", "took_ms"), row, strict=True)) for row in _rows(answer)], list[ProbeResult])

@@ -1,12 +1,15 @@
 """The prober: answers whoever reaches this namespace, and tries to reach others, all at once.
 
-Run as ``python3 -I -S prober.py NAME TCP,TCP,... UDP,UDP,...`` inside a workload's namespace. It listens on all the ports in both families:
-a TCP connection is told NAME and closed, a UDP datagram is answered with NAME. Then, line by line, as JSON:
+Run as ``python3 -I -S prober.py NAME TCP,TCP,... UDP,UDP,...`` inside the namespace of a workload or host. It listens on all the ports in
+both families: a TCP connection is told NAME and closed, a UDP datagram is answered with NAME from the address that it was sent to. Then,
+line by line, as JSON:
 
 - out, once: ``{"ready": true}``;
-- in: ``{"timeout_ms": t, "probes": [[family, protocol, address, port], ...]}`` with protocol ``icmp``, ``tcp`` or ``udp``;
+- in: ``{"timeout_ms": t, "probes": [[family, protocol, address, port, source], ...]}`` with protocol ``icmp``, ``tcp`` or ``udp``; where
+  the source is empty, the kernel chooses it;
 - out: ``{"results": [[outcome, who, ms], ...]}`` in the order of the probes. Outcome is ``answered`` (``who`` is the name that the other
-  side gave, for ICMP its address), ``refused`` (TCP reset or port unreachable), ``unreachable`` (any other error) or ``timeout``.
+  side gave, for ICMP its address), ``refused`` (TCP reset or port unreachable), ``forbidden`` (dropped by the own host before it left),
+  ``unreachable`` (any other error) or ``timeout``.
 
 All probes of a batch run in parallel; a batch takes as long as its slowest probe. Datagrams are sent up to three times within the timeout,
 so that one lost to a busy machine is no result. Ends when its standard input ends. O(1) for each packet; a descriptor for each TCP or UDP
@@ -28,6 +31,7 @@ ECHO_REQUEST = {4: 8, 6: 128}
 ECHO_REPLY = {4: 0, 6: 129}
 BACKLOG = 512
 FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
+IP_PKTINFO = 8  # ip(7); in Python only since 3.13
 
 Address = tuple[str, int]
 
@@ -35,14 +39,15 @@ Address = tuple[str, int]
 class Probe:
     """One probe that is under way, or its result."""
 
-    __slots__ = ("address", "family", "index", "outcome", "port", "protocol", "sends", "socket", "took_ms", "who")
+    __slots__ = ("address", "family", "index", "outcome", "port", "protocol", "sends", "socket", "source", "took_ms", "who")
 
-    def __init__(self, index: int, family: int, protocol: str, address: str, port: int) -> None:
+    def __init__(self, index: int, family: int, protocol: str, address: str, port: int, source: str) -> None:
         self.index = index
         self.family = family
         self.protocol = protocol
         self.address = address
         self.port = port
+        self.source = source
         self.socket: socket.socket | None = None
         self.sends = 0
         self.outcome = ""
@@ -85,6 +90,8 @@ class Prober:
         if family == 6:
             server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         server.bind(("::" if family == 6 else "0.0.0.0", port))
+        if kind == socket.SOCK_DGRAM:  # a host has many addresses, and a connected socket hears one only
+            server.setsockopt(*((socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO) if family == 6 else (socket.IPPROTO_IP, IP_PKTINFO)), 1)
         if kind == socket.SOCK_STREAM:
             server.listen(BACKLOG)
         self.servers[server.fileno()] = server
@@ -135,8 +142,8 @@ class Prober:
                     connection.send(self.name)
                     connection.close()
                 else:
-                    _, sender = server.recvfrom(2048)
-                    server.sendto(self.name, sender)
+                    _, told, _, sender = server.recvmsg(2048, 128)
+                    server.sendmsg([self.name], [sent_from(local_address(told))], 0, sender)
         except OSError:  # nothing more to answer, or the asker has gone
             return
 
@@ -161,7 +168,7 @@ class Prober:
     def _begin(self, probes: list[list[object]], timeout_s: float) -> None:
         # A new identifier makes new flows: an answer that is late for the last batch is none for this one.
         self.echo_id = (self.echo_id + 1) & 0xFFFF
-        self.batch = [Probe(index, int(str(f)), str(p), str(a), int(str(n))) for index, (f, p, a, n) in enumerate(probes)]
+        self.batch = [Probe(index, int(str(f)), str(p), str(a), int(str(n)), str(s)) for index, (f, p, a, n, s) in enumerate(probes)]
         self.started = time.monotonic()
         self.deadline = timeout_s
         for probe in self.batch:
@@ -173,6 +180,8 @@ class Prober:
 
     def _connect(self, probe: Probe, kind: int) -> None:
         probe.socket = socket.socket(FAMILY[probe.family], kind | socket.SOCK_NONBLOCK)
+        if probe.source:
+            probe.socket.bind((probe.source, 0))
         error = probe.socket.connect_ex((probe.address, probe.port))
         if error not in (0, errno.EINPROGRESS):
             self._finish(probe, outcome_of(error))
@@ -221,7 +230,8 @@ class Prober:
                 probe.socket.send(b"?")
             else:
                 packet = echo_request(probe.family, self.echo_id, probe.index)
-                self.echo[probe.family].sendto(packet, (probe.address, 0))
+                source = [sent_from(socket.inet_pton(FAMILY[probe.family], probe.source))] if probe.source else []
+                self.echo[probe.family].sendmsg([packet], source, 0, (probe.address, 0))
         except BlockingIOError:
             return  # the queue is full; there will be another try
         except OSError as error:
@@ -239,7 +249,25 @@ class Prober:
 
 def outcome_of(error: int) -> str:
     """The word for an errno."""
-    return "refused" if error in (errno.ECONNREFUSED, errno.ECONNRESET) else "timeout" if error == errno.ETIMEDOUT else "unreachable"
+    words = {errno.ECONNREFUSED: "refused", errno.ECONNRESET: "refused", errno.ETIMEDOUT: "timeout", errno.EPERM: "forbidden"}
+    return words.get(error, "unreachable")
+
+
+def local_address(told: list[tuple[int, int, bytes]]) -> bytes:
+    """The address that a datagram was sent to: ip(7) IP_PKTINFO, ipv6(7) IPV6_PKTINFO."""
+    for level, kind, data in told:
+        if (level, kind) == (socket.IPPROTO_IP, IP_PKTINFO):
+            return data[8:12]
+        if (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO):
+            return data[:16]
+    return b""
+
+
+def sent_from(address: bytes) -> tuple[int, int, bytes]:
+    """The control message that makes the kernel send from this address, through whichever interface."""
+    if len(address) == 4:
+        return socket.IPPROTO_IP, IP_PKTINFO, struct.pack("=i4s4x", 0, address)
+    return socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, struct.pack("=16si", address, 0)
 
 
 def echo_request(family: int, identifier: int, sequence: int) -> bytes:
