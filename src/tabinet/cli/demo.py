@@ -1,4 +1,7 @@
-"""``tabinet demo``: the default lab, a policy, and what happens when things break; everything that it prints was measured with packets."""
+"""``tabinet demo``: the default lab, a policy, what happens when things break, and what can be known before a packet is sent.
+
+Everything that it prints was measured, or held against packets.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,9 @@ from pathlib import Path
 from time import monotonic
 
 import click
+import msgspec
 
+from tabinet.cli.demo_proof import Proof, prove
 from tabinet.cli.labs import show_check
 from tabinet.cli.output import note, show_json, show_table
 from tabinet.cli.sources import read_documents
@@ -42,6 +47,7 @@ The fabric is running. Look around:
   tabinet lab exec host11 -- nft list table inet tabinet
   tabinet lab exec host11 -- birdc -s bird.ctl show protocols
   tabinet get np -A -o yaml                        the policies; edit, tabinet apply -f FILE, tabinet lab check
+  tabinet explain web1 db1 --port 5432             why a packet passes, or not; tabinet plan -f FILE, tabinet reach, tabinet lint
   tabinet lab cut tor11:host11 --silent            break something; then tabinet lab heal tor11:host11
 Remove it:
   tabinet lab down
@@ -83,8 +89,9 @@ class _Demo:
             await self.check(lab, "with policies", show=not self.as_json)
             denied_ms = await self.policy_change(lab, client)
             await self.break_things(lab)
+            proof = await prove(lab, client, self.say)
         await self.check(lab, "after all of that")
-        return self.finish(up_s, ready_s, denied_ms)
+        return self.finish(up_s, ready_s, denied_ms, proof)
 
     async def check(self, lab: Lab, what: str, *, show: bool = False) -> None:
         report = await lab.check()
@@ -122,7 +129,7 @@ class _Demo:
             if not lab.state().faults:
                 await lab.wait_converged()
 
-    def finish(self, up_s: float, ready_s: float, denied_ms: float) -> int:
+    def finish(self, up_s: float, ready_s: float, denied_ms: float, proof: Proof) -> int:
         mismatches = sum(report.mismatches for _, report in self.checks)
         if self.as_json:
             show_json(
@@ -135,6 +142,7 @@ class _Demo:
                         {"what": what, "lost": c.lost, "sent": c.sent, "worst_ms": c.worst_ms, "took_ms": c.took_ms}
                         for what, c in self.costs
                     ],
+                    "proof": msgspec.to_builtins(proof),
                 }
             )
         else:

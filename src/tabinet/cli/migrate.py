@@ -188,14 +188,16 @@ async def _export(place: Place, force: bool) -> None:
 
 
 async def read_entries(store: Datastore) -> AsyncIterator[Entry]:
-    """Everything that an export holds, in the order of the keys, at one revision."""
+    """Everything that an export holds, in the order of the keys; all of Calico's at one revision."""
     from tabinet.cli.dump import Entry, is_exported
+    from tabinet.model.kept_invariants import INVARIANTS
     from tabinet.model.keys import ROOT
 
-    async for page in store.list(ROOT):
-        for item in page.items:
-            if is_exported(item.key) and not item.lease:
-                yield Entry(item.key, item.value)
+    for prefix in (ROOT, INVARIANTS):
+        async for page in store.list(prefix):
+            for item in page.items:
+                if is_exported(item.key) and not item.lease:
+                    yield Entry(item.key, item.value)
 
 
 async def _import(place: Place, entries: Sequence[Entry], force: bool) -> tuple[int, Exception | None]:
