@@ -16,6 +16,7 @@ from tabinet.rules.options import HostAction, TableOptions
 from tabinet.rules.policy import SetShape, Targets, collapse, compile_policy, merge_ranges
 from tabinet.rules.reach import End, Flow, judge, passes
 from tabinet.rules.revocation import only_adds, polarities
+from tabinet.rules.roles import DENIALS
 
 KEY = ResourceKey("NetworkPolicy", "web", "ns")
 ALLOW, DENY, LOG, PASS = m.Action.ALLOW, m.Action.DENY, m.Action.LOG, m.Action.PASS
@@ -342,3 +343,22 @@ def test_every_way_has_its_hooks_interfaces_and_addresses():
     assert ways(near, far, c) == across
     assert ways(near, End(b, "h1", "calib", floating)) == [("h1", "forward", "calia", "calib", a, b, floating)]
     assert ways(End(c), far) == [("h2", "forward", "eth2", "calib", c, b, floating)]
+
+
+def test_only_chains_that_nothing_comes_back_from_count_by_endpoint():
+    """What is accepted pays nothing for it, and what is denied is counted wherever it ends."""
+    builder = host(endpoint("a", "10.0.0.1", (KEY,)))
+    builder.on_update(m.HostEndpointUpdate(ResourceKey("HostEndpoint", "h"), 1, m.HostEndpoint("h1", "eth0", ())))
+    builder.flush()
+    chains = builder.table.chains
+    counting = {name for name, chain in chains.items() if any(isinstance(rule.verdict, ir.CountFor) for rule in chain.rules)}
+    assert counting == set(DENIALS) & chains.keys()
+    assert {
+        name for name, chain in chains.items() if any(isinstance(rule.verdict, ir.Drop | ir.Reject) for rule in chain.rules)
+    } == counting
+    assert builder.table.elements["denied_in"] == builder.table.elements["denied_out"] == {ir.Interface("calia"), ir.Interface("eth0")}
+    assert {name: owner.is_host for name, owner in builder.counted.owners.items()} == {"calia": False, "eth0": True}
+    builder.on_update(m.EndpointRemove(endpoint("a", "10.0.0.1").key))
+    builder.flush()
+    assert builder.table.elements["denied_in"] == {ir.Interface("eth0")}
+    assert builder.counted.take_left().keys() == {"calia"}
