@@ -15,6 +15,7 @@ from tabinet.agent import verification
 from tabinet.agent.agent import Agent, RestartNeeded
 from tabinet.agent.statistics import Statistics
 from tabinet.kernel.nftables import DeleteTable
+from tabinet.kernel.nftexpr import ifname
 from tabinet.kernel.rtnetlink import DeleteRoute, SetLink
 from tabinet.lib.ip import parse_prefix
 from tabinet.model.keys import ResourceKey, path_of
@@ -273,6 +274,7 @@ async def test_metrics_say_what_is_so(world: World) -> None:
         for chain, rules in info.rules.items():
             for rule in rules:
                 world.nftables.count(chain, rule.userdata, 3, 100)
+        world.nftables.count_element("denied_in", ifname("calia"), 5, 500)
         await agent.count()
         text = agent.metrics.render().decode()
         assert 'tabinet_policy_packets_total{action="Deny",direction="ingress",policy="GlobalNetworkPolicy/p",rule="0"} 3.0' in text
@@ -280,6 +282,8 @@ async def test_metrics_say_what_is_so(world: World) -> None:
         assert "tabinet_denied_packets_total{" in text
         assert 'tabinet_policy_bytes_total{action="Deny",direction="ingress",policy="GlobalNetworkPolicy/p",rule="0"} 100.0' in text
         assert f'tabinet_endpoint_revision{{endpoint="{A}"}} ' in text
+        assert f'tabinet_endpoint_denied_packets_total{{direction="egress",endpoint="{A}"}} 5.0' in text
+        assert f'tabinet_endpoint_denied_bytes_total{{direction="ingress",endpoint="{A}"}} 0.0' in text
 
 
 def _accepts(agent: Agent, packet: Packet) -> bool:
