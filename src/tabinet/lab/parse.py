@@ -23,7 +23,7 @@ RESERVED_PREFIXES = ("cali", "tap")
 WORKLOAD_NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 SOFTWARE = ("bird", "frr", "none")
-VXLAN = ("Never", "Always", "CrossSubnet")
+TUNNELS = ("Never", "Always", "CrossSubnet")
 ROLES = ("spine", "tor", "router")
 LAST_AS = 4294967294
 NOT_AN_AS = (23456, 65535)
@@ -59,7 +59,7 @@ def _read(reader: Reader, document: object) -> Topology:
     if isinstance(top.get("name"), str | None) and not LAB_NAME.fullmatch(name):
         reader.bad("name", name or None, "must be 1 to 15 lower-case letters and digits, beginning with a letter")
     defaults = reader.mapping(
-        "defaults", top.get("defaults"), ("mesh", "as", "software", "pools", "bfd", "namespace", "profiles", "unnumbered", "vxlan")
+        "defaults", top.get("defaults"), ("mesh", "as", "software", "pools", "bfd", "namespace", "profiles", "unnumbered", "vxlan", "ipip")
     )
     as_number = _as_number(reader, "defaults.as", defaults.get("as"), default=64512)
     software = reader.choice("defaults.software", defaults.get("software"), SOFTWARE, default="bird")
@@ -79,6 +79,9 @@ def _read(reader: Reader, document: object) -> Topology:
     unnumbered = reader.flag("defaults.unnumbered", defaults.get("unnumbered"), default=False)
     if unnumbered:
         _learning_routers(reader, routers)
+    vxlan, ipip = (reader.choice(f"defaults.{name}", defaults.get(name), TUNNELS, default="Never") for name in ("vxlan", "ipip"))
+    if "Never" not in (vxlan, ipip):
+        reader.bad("defaults.ipip", ipip, "must be Never where vxlan is not: a pool has one tunnel")
     return Topology(
         name=name,
         mesh=reader.flag("defaults.mesh", defaults.get("mesh"), default=False),
@@ -93,7 +96,8 @@ def _read(reader: Reader, document: object) -> Topology:
         resources=_resources(reader, top.get("resources")),
         check=_check(reader, top.get("check")),
         unnumbered=unnumbered,
-        vxlan=reader.choice("defaults.vxlan", defaults.get("vxlan"), VXLAN, default="Never"),
+        vxlan=vxlan,
+        ipip=ipip,
     )
 
 

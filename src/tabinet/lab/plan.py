@@ -368,7 +368,7 @@ def _resources(topology: Topology, hosts: tuple[HostPlan, ...]) -> tuple[dict[st
         spec: dict[str, object] = {
             "cidr": str(pool),
             "blockSize": max(size, pool.length),
-            "ipipMode": "Never",
+            "ipipMode": topology.ipip if pool.family == IPV4 else "Never",
             "vxlanMode": topology.vxlan,
             "natOutgoing": False,
             "nodeSelector": "all()",

@@ -106,3 +106,10 @@ class Topology(Record, frozen=True, kw_only=True):
     """Links have no addresses but the link-local ones (RFC 8950)."""
     vxlan: str = "Never"
     """``vxlanMode`` of the pools."""
+    ipip: str = "Never"
+    """``ipipMode`` of the IPv4 pools, where they have no ``vxlan``; the kernel must have IP-in-IP."""
+
+    @property
+    def tunnelled(self) -> bool:
+        """Pools have a tunnel."""
+        return (self.vxlan, self.ipip) != ("Never", "Never")

@@ -81,7 +81,7 @@ class _Raising:
         self._remember("building")
         self.progress(f"{len(plan.topology.workloads)} workloads")
         async with self.lab.store() as store:
-            if plan.topology.vxlan != "Never":
+            if plan.topology.tunnelled:
                 await wait_tunnels(store, [host.name for host in plan.hosts])
             await attach_workloads(store, plan)
         self.progress("BGP convergence")

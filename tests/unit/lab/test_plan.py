@@ -239,3 +239,11 @@ def test_a_router_without_software_is_only_a_way() -> None:
     ]
     assert "route add fd00:20:1::/64 via fd00:20:2::b\n" in node_batch(plan, node)
     assert {spec["vxlanMode"] for spec in of_kind(plan, "IPPool").values()} == {"CrossSubnet"}
+
+
+def test_ip_in_ip_is_of_ipv4_pools() -> None:
+    text = (EXAMPLES / "vxlan.yaml").read_text().replace("vxlan: CrossSubnet", "ipip: CrossSubnet")
+    plan = make_plan(parse_topology(text))
+    modes = [(spec["ipipMode"], spec["vxlanMode"]) for spec in of_kind(plan, "IPPool").values()]
+    assert modes == [("CrossSubnet", "Never"), ("Never", "Never")]
+    assert plan.topology.tunnelled

@@ -106,6 +106,8 @@ MISTAKES = [
     ("tcp: [80, 81]", "tcp: []", "check.tcp", "must name at least one port"),
     ("udp: [53]", "udp: [dns]", "check.udp[0]", "dns; must be a number"),
     ("as: 64600,", "as: 64600, pools: [10.0.0.1/8],", "defaults.pools[0]", "10.0.0.1/8; must be an IPv4 or IPv6 prefix without host bits"),
+    ("as: 64600,", "as: 64600, ipip: Sometimes,", "defaults.ipip", "Sometimes; must be one of Never, Always, CrossSubnet"),
+    ("as: 64600,", "as: 64600, ipip: Always, vxlan: Always,", "defaults.ipip", "Always; must be Never where vxlan is not"),
     ("as: 64600,", "as: 64600, mesh: 'yes',", "defaults.mesh", "yes; must be true or false"),
     ("as: 64600,", "as: 64600, bfd: {interval_ms: 1},", "defaults.bfd.interval_ms", "1; must be a number from 10 to 10000"),
 ]
