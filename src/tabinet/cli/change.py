@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tabinet.cli.careful import Duration, plan_and_ask
 from tabinet.cli.completion import complete_kinds, complete_names
 from tabinet.cli.place import STORE_OPTIONS, Place
 from tabinet.cli.sources import FILES
 
 if TYPE_CHECKING:
+    from tabinet.cli.pending import Pending
     from tabinet.errors import StoreError, TabinetError
     from tabinet.model.documents import Document
     from tabinet.model.keys import ResourceKey
@@ -76,11 +78,25 @@ def tally_of(documents: Sequence[Document]) -> Tally:
 
 @click.command()
 @FILES
+@click.option("--plan", "show_plan", is_flag=True, help="Show what it opens and closes, and ask (tabinet plan).")
+@click.option("--yes", is_flag=True, help="With --plan: do not ask.")
+@click.option(
+    "--confirm", "within_s", type=Duration(), help="Take everything back after this time (5m) unless tabinet confirm comes before."
+)
 @FORCE
 @JSON
 @STORE_OPTIONS
 @click.pass_obj
-def apply(place: Place, files: Sequence[str], recursive: bool, force: bool, as_json: bool) -> int:
+def apply(
+    place: Place,
+    files: Sequence[str],
+    recursive: bool,
+    show_plan: bool,
+    yes: bool,
+    within_s: float | None,
+    force: bool,
+    as_json: bool,
+) -> int:
     """Create or change resources so that they are as the files say.
 
     All documents are checked first; with any error in any of them nothing is applied. Nothing is applied either when an invariant that
@@ -95,12 +111,32 @@ def apply(place: Place, files: Sequence[str], recursive: bool, force: bool, as_j
 
         await refuse_bad_pools(client, documents)
         await _refuse_broken_invariants(client, documents, "apply", force)
+        if show_plan:
+            await plan_and_ask(client.store, place, documents, yes=yes)
+        waiting = None if within_s is None else await _begin_pending(client, place, documents, within_s)
         try:
             await client.apply_many([document.data for document in documents], on_done=tally.outcomes.__setitem__)
         except StoreError as error:
             tally.stopped = error
+        if waiting is not None and tally.stopped is None:
+            from tabinet.cli import pending
+
+            await pending.applied(client.store, waiting)
 
     return run_tally(place, tally, work, as_json=as_json)
+
+
+async def _begin_pending(client: ResourceClient, place: Place, documents: Sequence[Document], within_s: float) -> Pending:
+    """From now on everything is taken back in time, whatever becomes of this process."""
+    from tabinet.cli import pending
+    from tabinet.cli.output import note
+    from tabinet.model.keys import path_of
+    from tabinet.store.client import key_of
+
+    found = await pending.begin(client.store, [path_of(key_of(document.data)) for document in documents], within_s)
+    pending.start_waiting(place, found)
+    note(f"rolled back in {within_s:g} s unless you say: tabinet confirm")
+    return found
 
 
 @click.command()

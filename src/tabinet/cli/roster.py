@@ -14,6 +14,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "Resources": {
         "get": ("tabinet.cli.get:get", "Show resources: one, some, or all of a KIND."),
         "apply": ("tabinet.cli.change:apply", "Create or change resources so that they are as the files say."),
+        "confirm": ("tabinet.cli.confirm:confirm", "Keep what `tabinet apply --confirm` changed."),
         "create": ("tabinet.cli.change:create", "Create the resources in the files; those that exist already are an error."),
         "replace": ("tabinet.cli.change:replace", "Replace resources that exist by those in the files."),
         "patch": ("tabinet.cli.edit:patch", "Change parts of one resource."),
