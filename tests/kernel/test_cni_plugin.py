@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cni_host import DEADLINE_S, NOTHING, CniHost, datagram_arrives, network
+from cni_host import DEADLINE_S, NOTHING, CniHost, datagram_arrives, echoed, network
 
 from tabinet.kernel import netns
 
@@ -63,8 +63,16 @@ def test_a_pod_with_several_networks_limits_and_a_floating_address(host: CniHost
     notes = {"cni.projectcalico.org/floatingIPs": '["192.0.2.7"]', "qos.projectcalico.org/egressMaxConnections": "5"}
     runtime = {"bandwidth": {"ingressRate": 1000000, "ingressBurst": 80000}, "io.kubernetes.cri.pod-annotations": notes}
     config = network(version="0.3.1", runtimeConfig=runtime, feature_control={"floating_ips": True})
-    assert host.call("ADD", config, pod, CNI_ARGS=arguments).output["ips"][0]["version"] == "4"
-    assert host.call("ADD", network("net2"), pod, CNI_ARGS=arguments, CNI_IFNAME="net1").code == 0
+    first = host.call("ADD", config, pod, CNI_ARGS=arguments)
+    assert first.output["ips"][0]["version"] == "4"
+    second = host.call("ADD", network("net2"), pod, CNI_ARGS=arguments, CNI_IFNAME="net1")
+    assert second.code == 0, second
+    assert host.call("ADD", network("net2"), pod, CNI_ARGS=arguments, CNI_IFNAME="net1").output == second.output, "repeated"
+    peer = host.container("b2")
+    others = addresses(host.call("ADD", network(), peer).output)
+    here = [*addresses(first.output), *addresses(second.output)]
+    assert all(echoed(peer, pod, address, source) for address in here for source in others if (":" in address) == (":" in source))
+    assert host.call("DEL", network(), peer).code == 0
     found = {item["metadata"]["name"]: item for item in host.endpoints()}
     assert sorted(found) == ["h1-k8s-web--1-eth0", "h1-k8s-web--1-net1"]
     spec, metadata = found["h1-k8s-web--1-eth0"]["spec"], found["h1-k8s-web--1-eth0"]["metadata"]
@@ -152,6 +160,20 @@ def test_a_call_that_is_killed_leaves_nothing_behind(host: CniHost) -> None:
         process.communicate(timeout=DEADLINE_S)
         assert host.call("DEL", network(), container).code == 0
     assert eventually(host, NOTHING) == NOTHING
+
+
+def test_an_agent_that_is_killed_in_a_call_leaves_nothing_that_a_deletion_does_not_remove(host: CniHost) -> None:
+    containers = [host.container(f"k{index}") for index in range(3)]
+    processes = [host.begin("ADD", network(), container) for container in containers]
+    time.sleep(0.06)
+    host.stop(signal.SIGKILL)
+    for process in processes:
+        answer = host.finish(process)
+        assert answer.code == 0 or answer.output["code"] == 11, answer
+    host.start()
+    for container in containers:
+        assert host.call("DEL", network(), container).code == 0
+    assert host.leftovers() == NOTHING
 
 
 def test_many_at_once(host: CniHost) -> None:

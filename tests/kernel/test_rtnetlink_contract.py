@@ -17,6 +17,7 @@ from tabinet.kernel.rtnetlink import (
     AddAddress,
     AddressEvent,
     AddRoute,
+    AddSourceRule,
     AddVeth,
     DeleteAddress,
     DeleteLink,
@@ -245,6 +246,12 @@ def test_add_refuses_what_replace_takes_over(seat: Seat, text: str) -> None:
     assert ours(seat) == {mine}
     assert foreign not in seat.rt.routes()
     assert seat.codes(DeleteRoute(mine)) == [0]
+
+
+def test_a_rule_for_a_source_is_added_once(seat: Seat) -> None:
+    rules = [AddSourceRule(p(text), 8402, 8400) for text in ("10.0.0.1", "fd00::1")]
+    assert seat.codes(*rules, *rules) == [0, 0, errno.EEXIST, errno.EEXIST]
+    assert seat.codes(AddSourceRule(p("10.0.0.1"), 8403, 8400)) == [0]
 
 
 def test_addresses_come_and_go_and_can_be_added_twice(seat: Seat) -> None:

@@ -192,3 +192,23 @@ def datagram_arrives(sender: str, receiver: str, address: str) -> bool:
             return inbox.recv(16) == b"once"
         except TimeoutError:
             return False
+
+
+def echoed(sender: str, receiver: str, address: str, back: str) -> bool:
+    """A datagram reaches the address, and the answer that is sent from there comes back to ``back``."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+
+    def open_socket() -> socket.socket:
+        made = socket.socket(family, socket.SOCK_DGRAM)
+        made.settimeout(2.0)
+        return made
+
+    with netns.run_in(receiver, open_socket) as inbox, netns.run_in(sender, open_socket) as outbox:
+        inbox.bind((address, 0))
+        outbox.bind((back, 0))
+        try:
+            outbox.sendto(b"there", inbox.getsockname()[:2])
+            inbox.sendto(b"back", inbox.recvfrom(16)[1])
+            return outbox.recv(16) == b"back"
+        except TimeoutError:
+            return False

@@ -10,13 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import msgspec
+
 from tabinet.kernel.rtnetlink import (
     AddAddress,
+    AddSourceRule,
     DeleteAddress,
     InterfaceAddress,
     Link,
     Neighbour,
     ReplaceRoute,
+    Route,
     RtOp,
     SetLink,
     SetNeighbour,
@@ -28,6 +32,9 @@ from tabinet.lib.ip import IPV4, IPV6, Prefix, parse_address, parse_prefix
 
 HOST_MAC = "ee:ee:ee:ee:ee:ee"
 GATEWAYS = {IPV4: parse_address("169.254.1.1"), IPV6: parse_address("fe80::1")}
+FIRST_TABLE = 8400
+"""Of a second interface in a namespace; its index is added."""
+RULE_PRIORITY = 8400
 LINK_LOCAL = parse_prefix("fe80::/10")
 _DEFAULT = {IPV4: Prefix(IPV4, 0, 0), IPV6: Prefix(IPV6, 0, 0)}
 _FORWARDING = {IPV4: "net/ipv4/ip_forward", IPV6: "net/ipv6/conf/all/forwarding"}
@@ -46,11 +53,19 @@ def plan_parameters(interface: str, addresses: Iterable[Prefix], *, forwarding: 
     return parameters
 
 
-def plan_inside(links: Sequence[Link], interface: Link, present: Iterable[InterfaceAddress], addresses: Sequence[Prefix]) -> list[RtOp]:
+def plan_inside(
+    links: Sequence[Link], interface: Link, present: Iterable[InterfaceAddress], addresses: Sequence[Prefix], routes: Iterable[Route] = ()
+) -> list[RtOp]:
     """Operations after which ``interface`` has exactly ``addresses``, the routes and the neighbours, whatever of it was there already.
 
-    Link-local addresses are the kernel's and stay.
+    Link-local addresses are the kernel's and stay. ``routes`` of the main table: where another interface has the default route already, it
+    keeps it, and what is sent from our addresses finds its way by a table of its own; rules that are there already refuse to be added.
     """
+    elsewhere = {route.destination.family for route in routes if not route.destination.length and route.hops} - {
+        route.destination.family
+        for route in routes
+        if not route.destination.length and any(hop.index == interface.index for hop in route.hops)
+    }
     operations: list[RtOp] = [SetLink(index=link.index, up=True) for link in links if link.name == "lo" and not link.up]
     wanted = {InterfaceAddress(interface.index, address, address.bits) for address in addresses}
     mine = (old for old in present if old.index == interface.index and not LINK_LOCAL.contains(old.address))
@@ -60,7 +75,11 @@ def plan_inside(links: Sequence[Link], interface: Link, present: Iterable[Interf
     for family in sorted({address.family for address in addresses}):
         gateway = GATEWAYS[family]
         operations.append(SetNeighbour(Neighbour(interface.index, gateway, HOST_MAC)))
-        if family == IPV4:
-            operations.append(ReplaceRoute(device_route(gateway, interface.index)))
-        operations.append(ReplaceRoute(gateway_route(_DEFAULT[family], gateway, interface.index)))
+        ways = [device_route(gateway, interface.index)] if family == IPV4 else []
+        ways.append(gateway_route(_DEFAULT[family], gateway, interface.index))
+        if family in elsewhere:
+            table = FIRST_TABLE + interface.index
+            ways = [msgspec.structs.replace(way, table=table) for way in ways]
+            operations += [AddSourceRule(address, table, RULE_PRIORITY) for address in sorted(addresses) if address.family == family]
+        operations += [ReplaceRoute(way) for way in ways]
     return operations

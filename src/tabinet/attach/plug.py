@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from tabinet.attach.inside import HOST_MAC, plan_inside, plan_parameters
 from tabinet.attach.network import Network
 from tabinet.errors import AttachError, KernelError
-from tabinet.kernel.rtnetlink import AddVeth, DeleteLink, Link, Rtnetlink, RtOp, SetLink, execute_all
+from tabinet.kernel.rtnetlink import AddSourceRule, AddVeth, DeleteLink, Link, Rtnetlink, RtOp, SetLink, execute_all
 from tabinet.kernel.sysctl import Sysctl, ensure
 from tabinet.lib.ip import Prefix
 
@@ -71,7 +71,10 @@ def configure(network: Network, namespace: str, interface: str, addresses: Seque
             raise AttachError(f"interface {interface} is gone from network namespace {namespace}")
         for key, value in plan_parameters(interface, addresses, forwarding=forwarding):
             ensure(sysctl, key, value)
-        execute_all(rtnetlink, plan_inside(links, link, rtnetlink.addresses(), addresses))
+        operations = plan_inside(links, link, rtnetlink.addresses(), addresses, rtnetlink.routes())
+        for operation, outcome in zip(operations, rtnetlink.execute(operations), strict=True):
+            if outcome is not None and not (isinstance(operation, AddSourceRule) and outcome.errno == errno.EEXIST):
+                raise outcome
         return link.mac
 
     with _existing(network, namespace):

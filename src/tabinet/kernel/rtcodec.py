@@ -29,10 +29,12 @@ from tabinet.kernel.rtnetlink import (
     SCOPE_HOST,
     SCOPE_LINK,
     SCOPE_UNIVERSE,
+    TABINET_PROTOCOL,
     AddAddress,
     AddIpip,
     AddressEvent,
     AddRoute,
+    AddSourceRule,
     AddVeth,
     AddVxlan,
     DeleteAddress,
@@ -63,6 +65,7 @@ NEWLINK, DELLINK, GETLINK = 16, 17, 18
 NEWADDR, DELADDR, GETADDR = 20, 21, 22
 NEWROUTE, DELROUTE, GETROUTE = 24, 25, 26
 NEWNEIGH, DELNEIGH, GETNEIGH = 28, 29, 30
+NEWRULE = 32
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_LINKINFO = 1, 3, 4, 5, 18
 _IFLA_IFALIAS, _IFLA_NET_NS_FD, _IFLA_EXT_MASK = 20, 28, 29
@@ -74,6 +77,7 @@ _IFA_F_NODAD = 2
 _NDA_DST, _NDA_LLADDR = 1, 2
 _NUD_PERMANENT = 0x80
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC, _RTA_MULTIPATH, _RTA_TABLE, _RTA_VIA = 1, 4, 5, 6, 7, 9, 15, 18
+_FRA_SRC, _FRA_PRIORITY, _FRA_TABLE, _FRA_PROTOCOL, _FR_ACT_TO_TBL = 2, 6, 15, 21, 1
 _SCOPE_NOWHERE = 255
 _RTM_F_CLONED = 0x200
 _RTNH_F_ONLINK = 4
@@ -82,6 +86,7 @@ _IFINFO = struct.Struct("=BxHiII")  # family, type, index, flags, change
 _IFADDR = struct.Struct("=BBBBI")  # family, length, flags, scope, index
 _NEIGHBOUR = struct.Struct("=BxxxiHBB")  # family, index, state, flags, type
 _ROUTE = struct.Struct("=BBBBBBBBI")  # family, destination and source length, tos, table, protocol, scope, type, flags
+_RULE = struct.Struct("=BBBBBxxBI")  # family, destination and source length, tos, table, action, flags
 _HOP = struct.Struct("=HBBi")  # length, flags, weight - 1, index
 
 _AF = {IPV4: int(socket.AF_INET), IPV6: int(socket.AF_INET6)}
@@ -143,6 +148,8 @@ def render(operation: RtOp) -> Request:
             return Request(NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, _route(route))
         case DeleteRoute(route):
             return Request(DELROUTE, 0, _route_key(route))
+        case AddSourceRule():
+            return Request(NEWRULE, NLM_F_CREATE | NLM_F_EXCL, _source_rule(operation))
         case _:
             raise TypeError(f"not an rtnetlink operation: {operation!r}")
 
@@ -234,6 +241,13 @@ def _route(route: Route) -> bytes:
     if route.hops:
         body += attribute(_RTA_MULTIPATH, b"".join(_render_hop(hop) for hop in route.hops))
     return body
+
+
+def _source_rule(rule: AddSourceRule) -> bytes:
+    source = rule.source
+    body = _RULE.pack(_AF[source.family], 0, source.length, 0, 0, _FR_ACT_TO_TBL, 0) + attribute(_FRA_SRC, source.packed)
+    body += attribute(_FRA_PRIORITY, u32(rule.priority)) + attribute(_FRA_TABLE, u32(rule.table))
+    return body + attribute(_FRA_PROTOCOL, bytes((TABINET_PROTOCOL,)))
 
 
 def _hop_attributes(hop: Hop) -> bytes:

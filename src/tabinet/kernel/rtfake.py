@@ -25,6 +25,7 @@ from tabinet.kernel.rtnetlink import (
     AddIpip,
     AddressEvent,
     AddRoute,
+    AddSourceRule,
     AddVeth,
     AddVxlan,
     DeleteAddress,
@@ -124,6 +125,7 @@ class FakeRtnetlink:
         self._neighbours: dict[tuple[int, Prefix], Neighbour] = {}
         self._forwarding: dict[tuple[int, str], Forwarding] = {}
         self._routes: dict[RouteKey, Route] = {}
+        self.rules: set[AddSourceRule] = set()
         self._next_index = 2
         self._listeners: list[FakeEvents] = []
         self._refusals: dict[type[RtOp], list[int]] = {}
@@ -235,6 +237,9 @@ class FakeRtnetlink:
                 self._announce(RouteEvent(route, False, sender))
             case DeleteRoute(route):
                 self._delete_route(_as_kernel(route), sender)
+            case AddSourceRule():
+                _need(operation not in self.rules, errno.EEXIST)
+                self.rules.add(operation)
             case _:
                 raise TypeError(f"not an rtnetlink operation: {operation!r}")
 

@@ -276,6 +276,15 @@ class DeleteRoute(RtOp, frozen=True):
     route: Route
 
 
+class AddSourceRule(RtOp, frozen=True):
+    """What the namespace itself sends from ``source`` is routed by ``table`` before all others. EEXIST when there is that rule."""
+
+    source: Prefix
+    table: int
+    priority: int
+    """Least first; the main table has 32766."""
+
+
 def describe(operation: RtOp) -> str:
     """What the operation does, in words for an error message."""
     match operation:
@@ -298,6 +307,8 @@ def describe(operation: RtOp) -> str:
             return f"{verb} neighbour {n.address.address} of interface {n.index}"
         case AddRoute(route) | ReplaceRoute(route) | DeleteRoute(route):
             return f"{type(operation).__name__.removesuffix('Route').lower()} route {route.destination}"
+        case AddSourceRule(source, table):
+            return f"add rule from {source.address} to table {table}"
         case _:
             raise TypeError(f"not an rtnetlink operation: {operation!r}")
 

@@ -11,8 +11,19 @@ from tabinet.attach.endpoint import EndpointFacts, endpoint_document
 from tabinet.attach.inside import GATEWAYS, HOST_MAC, plan_inside, plan_parameters
 from tabinet.attach.names import Workload, interface_name
 from tabinet.attach.ready import judge_status
-from tabinet.kernel.rtnetlink import AddAddress, DeleteAddress, InterfaceAddress, Link, ReplaceRoute, SetLink, SetNeighbour
-from tabinet.lib.ip import parse_address
+from tabinet.kernel.rtnetlink import (
+    MAIN_TABLE,
+    AddAddress,
+    AddSourceRule,
+    DeleteAddress,
+    InterfaceAddress,
+    Link,
+    ReplaceRoute,
+    SetLink,
+    SetNeighbour,
+    gateway_route,
+)
+from tabinet.lib.ip import parse_address, parse_prefix
 from tabinet.model.codec import decode_stored
 from tabinet.model.endpoint_names import endpoint_name_of
 from tabinet.model.keys import path_of
@@ -110,6 +121,16 @@ def test_the_inside_of_a_new_namespace() -> None:
         (GATEWAYS[6], HOST_MAC),
     }
     assert [str(one.route.destination) for one in operations if isinstance(one, ReplaceRoute)] == ["169.254.1.1/32", "0.0.0.0/0", "::/0"]
+
+
+def test_a_second_interface_leaves_the_first_its_default_route() -> None:
+    first = gateway_route(parse_prefix("0.0.0.0/0"), GATEWAYS[4], 4)
+    operations = plan_inside(LINKS, LINKS[1], [], [FOUR, SIX], [first])
+    routes = [(str(one.route.destination), one.route.table) for one in operations if isinstance(one, ReplaceRoute)]
+    assert routes == [("169.254.1.1/32", 8405), ("0.0.0.0/0", 8405), ("::/0", MAIN_TABLE)]
+    assert [one for one in operations if isinstance(one, AddSourceRule)] == [AddSourceRule(FOUR, 8405, 8400)]
+    own = gateway_route(parse_prefix("0.0.0.0/0"), GATEWAYS[4], 5)
+    assert plan_inside(LINKS, LINKS[1], [], [FOUR, SIX], [own]) == plan_inside(LINKS, LINKS[1], [], [FOUR, SIX])
 
 
 def test_one_family_leaves_the_other_alone() -> None:

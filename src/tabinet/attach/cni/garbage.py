@@ -8,6 +8,7 @@ for it seldom. Source: the CNI specification 1.1, section 2.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -59,8 +60,16 @@ async def container_of(store: Datastore, workload: Workload) -> str:
     return str(spec.get("containerID") or "")
 
 
-async def collect(call: Call, host: str, store: Datastore, ipam: IpamClient, network: Network, interface_prefix: str) -> None:
-    """Nothing of the network is left on this host but what belongs to valid attachments.
+async def collect(
+    call: Call,
+    host: str,
+    store: Datastore,
+    ipam: IpamClient,
+    network: Network,
+    interface_prefix: str,
+    busy: Callable[[], set[str]] = set,
+) -> None:
+    """Nothing of the network is left on this host but what belongs to valid attachments, or is being attached (``busy``).
 
     Raises:
         CniError: the list of them cannot be understood.
@@ -71,7 +80,7 @@ async def collect(call: Call, host: str, store: Datastore, ipam: IpamClient, net
     used: set[str] = set()
     async for page in store.list(kind_prefix("WorkloadEndpoint")):
         for found in filter(None, (_of_network(item, host) for item in page.items)):
-            if found.network != call.network or found.attached in valid:
+            if found.network != call.network or found.attached in valid or found.workload.handle in busy():
                 used.add(found.workload.handle)
                 continue
             try:
@@ -79,7 +88,7 @@ async def collect(call: Call, host: str, store: Datastore, ipam: IpamClient, net
             except TabinetError as error:
                 failed.append(error)
                 used.add(found.workload.handle)
-    await _release_leftovers(call.network, valid, used, host, store, ipam)
+    await _release_leftovers(call.network, valid, lambda: used | busy(), host, store, ipam)
     if failed:
         raise failed[0]
 
@@ -99,7 +108,7 @@ def valid_attachments(call: Call) -> frozenset[Attached]:
 
 
 async def _release_leftovers(
-    network: str, valid: frozenset[Attached], used: set[str], host: str, store: Datastore, ipam: IpamClient
+    network: str, valid: frozenset[Attached], used: Callable[[], set[str]], host: str, store: Datastore, ipam: IpamClient
 ) -> None:
     """Nobody but ``valid`` has addresses of the network; handles in use stay, whoever asked for their addresses first."""
     blocks = await read_blocks(store, await read_affinities(store, owner_for(WORKLOAD, host)))
@@ -110,8 +119,9 @@ async def _release_leftovers(
             mine = notes.get("network") == network and notes.get("node") == host
             if mine and (notes.get("container"), notes.get("interface")) not in valid and owner(attribute):
                 handles.add(owner(attribute))
-    for handle in sorted(handles - used):
-        await ipam.release_handle(handle)
+    for handle in sorted(handles):
+        if handle not in used():
+            await ipam.release_handle(handle)
 
 
 def _of_network(item: KeyValue, host: str) -> _Found | None:

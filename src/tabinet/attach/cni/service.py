@@ -121,7 +121,7 @@ class CniService:
             case "CHECK":
                 await checks.check_attached(call, workload_of(call, self.host), self.store, self.network, netns)
             case "GC":
-                await garbage.collect(call, self.host, self.store, self.ipam, self.network, self.interface_prefix)
+                await garbage.collect(call, self.host, self.store, self.ipam, self.network, self.interface_prefix, self._busy)
             case _:
                 if reason := self.why_not_ready():
                     raise CniError(Code.NOT_AVAILABLE, f"the agent of this host is not ready: {reason}")
@@ -157,11 +157,19 @@ class CniService:
         """
         workload = workload_of(call, self.host)
         async with self._alone(workload):
-            owner = await garbage.container_of(self.store, workload)
-            if owner in ("", call.container):
+            former = workload.orchestrator == "k8s" and await garbage.container_of(self.store, workload) not in ("", call.container)
+            if not former:
                 await detach(workload, self.store, network=self.network, ipam=self.ipam, interface_prefix=self.interface_prefix)
             if config.ipam.type not in OWN_IPAM:
                 await run_ipam(call, config.ipam.type, "DEL")
+
+    def _busy(self) -> set[str]:
+        """Owners of addresses about which a call is under way."""
+        handles = set()
+        for workload in self._locks:
+            with contextlib.suppress(ValueError):  # of a name that can own none
+                handles.add(workload.handle)
+        return handles
 
     @contextlib.asynccontextmanager
     async def _alone(self, workload: Workload) -> AsyncIterator[None]:
