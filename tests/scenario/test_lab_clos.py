@@ -17,6 +17,7 @@ from churn import churning
 from etcd_process import EtcdProcess
 from lab_world import assert_well, example_policies, running_lab
 
+from tabinet.cli.demo_proof import prove
 from tabinet.lab.check import check
 from tabinet.lab.lab import ROUTER, Lab
 from tabinet.lab.launches import components
@@ -53,6 +54,16 @@ async def test_every_packet_does_what_the_policies_say(lab: Lab) -> None:
         await ResourceClient(store).apply_many(example_policies())
     report = await assert_well(lab, 500)
     assert 0 < sum(pair.allowed for pair in report.pairs) < report.probes
+
+
+async def test_what_is_known_beforehand_is_true_of_packets(lab: Lab) -> None:
+    """Explained, planned, refused: as the demo shows it, with the packets that it names."""
+    said: list[str] = []
+    async with lab.store() as store:
+        proof = await prove(lab, ResourceClient(store), said.append)
+    assert proof.denied.startswith("DENIED")
+    assert proof.opens[0].endswith("udp 8125")
+    assert "web-never-reaches-db" in proof.refused
 
 
 async def test_planned_restarts_lose_no_packet(lab: Lab) -> None:
