@@ -116,7 +116,7 @@ def test_what_the_runtime_has_forgotten_is_collected(host: CniHost) -> None:
 
 
 def test_addresses_for_interfaces_of_other_plugins(host: CniHost) -> None:
-    config = network() | {"type": "bridge"}
+    config = network() | {"type": "bridge", "bridge": "br0", "isGateway": True, "mtu": "its own"}
     given = host.call("ADD", config, "e1", program="tabinet-ipam")
     assert len(addresses(given.output)) == 2
     assert host.call("CHECK", config | {"prevResult": given.output}, "e1", program="tabinet-ipam").code == 0

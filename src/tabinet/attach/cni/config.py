@@ -154,12 +154,19 @@ _KNOWN = frozenset((*NetworkConfig.__struct_encode_fields__, *_SPECIFICATION, *_
 _KNOWN_IPAM = frozenset((*Ipam.__struct_encode_fields__, "name", "Name", "subnet", "ip_pools_label_selector_keys"))
 
 
-def parse_network(config: dict[str, Any], *, strict: bool) -> NetworkConfig:
+_OF_EVERY_PLUGIN = ("name", "type", "ipam", "args", "runtimeConfig", "dns")
+
+
+def parse_network(config: dict[str, Any], *, strict: bool, foreign: bool = False) -> NetworkConfig:
     """The configuration; with ``strict`` unknown keys are refused.
+
+    ``foreign``: it is another plugin's, which asks us for addresses; its own keys are its own business.
 
     Raises:
         CniError: code 2 for a key that is not known, 7 for a value that is not allowed.
     """
+    if foreign:
+        config = {key: config[key] for key in _OF_EVERY_PLUGIN if key in config}
     if strict:
         _refuse_unknown(config, _KNOWN, "")
         ipam = config.get("ipam")

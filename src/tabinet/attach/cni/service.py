@@ -101,7 +101,8 @@ class CniService:
         if request.environ.get("CNI_COMMAND") == "VERSION":
             return render_version(request.stdin)
         call = parse_call(request)
-        config = parse_network(call.config, strict=call.command in ("ADD", "CHECK", "STATUS"))
+        strict = call.command in ("ADD", "CHECK", "STATUS")
+        config = parse_network(call.config, strict=strict, foreign=call.plugin == IPAM_PLUGIN)
         try:
             async with asyncio.timeout(CALL_TIMEOUT_S):
                 return await self._run(call, config, netns)
