@@ -91,7 +91,7 @@ class World:
         """A namespace that forwards."""
         run("ip", "netns", "add", self.ns(node))
         self.namespaces.append(self.ns(node))
-        script = "".join(f"echo {value} > /proc/sys/{path}\n" for path, value in SYSCTLS.items())
+        script = "".join(f"printf {value} > /proc/sys/{path}\n" for path, value in SYSCTLS.items())
         self.exec(node, "sh", "-ec", script)
         self.ip(node, "link set lo up")
         for address in loopbacks:

@@ -115,7 +115,8 @@ async def build(plan: Plan) -> None:
 
 async def _set_sysctls(namespace: str) -> None:
     # /proc/sys/net shows the network namespace of whoever looks, so a shell in the namespace writes to the right place.
-    script = "".join(f"echo {value} > /proc/sys/{path} || exit 1\n" for path, value in SYSCTLS.items())
+    # No newline: Linux 6.1 takes only one byte of what is written to ipv6's ignore_routes_with_linkdown, and refuses the rest.
+    script = "".join(f"printf {value} > /proc/sys/{path} || exit 1\n" for path, value in SYSCTLS.items())
     await run(in_namespace(namespace, ["sh"]), script)
 
 
