@@ -11,12 +11,13 @@ help:  ## what can be made here
 
 setup:  ## system packages and .venv (nothing to do: under 3 s)
 	@scripts/setup
+	@$(if $(VMS),scripts/setup-vms)
 
 setup-openstack:  ## .venv-openstack: a Neutron to test against
 	@scripts/setup-openstack
 
-demo: setup  ## bring the default lab up, apply policy, check it with packets, break and heal things
-	@$(SUDO) $(BIN)/tabinet demo
+demo: setup  ## bring the default lab up, apply policy, check it with packets, break and heal things; VMS=1: with virtual machines
+	@$(SUDO) $(BIN)/tabinet demo $(if $(VMS),--vms)
 
 test: setup  ## all tests (root: they use real namespaces, nftables, BIRD, etcd)
 	@scripts/test

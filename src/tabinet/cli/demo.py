@@ -23,6 +23,7 @@ from tabinet.lab.load import LoadedTopology, load_topology
 from tabinet.lab.measure import Cost, cost_of, denied_after_ms, flows_between
 from tabinet.lab.state import running_labs
 from tabinet.lab.up import lab_up
+from tabinet.lab.vm import VM
 from tabinet.model.keys import ResourceKey
 from tabinet.store.client import ResourceClient
 
@@ -54,11 +55,20 @@ Remove it:
 (tabinet is .venv/bin/tabinet, as root.)"""
 
 
-def run_demo(examples: Path, *, as_json: bool) -> int:
+def run_demo(examples: Path, *, as_json: bool, vms: bool = False) -> int:
     """Runs the demo; 0 when everything matched."""
     loaded = load_topology(examples / "labs" / "clos.yaml")
+    loaded = with_machines(loaded) if vms else loaded
     documents = [document.data for document in read_documents([str(examples / "policies")])]
     return asyncio.run(_Demo(loaded, documents, as_json).run())
+
+
+def with_machines(loaded: LoadedTopology) -> LoadedTopology:
+    """The same lab with a virtual machine beside the first workload of either kind that talks with the other: web and app."""
+    topology = loaded.topology
+    models = [next(workload for workload in topology.workloads if workload.name == name) for name in PAIRS[0]]
+    machines = tuple(msgspec.structs.replace(model, name=f"vm-{model.name}", kind=VM) for model in models)
+    return msgspec.structs.replace(loaded, topology=msgspec.structs.replace(topology, workloads=(*topology.workloads, *machines)))
 
 
 class _Demo:

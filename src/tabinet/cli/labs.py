@@ -263,7 +263,8 @@ def restart(name: str | None, node: str, component: str, kill_it: bool, stop_onl
 
 @click.command()
 @JSON
-def demo(as_json: bool) -> int:
+@click.option("--vms", is_flag=True, help="With two virtual machines among the workloads; needs 'make setup VMS=1'.")
+def demo(as_json: bool, vms: bool) -> int:
     """Bring up the default lab and show policy, failures and repairs with packets.
 
     Everything that it prints was measured.
@@ -271,4 +272,4 @@ def demo(as_json: bool) -> int:
     from tabinet.cli.demo import run_demo
 
     need_root()
-    return run_demo(examples(), as_json=as_json)
+    return run_demo(examples(), as_json=as_json, vms=vms)

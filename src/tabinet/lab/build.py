@@ -19,6 +19,7 @@ from pathlib import Path
 from tabinet.errors import LabError
 from tabinet.lab.plan import BRIDGE, MANAGEMENT, End, NodeKind, NodePlan, Plan, etcd_address, namespace_prefix
 from tabinet.lab.together import together
+from tabinet.lab.vm import VM, tap_of
 
 NETNS_DIRECTORY = Path("/run/netns")
 """Where ip-netns(8) keeps namespaces by name."""
@@ -87,6 +88,9 @@ def _node_commands(plan: Plan, node: NodePlan) -> Iterator[str]:
             yield f"addr add {item} dev {end.interface}" + (" nodad" if item.address.family == 6 else "")
         master = f" master {BRIDGE}" if node.kind is NodeKind.SEGMENT else ""
         yield f"link set dev {end.interface}{master} up"
+    for workload in plan.topology.workloads:
+        if workload.kind == VM and workload.host == node.name:
+            yield f"tuntap add dev {tap_of(workload.name)} mode tap"
     for subnet, gateway in node.ways:
         yield f"route add {subnet} via {gateway.address}"
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from tabinet.lab.expectation import PlannedProbe, Target, build_fabric, plan_probes, ports_of_hosts
-from tabinet.lab.probe.client import ProbeResult, Program, run_probes, start_prober
+from tabinet.lab.probe.client import ProbeResult, Program, run_probes, start_prober, start_relay
 from tabinet.lab.topology import CheckPorts
 from tabinet.store.api import Datastore, KeyValue
 
@@ -109,7 +109,10 @@ async def _start(targets: Sequence[Target], ports: CheckPorts) -> dict[str, Prog
 
     async def start(target: Target) -> None:
         own = ports_of_hosts(ports) if target.is_host else ports
-        started[target.name] = await start_prober(target.namespace, target.name, own.tcp, own.udp)
+        if target.socket:
+            started[target.name] = await start_relay(target.socket, target.name, own.tcp, own.udp)
+        else:
+            started[target.name] = await start_prober(target.namespace, target.name, own.tcp, own.udp)
 
     outcomes = await asyncio.gather(*(start(target) for target in targets), return_exceptions=True)
     failed = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]

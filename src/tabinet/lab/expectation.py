@@ -53,6 +53,8 @@ class Target(msgspec.Struct, frozen=True, gc=False):
     """Of a host: between hosts of different ones no packet with a workload's address passes."""
     floating: tuple[Prefix, ...] = ()
     """Addresses that a workload is reached under besides."""
+    socket: str = ""
+    """Of a virtual machine: where its prober is reached."""
 
 
 class PlannedProbe(msgspec.Struct, frozen=True, gc=False):

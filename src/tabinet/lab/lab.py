@@ -30,7 +30,7 @@ from tabinet.lab.state import ROOT, Fault, LabDirectory, LabState, ProcessRecord
 from tabinet.lab.status import LabStatus, lab_status
 from tabinet.lab.teardown import Removed, take_down
 from tabinet.lab.traffic import FlowSpec
-from tabinet.lab.workloads import read_hosts, read_targets
+from tabinet.lab.workloads import reachable_probers, read_hosts, read_targets
 from tabinet.store.api import Datastore
 from tabinet.store.open import StoreConfig, open_store
 
@@ -89,7 +89,8 @@ class Lab:
         """What packets between workloads, and between them and hosts, do, against what the policies say."""
         async with self.store() as store:
             hosts = [host.name for host in self.plan.hosts]
-            targets = [*await read_targets(store, self.plan), *await read_hosts(store, self.plan)]
+            workloads = reachable_probers(await read_targets(store, self.plan), self.plan, self.directory)
+            targets = [*workloads, *await read_hosts(store, self.plan)]
             return await check(store, hosts, targets, self.plan.topology.check, self.plan.towards_others())
 
     async def status(self) -> LabStatus:
@@ -213,6 +214,8 @@ class Lab:
         for name in (source, destination):
             if name not in targets:
                 raise LabError(f"lab {self.name} has no workload {name} (workloads: {', '.join(targets)})")
+            if self.plan.node(name) is None:
+                raise LabError(f"{name} is a virtual machine: traffic is measured between namespaces")
         address = next(address for address in targets[destination].addresses if address.family == family)
         return FlowSpec(
             source=source,

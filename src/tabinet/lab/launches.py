@@ -7,6 +7,7 @@ written or started here (see ``tabinet.lab.lab``).
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import msgspec
 
@@ -15,10 +16,18 @@ from tabinet.lab.plan import ETCD_PORT, MANAGEMENT, HostPlan, Plan, etcd_address
 from tabinet.lab.processes import Launch
 from tabinet.lab.routers import BIRD_PROGRAM, RouterFile, RouterSpec, Software, daemons, render_router
 from tabinet.lab.state import LabDirectory
+from tabinet.lab.topology import Workload
+from tabinet.lab.vm import VM, qemu_argv
 
 ETCD = "etcd"
 BIRD = "bird"
 AGENT = "agent"
+GUEST = "guest"
+"""The guest service; only on hosts with virtual machines."""
+VM_PREFIX = "vm-"
+"""Of the names of virtual machines, which are programs of their host."""
+IMAGE = "vm.initrd"
+"""In the lab's directory: what virtual machines boot."""
 REPORT_INTERVAL_S = 5.0
 REPORT_TTL_S = 15.0
 ETCD_PROGRAM = "/usr/bin/etcd"
@@ -45,11 +54,11 @@ class Component(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 def components(plan: Plan, directory: LabDirectory) -> tuple[Component, ...]:
-    """All components of a lab: etcd, the routers' daemons, the hosts' BIRDs, then the agents."""
+    """All components of a lab: etcd, the routers' daemons, the hosts' BIRDs, the agents, then virtual machines and who answers them."""
     routers = [component for spec in plan.routers for component in _router(plan, spec, directory)]
     birds = [_bird(plan, host, directory) for host in plan.hosts]
     agents = [_agent(plan, host, directory) for host in plan.hosts]
-    return (_etcd(plan, directory), *routers, *birds, *agents)
+    return (_etcd(plan, directory), *routers, *birds, *agents, *_virtual_machines(plan, directory))
 
 
 def components_of(plan: Plan, directory: LabDirectory, node: str) -> tuple[Component, ...]:
@@ -119,6 +128,30 @@ def _agent(plan: Plan, host: HostPlan, directory: LabDirectory) -> Component:
     return Component(
         launch=_launch(plan, directory, host.name, AGENT, argv), restart_argv=argv, socket=str(node / "http.sock"), files=files
     )
+
+
+def _virtual_machines(plan: Plan, directory: LabDirectory) -> list[Component]:
+    machines = [workload for workload in plan.topology.workloads if workload.kind == VM]
+    found = []
+    for host in dict.fromkeys(workload.host for workload in machines):
+        argv: tuple[str, ...] = (sys.executable, "-m", "tabinet.cli.main", "guest", "--config", str(directory.node(host) / "agent.toml"))
+        found.append(Component(launch=_launch(plan, directory, host, GUEST, argv), restart_argv=argv))
+    for workload in machines:
+        socket = prober_socket(directory, workload)
+        argv = qemu_argv(plan.name, workload, directory.path / IMAGE, socket)
+        launch = _launch(plan, directory, workload.host, f"{VM_PREFIX}{workload.name}", argv)
+        found.append(Component(launch=launch, restart_argv=argv, socket=""))
+    return found
+
+
+def prober_socket(directory: LabDirectory, workload: Workload) -> Path:
+    """Where the prober in a virtual machine is reached."""
+    return directory.node(workload.host) / f"{workload.name}.sock"
+
+
+def is_late(component: Component) -> bool:
+    """True for what is started last, when there is an agent."""
+    return component.name == GUEST or component.name.startswith(VM_PREFIX)
 
 
 def render_agent_file(plan: Plan, host: HostPlan, directory: LabDirectory) -> str:

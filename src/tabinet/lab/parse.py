@@ -29,6 +29,9 @@ LAST_AS = 4294967294
 NOT_AN_AS = (23456, 65535)
 """AS_TRANS (RFC 6793 section 9) and the last 16-bit number (RFC 7300)."""
 
+KINDS = ("namespace", "vm")
+"""Of workloads."""
+
 _Groups = dict[str, tuple[Router, ...] | tuple[Host, ...] | tuple[Segment, ...] | tuple[Workload, ...]]
 
 
@@ -247,7 +250,7 @@ def _workloads(reader: Reader, value: object, hosts: list[str], defaults: dict[s
     for name, item in reader.entries("workloads", value).items():
         path = f"workloads.{name}"
         _name(reader, path, name)
-        fields = reader.mapping(path, item, ("host", "namespace", "labels", "profiles", "ports"))
+        fields = reader.mapping(path, item, ("host", "namespace", "labels", "profiles", "ports", "kind"))
         host = reader.text(f"{path}.host", fields.get("host"))
         if host not in hosts:
             reader.bad(f"{path}.host", host or None, f"must be a host of this file{nearest(host, hosts)}")
@@ -262,6 +265,7 @@ def _workloads(reader: Reader, value: object, hosts: list[str], defaults: dict[s
                 labels=_labels(reader, f"{path}.labels", fields.get("labels")),
                 profiles=reader.texts(f"{path}.profiles", fields["profiles"]) if "profiles" in fields else profiles,
                 ports=_ports(reader, f"{path}.ports", fields.get("ports")),
+                kind=reader.choice(f"{path}.kind", fields.get("kind"), KINDS, default=KINDS[0]),
             )
         )
     return tuple(found)

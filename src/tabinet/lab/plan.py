@@ -19,6 +19,7 @@ from tabinet.calc.bgp_options import LONG_LIVED
 from tabinet.calc.messages import Tunnel
 from tabinet.lab.routerspec import NeighbourSpec, RouterSpec, Software
 from tabinet.lab.topology import LINKS, LOOPBACKS, MANAGEMENT4, Topology
+from tabinet.lab.vm import VM
 from tabinet.lib.ip import IPV4, Prefix
 from tabinet.model.annotations import EXTERNAL, INTERFACES, REMOTE_AS
 from tabinet.model.resources import API_VERSION
@@ -170,7 +171,7 @@ def make_plan(topology: Topology) -> Plan:
             (NodeKind.SEGMENT, [MANAGEMENT, *(segment.name for segment in topology.segments)]),
             (NodeKind.ROUTER, [router.name for router in topology.routers]),
             (NodeKind.HOST, [host.name for host in topology.hosts]),
-            (NodeKind.WORKLOAD, [workload.name for workload in topology.workloads]),
+            (NodeKind.WORKLOAD, [workload.name for workload in topology.workloads if workload.kind != VM]),
         )
         for name in names
     )

@@ -60,7 +60,7 @@ class Port(Record, frozen=True, kw_only=True):
 
 
 class Workload(Record, frozen=True, kw_only=True):
-    """What is attached to a host: a namespace with one interface."""
+    """What is attached to a host: a namespace, or a virtual machine, with one interface."""
 
     name: str
     host: str
@@ -68,6 +68,8 @@ class Workload(Record, frozen=True, kw_only=True):
     labels: dict[str, str]
     profiles: tuple[str, ...]
     ports: tuple[Port, ...]
+    kind: str = "namespace"
+    """``namespace``, or ``vm``: a virtual machine on a TAP, which gets its address by DHCP."""
 
 
 class CheckPorts(Record, frozen=True, kw_only=True):

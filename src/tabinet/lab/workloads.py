@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
+
 from tabinet.attach.names import Workload as Identity
 from tabinet.attach.netns import AttachRequest, attach
 from tabinet.attach.network import LinuxNetwork
@@ -15,8 +17,11 @@ from tabinet.calc.autohosts import host_addresses
 from tabinet.errors import DataError, LabError, TabinetError
 from tabinet.ipam.client import IpamClient
 from tabinet.lab.expectation import Target
+from tabinet.lab.launches import prober_socket
 from tabinet.lab.plan import Plan, namespace_of
+from tabinet.lab.state import LabDirectory
 from tabinet.lab.topology import Workload
+from tabinet.lab.vm import VM, mac_of, tap_of
 from tabinet.lib.ip import IPV4, IPV6, Prefix, parse_address, parse_prefix
 from tabinet.model.codec import decode_stored
 from tabinet.model.keys import ResourceKey, path_of
@@ -57,13 +62,16 @@ def _network(plan: Plan, workload: Workload) -> LinuxNetwork:
 
 
 def request_of(plan: Plan, workload: Workload) -> AttachRequest:
-    """How a workload is attached: one address of each family that the lab has a pool of."""
+    """How a workload is attached: one address of each family that the lab has a pool of; a virtual machine has none of IPv6."""
     families = [pool.family for pool in plan.topology.pools]
+    is_machine = workload.kind == VM
     return AttachRequest(
         workload=identity_of(workload),
-        netns=namespace_of(plan.name, workload.name),
+        netns="" if is_machine else namespace_of(plan.name, workload.name),
+        tap=tap_of(workload.name) if is_machine else "",
+        mac=mac_of(plan.name, workload.name) if is_machine else "",
         count4=int(IPV4 in families),
-        count6=int(IPV6 in families),
+        count6=int(IPV6 in families and not is_machine),
         labels=workload.labels,
         profiles=workload.profiles,
         ports=tuple(EndpointPort(name=port.name, protocol=port.protocol, port=port.port) for port in workload.ports),
@@ -128,3 +136,9 @@ async def read_targets(store: Datastore, plan: Plan) -> list[Target]:
     if missing:
         raise LabError(f"not attached: {', '.join(missing)}; bring the lab down and up again")
     return found
+
+
+def reachable_probers(targets: list[Target], plan: Plan, directory: LabDirectory) -> list[Target]:
+    """The same, virtual machines with the socket of their prober."""
+    sockets = {workload.name: str(prober_socket(directory, workload)) for workload in plan.topology.workloads if workload.kind == VM}
+    return [msgspec.structs.replace(target, socket=sockets.get(target.name, "")) for target in targets]

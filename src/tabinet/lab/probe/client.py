@@ -19,6 +19,8 @@ from tabinet.errors import LabError
 from tabinet.lab.build import in_namespace
 
 _START_TIMEOUT_S = 10.0
+_MACHINE_START_TIMEOUT_S = 90.0
+"""In a machine whose every instruction is computed, Python takes seconds to start."""
 _LINE_LIMIT_BYTES = 1 << 24
 _EXTRA_S = 15.0
 """What an answer may take longer than it should on a busy machine."""
@@ -77,13 +79,29 @@ async def start_program(namespace: str, script: str, *arguments: str) -> Program
     Raises:
         LabError: it could not start, for instance because a port is taken.
     """
-    path = Path(__file__).with_name(script)
-    argv = in_namespace(namespace, [sys.executable, "-I", "-S", str(path), *arguments])
+    return await _start(f"{script} in {namespace}", in_namespace(namespace, _argv(script, *arguments)), _START_TIMEOUT_S)
+
+
+async def start_relay(socket: str, name: str, tcp: Sequence[int], udp: Sequence[int]) -> Program:
+    """The prober in a virtual machine runs and listens on these ports.
+
+    Raises:
+        LabError: the machine is not there, or does not answer.
+    """
+    arguments = (socket, name, ",".join(map(str, tcp)), ",".join(map(str, udp)))
+    return await _start(f"virtual machine {name}", _argv("relay.py", *arguments), _MACHINE_START_TIMEOUT_S)
+
+
+def _argv(script: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-I", "-S", str(Path(__file__).with_name(script)), *arguments]
+
+
+async def _start(name: str, argv: Sequence[str], timeout_s: float) -> Program:
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*argv, stdin=pipe, stdout=pipe, stderr=pipe, limit=_LINE_LIMIT_BYTES)
-    program = Program(f"{script} in {namespace}", process)
+    program = Program(name, process)
     try:
-        await program.read(_START_TIMEOUT_S)
+        await program.read(timeout_s)
     except LabError:
         await program.close()
         raise
