@@ -28,7 +28,7 @@ async def test_every_packet_does_what_the_policies_say(lab: Lab) -> None:
     for _ in range(2):  # a prober in a guest ends with who asked it, and another one starts
         report = await lab.check()
         assert report.mismatches == 0, report.details
-    assert {(pair.source, pair.destination) for pair in report.pairs} == {
+    assert {(pair.source, pair.destination) for pair in report.pairs} >= {
         (source, destination) for source in ("vm1", "vm2", "web1") for destination in ("vm1", "vm2", "web1") if source != destination
     }
     assert 0 < sum(pair.allowed for pair in report.pairs) < report.probes
