@@ -4,7 +4,7 @@ In: datagrams from the socket, ports from the directory. Out: answers, and count
 who asks, never what the message says of itself; so a guest can ask for its own port only. Nothing is kept from one message to the next
 but how many a port has sent.
 
-About 50 microseconds a message. The loop owns it; it never waits.
+About 30 microseconds a message beside the system calls, with 5,000 ports or with one. The loop owns it; it never waits.
 """
 
 from __future__ import annotations
