@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import secrets
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 from churn import churning
 from etcd_process import EtcdProcess
-from lab_world import assert_well, example_policies, running_lab
+from lab_world import TABINET, assert_well, example_policies, running_lab
 
 from tabinet.cli.demo_proof import prove
 from tabinet.lab.check import check
@@ -64,6 +65,25 @@ async def test_what_is_known_beforehand_is_true_of_packets(lab: Lab) -> None:
     assert proof.denied.startswith("DENIED")
     assert proof.opens[0].endswith("udp 8125")
     assert "web-never-reaches-db" in proof.refused
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("web1 db1 --port 5432", 1),
+        ("web1 app3 --port 8080", 0),
+        ("web1 web2 -6", 0),
+        ("app1 web3 -p udp --port 53", 1),
+        ("app1 db1 --port 5432", 0),
+    ],
+)
+async def test_a_traced_packet_does_what_was_explained(lab: Lab, words: str, code: int) -> None:
+    argv = [TABINET, "explain", *words.split(), "--trace", "--json", "--lab", lab.name]
+    done = await asyncio.to_thread(subprocess.run, argv, capture_output=True, check=False, text=True)
+    assert done.returncode == code, done.stderr
+    traces = json.loads(done.stdout)["trace"]
+    assert any(trace["dropped"] for trace in traces) is bool(code)
+    assert all(trace["lines"] for trace in traces)
 
 
 async def test_planned_restarts_lose_no_packet(lab: Lab) -> None:

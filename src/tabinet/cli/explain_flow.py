@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -11,6 +13,7 @@ from tabinet.cli.place import STORE_OPTIONS, Place
 if TYPE_CHECKING:
     from tabinet.analysis.fabric import Place as Spot
     from tabinet.analysis.way import Question
+    from tabinet.lab.trace import HostTrace
 
 
 @click.command()
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 @click.option("--icmp-code", type=click.IntRange(0, 255), default=0, help="Code of the ICMP message.")
 @click.option("-4", "family", flag_value=4, type=int, help="IPv4 (default: what both have, IPv4 first).")
 @click.option("-6", "family", flag_value=6, type=int, help="IPv6.")
+@click.option("--trace", "traced", is_flag=True, help="In a lab: send such a packet, trace it on the hosts, and compare.")
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="How to show it.")
 @click.option("--json", "as_json", is_flag=True, help="The same as -o json.")
 @STORE_OPTIONS
@@ -37,6 +41,7 @@ def explain(
     icmp_type: int | None,
     icmp_code: int,
     family: int | None,
+    traced: bool,
     output: str,
     as_json: bool,
 ) -> int:
@@ -50,7 +55,8 @@ def explain(
     tabinet explain web1 db1 --port 5432        tabinet explain shop/web1 10.65.0.7 -p udp --port 53
     tabinet explain 192.0.2.1 web1 --port 443   tabinet explain web1 web2 -6
 
-    Nothing is sent: the answer is calculated from what is in the store. Exit code 0: allowed, 1: denied.
+    Nothing is sent without --trace: the answer is calculated from what is in the store. Exit code 0: allowed, 1: denied, 3: the trace
+    says something else.
     """
     import msgspec
 
@@ -64,12 +70,54 @@ def explain(
     start, end = find_ends(fabric, source, destination, family)
     question = ask(start, end, protocol, port, source_port, icmp_type, icmp_code)
     found = explain_packet(fabric, question)
+    traces = trace_packet(place, question) if traced else []
     if as_json or output == "json":
-        show_json(msgspec.to_builtins(found))
+        show_json(msgspec.to_builtins(found) | ({"trace": msgspec.to_builtins(traces)} if traced else {}))
     else:
-        for line in render_explanation(found):
+        for line in (*render_explanation(found), *render_traces(traces)):
             click.echo(printable(line))
+    if traced:
+        check_agreement(found.allowed, question, traces)
     return 0 if found.allowed else 1
+
+
+def trace_packet(place: Place, question: Question) -> list[HostTrace]:
+    """What a real packet met.
+
+    Raises:
+        SetupError, LabError: there is no such lab, or the packet cannot be sent.
+    """
+    from tabinet.cli.labs import need_root
+    from tabinet.lab.lab import open_lab
+    from tabinet.lab.trace import trace
+
+    need_root()
+    return asyncio.run(trace(open_lab(place.chosen_lab()), question))
+
+
+def render_traces(traces: Sequence[HostTrace]) -> Iterator[str]:
+    """The lines of the text."""
+    for each in traces:
+        yield ""
+        yield f"traced on {each.host}: {'dropped' if each.dropped else 'passed'}"
+        yield from (f"  {line}" for line in each.lines)
+
+
+def check_agreement(allowed: bool, question: Question, traces: Sequence[HostTrace]) -> None:
+    """The packet did what was calculated.
+
+    Raises:
+        SetupError: it did not: the kernel does not hold what the store says (yet), or something else is wrong.
+    """
+    from tabinet.errors import SetupError
+
+    reached = {each.host for each in traces}
+    wanted = {place.host for place in (question.source, question.destination) if place.host}
+    passed = reached == wanted and not any(each.dropped for each in traces)
+    if passed is not allowed:
+        said = "allowed" if allowed else "denied"
+        where = ", ".join(f"{each.host} {'dropped' if each.dropped else 'passed'} it" for each in traces)
+        raise SetupError(f"the store says that the packet is {said}, the trace says: {where}")
 
 
 def ask(
