@@ -8,7 +8,7 @@ it: source of the original direction, destination and destination port after any
 (preDNAT) and without connections (doNotTrack) there are other bases. Matches that are named ``Header...`` look at the packet itself in
 every chain; the fixed part needs them before connection tracking has seen the packet.
 
-A match that names a family never matches a packet of the other family, negated or not.
+The matches are in ``rules.matches``, and can be imported from here too.
 """
 
 from __future__ import annotations
@@ -16,277 +16,110 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
-import msgspec
-
 from tabinet.calc.messages import PortMember
 from tabinet.lib.ip import Prefix
-
-
-class Ir(msgspec.Struct, frozen=True, gc=False):
-    """Base of the records."""
-
-
-class Side(enum.Enum):
-    """Which end of a flow or packet."""
-
-    SOURCE = "source"
-    DESTINATION = "destination"
-
-
-class Via(enum.Enum):
-    """Which interface of a packet."""
-
-    IN = "in"
-    OUT = "out"
-
-
-class State(enum.Enum):
-    """What connection tracking says about a packet (nft(8), CONNTRACK EXPRESSIONS)."""
-
-    INVALID = "invalid"
-    UNTRACKED = "untracked"
-    NEW = "new"
-    ESTABLISHED = "established"
-    RELATED = "related"
-
-
-class Tuple(enum.Enum):
-    """Where the source address of a ``SourceIn`` comes from."""
-
-    HEADER = "header"
-    ORIGINAL = "original"
-    REPLY = "reply"
-
-
-class Basis(enum.Enum):
-    """What Address, AddressIn, Port, PortIn, AddressPortIn and Icmp look at."""
-
-    FLOW = "flow"
-    """The flow's first packet with its destination translated."""
-    ORIGINAL = "original"
-    """The flow's first packet as it was sent."""
-    HEADER = "header"
-    """This packet."""
-
-
-# --- matches --------------------------------------------------------------------------------------------------------
-
-
-class InterfacePrefix(Ir, frozen=True):
-    """The interface's name begins with ``prefix``. A packet without that interface has the empty name."""
-
-    via: Via
-    prefix: str
-    negated: bool = False
-
-
-class InterfaceIs(Ir, frozen=True):
-    """The interface has this name."""
-
-    via: Via
-    name: str
-    negated: bool = False
-
-
-class NoInterface(Ir, frozen=True):
-    """The packet has no such interface: it is for this host (no OUT) or from this host (no IN)."""
-
-    via: Via
-
-
-class Family(Ir, frozen=True):
-    """4 or 6."""
-
-    family: int
-
-
-class StateIs(Ir, frozen=True):
-    """The packet's state is one of these."""
-
-    states: tuple[State, ...]
-
-
-class ReplyDirection(Ir, frozen=True):
-    """The packet goes against the direction that its flow began in."""
-
-
-class OriginalDirection(Ir, frozen=True):
-    """The packet goes in the direction that its flow began in."""
-
-
-class Protocol(Ir, frozen=True):
-    """The transport protocol's number, 0 to 255."""
-
-    number: int
-    negated: bool = False
-
-
-class Address(Ir, frozen=True):
-    """The flow's address is in ``first`` to ``last``, both included."""
-
-    side: Side
-    family: int
-    first: int
-    last: int
-    negated: bool = False
-
-
-class AddressIn(Ir, frozen=True):
-    """The flow's address is in an ADDRESSES or NETS set of the same family."""
-
-    side: Side
-    family: int
-    set_name: str
-    negated: bool = False
-
-
-class Port(Ir, frozen=True):
-    """The flow's port is in ``first`` to ``last``, both included. Only beside a Protocol that has ports."""
-
-    side: Side
-    first: int
-    last: int
-    negated: bool = False
-
-
-class PortIn(Ir, frozen=True):
-    """The flow's port is in a PORTS set. Only beside a Protocol that has ports."""
-
-    side: Side
-    set_name: str
-    negated: bool = False
-
-
-class AddressPortIn(Ir, frozen=True):
-    """The flow's (address, protocol, port) is in an ADDRESS_PORTS set of the same family."""
-
-    side: Side
-    family: int
-    set_name: str
-    negated: bool = False
-
-
-class Icmp(Ir, frozen=True):
-    """Type and code (any when None) of the flow's first message. Only beside Protocol 1 or 58."""
-
-    type: int
-    code: int | None = None
-    negated: bool = False
-
-
-class SourceIn(Ir, frozen=True):
-    """(incoming interface, source address) is in a SOURCES or SOURCE_NETS set; the address is the header's or the flow's."""
-
-    family: int
-    set_name: str
-    source: Tuple = Tuple.HEADER
-
-
-class HardwareIn(Ir, frozen=True):
-    """(incoming interface, source hardware address) is in a HARDWARE set. A packet without such a header never matches."""
-
-    set_name: str
-
-
-class InterfaceIn(Ir, frozen=True):
-    """The interface is in an INTERFACES set."""
-
-    set_name: str
-    via: Via = Via.IN
-
-
-class Untracked(Ir, frozen=True):
-    """The packet was accepted by ``AcceptUntracked`` before."""
-
-
-class Decided(Ir, frozen=True):
-    """``Decide`` was the verdict of a rule, and no ``Undecide`` since."""
-
-
-class RelatedIn(Ir, frozen=True):
-    """The packet is an error about a flow (state RELATED) that was accepted in the current generation."""
-
-    set_name: str
-
-
-class RateOver(Ir, frozen=True):
-    """More packets than these came here. Counted for each rule by itself."""
-
-    per_second: int
-    burst: int
-
-
-class ConnectionsOver(Ir, frozen=True):
-    """The packet's flow is one more than these that came here and still exist. Counted for each rule by itself."""
-
-    count: int
-
-
-class HeaderAddress(Ir, frozen=True):
-    """The header's address is in ``net``."""
-
-    side: Side
-    net: Prefix
-
-
-class HeaderAddressIn(Ir, frozen=True):
-    """The header's address is in an ADDRESSES set."""
-
-    side: Side
-    family: int
-    set_name: str
-
-
-class RoutedBack(Ir, frozen=True):
-    """The host itself would send to the packet's source through an interface whose name begins with ``prefix``."""
-
-    prefix: str
-
-
-class HeaderUdp(Ir, frozen=True):
-    """UDP from this port to that port."""
-
-    source_port: int
-    destination_port: int
-
-
-class HeaderIcmp6(Ir, frozen=True):
-    """ICMPv6 of a type from ``first`` to ``last``, both included."""
-
-    first: int
-    last: int
-
-
-Match = (
-    InterfacePrefix
-    | InterfaceIs
-    | NoInterface
-    | Family
-    | StateIs
-    | ReplyDirection
-    | OriginalDirection
-    | Protocol
-    | Address
-    | AddressIn
-    | Port
-    | PortIn
-    | AddressPortIn
-    | Icmp
-    | SourceIn
-    | HardwareIn
-    | InterfaceIn
-    | Untracked
-    | Decided
-    | RelatedIn
-    | RateOver
-    | ConnectionsOver
-    | HeaderAddress
-    | HeaderAddressIn
-    | RoutedBack
-    | HeaderUdp
-    | HeaderIcmp6
+from tabinet.rules.matches import (
+    Address as Address,
 )
-
+from tabinet.rules.matches import (
+    AddressIn as AddressIn,
+)
+from tabinet.rules.matches import (
+    AddressPortIn as AddressPortIn,
+)
+from tabinet.rules.matches import (
+    Basis as Basis,
+)
+from tabinet.rules.matches import (
+    ConnectionsOver as ConnectionsOver,
+)
+from tabinet.rules.matches import (
+    Decided as Decided,
+)
+from tabinet.rules.matches import (
+    Family as Family,
+)
+from tabinet.rules.matches import (
+    HardwareIn as HardwareIn,
+)
+from tabinet.rules.matches import (
+    HeaderAddress as HeaderAddress,
+)
+from tabinet.rules.matches import (
+    HeaderAddressIn as HeaderAddressIn,
+)
+from tabinet.rules.matches import (
+    HeaderIcmp6 as HeaderIcmp6,
+)
+from tabinet.rules.matches import (
+    HeaderUdp as HeaderUdp,
+)
+from tabinet.rules.matches import (
+    Icmp as Icmp,
+)
+from tabinet.rules.matches import (
+    InterfaceIn as InterfaceIn,
+)
+from tabinet.rules.matches import (
+    InterfaceIs as InterfaceIs,
+)
+from tabinet.rules.matches import (
+    InterfacePrefix as InterfacePrefix,
+)
+from tabinet.rules.matches import (
+    Ir as Ir,
+)
+from tabinet.rules.matches import (
+    Match as Match,
+)
+from tabinet.rules.matches import (
+    NoInterface as NoInterface,
+)
+from tabinet.rules.matches import (
+    OriginalDirection as OriginalDirection,
+)
+from tabinet.rules.matches import (
+    Port as Port,
+)
+from tabinet.rules.matches import (
+    PortIn as PortIn,
+)
+from tabinet.rules.matches import (
+    Protocol as Protocol,
+)
+from tabinet.rules.matches import (
+    RateOver as RateOver,
+)
+from tabinet.rules.matches import (
+    RelatedIn as RelatedIn,
+)
+from tabinet.rules.matches import (
+    ReplyDirection as ReplyDirection,
+)
+from tabinet.rules.matches import (
+    RoutedBack as RoutedBack,
+)
+from tabinet.rules.matches import (
+    Side as Side,
+)
+from tabinet.rules.matches import (
+    SourceIn as SourceIn,
+)
+from tabinet.rules.matches import (
+    State as State,
+)
+from tabinet.rules.matches import (
+    StateIs as StateIs,
+)
+from tabinet.rules.matches import (
+    Tuple as Tuple,
+)
+from tabinet.rules.matches import (
+    Untracked as Untracked,
+)
+from tabinet.rules.matches import (
+    Via as Via,
+)
 
 # --- verdicts -------------------------------------------------------------------------------------------------------
 
