@@ -11,7 +11,6 @@ and deciding when a handle is dead (``collector``).
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 
@@ -24,14 +23,14 @@ from tabinet.ipam.findings import Finding
 from tabinet.ipam.inventory import read_inventory
 from tabinet.ipam.owners import WORKLOAD, has_affinities, owner_for
 from tabinet.ipam.plan import AssignRequest, plan_address, plan_assignment
-from tabinet.ipam.reading import list_blocks, parse_stored, read_affinities, read_blocks, read_blocks_of, read_claims, read_handles
+from tabinet.ipam.reading import list_blocks, read_affinities, read_blocks, read_blocks_of, read_claims, read_handles
 from tabinet.ipam.release import plan_disclaim, plan_release
+from tabinet.ipam.releasing import Releaser
 from tabinet.ipam.settings import CONFIG_KEY, load_settings, parse_config
 from tabinet.ipam.usage import BlockUsage, PoolUsage, block_usage, pool_usage
-from tabinet.ipam.view import ABSENT, Draft, Settings, View
+from tabinet.ipam.view import ABSENT, Draft, View
 from tabinet.lib.ip import Prefix
-from tabinet.model.keys import HandleKey, path_of
-from tabinet.store.api import Datastore, GetOp
+from tabinet.store.api import Datastore
 
 RELEASE_AT_ONCE = 50
 """Each address concerns a block and a handle: this many fit into a transaction."""
@@ -46,8 +45,7 @@ class IpamClient:
         self._store = store
         self._now_ns = now_ns
         self._assigner = Assigner(store, monotonic=monotonic)
-        self._releasing = asyncio.Lock()
-        """Releases of one client take turns: at the same time they would all be about the host's few blocks, and refuse each other."""
+        self._releaser = Releaser(store, self._commit, now_ns)
 
     async def assign(self, request: AssignRequest) -> Assignment:
         """The handle owns at least the addresses asked for; those that it had before count.
@@ -89,33 +87,7 @@ class IpamClient:
         Raises:
             Conflict, StoreUnavailable, StoreDenied: as ``assign``.
         """
-        async with self._releasing:
-            return await self._release_handle(handle)
-
-    async def _release_handle(self, handle: str) -> tuple[Prefix, ...]:
-        for conflicts in range(MAX_ATTEMPTS):
-            await pause(conflicts)
-            config_item, handle_item = (await self._store.txn([], [GetOp(CONFIG_KEY), GetOp(path_of(HandleKey(handle)))])).values
-            stored = parse_stored(handle_item)
-            if stored.document is None:
-                return ()
-            counted = sorted(handles.counted_blocks(stored.document))
-            settings = Settings(pools=(), config=parse_config(config_item))
-            view = View(owner="", settings=settings, blocks=await read_blocks(self._store, counted))
-            owned = [
-                address
-                for block in counted
-                if (document := view.blocks[block].document) is not None
-                for address in algebra.assigned_addresses(document, block, handle)
-            ]
-            plan = plan_release(view, owned, counted, {handle: stored}, self._now_ns())
-            if isinstance(plan, tuple):
-                raise AssertionError("addresses of one handle cannot need another one")
-            # What the handle counts beyond what the blocks say is a leftover of somebody's crash: it goes, too.
-            plan.draft.write_handle(handle, stored, handles.new_handle())
-            if await self._commit(plan.draft):
-                return plan.changed
-        raise Conflict(f"handle {handle} changed {MAX_ATTEMPTS} times while its addresses were released")
+        return await self._releaser.run(handle)
 
     async def release_addresses(self, addresses: Iterable[Prefix], *, handle: str = "") -> tuple[Prefix, ...]:
         """The addresses are free, or rest; returns those that were assigned before. With ``handle`` only those that it owns are released.
