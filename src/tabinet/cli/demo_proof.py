@@ -112,8 +112,10 @@ async def _open_the_hole(lab: Lab, client: ResourceClient, say: Callable[[str], 
     say("plan of a policy for debugging: it opens")
     for line in lines:
         say(f"         {line}")
-    witness = plan.opened[0].witness
-    flow = await lab.flow(witness.source_name, witness.destination_name, plan.opened[0].families[0], witness.port)
+    # Not one of a virtual machine: traffic is sent between namespaces.
+    opened = next(each for each in plan.opened if all(map(lab.plan.node, (each.witness.source_name, each.witness.destination_name))))
+    witness = opened.witness
+    flow = await lab.flow(witness.source_name, witness.destination_name, opened.families[0], witness.port)
 
     async def apply() -> None:
         await client.apply(HOLE)
