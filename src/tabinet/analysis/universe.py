@@ -156,6 +156,9 @@ class _Builder:
     ports: dict[Prefix, dict[int, list[tuple[int, int]]]] = field(default_factory=lambda: defaultdict(dict))
     port_predicates: list[int] = field(default_factory=list)
     owned: dict[Prefix, dict[ResourceKey, None]] = field(default_factory=dict)
+    _policings: list[Policing] = field(default_factory=list)
+    _policing_numbers: dict[Policing, int] = field(default_factory=dict)
+    _shared_policings: dict[tuple[int, int, tuple[str, ...]], int] = field(default_factory=dict)
     signatures: list[frozenset[int]] = field(default_factory=lambda: [frozenset()])
     _signature_numbers: dict[frozenset[int], int] = field(default_factory=lambda: {frozenset(): 0})
 
@@ -254,20 +257,37 @@ class _Builder:
     def classify_endpoints(self) -> None:
         """Every address of every endpoint is in a class."""
         universe = self.universe
-        numbers: dict[Kind, int] = {}
+        numbers: dict[tuple[object, ...], int] = {}
         for address, owners in self.owned.items():
             starts, signatures = universe._atoms[address.family]
             nets = signatures[bisect_right(starts, address.value) - 1]
             members = tuple(sorted(self.singles.get(address, ())))
             ports = self._ports_at(address)
             for key in owners:
-                policing = tuple([_policing(state.endpoints.get(key), address) for state in universe.states])
-                kind = Kind(address.family, members, nets, ports, self.marks.get(key), policing)
-                number = numbers.get(kind)
+                policed = tuple([self._policing(state.endpoints.get(key), address) for state in universe.states])
+                marks = self.marks.get(key)
+                place = (address.family, members, nets, ports, marks, policed)
+                number = numbers.get(place)
                 if number is None:
-                    number = numbers[kind] = self._add(kind, address)
+                    policing = tuple([None if each is None else self._policings[each] for each in policed])
+                    number = numbers[place] = self._add(Kind(address.family, members, nets, ports, marks, policing), address)
                 universe.units[number].append(Unit(key, address))
                 universe.of_address.setdefault(address, []).append(number)
+
+    def _policing(self, entry: tuple[int, Endpoint] | None, address: Prefix) -> int | None:
+        """Number of what applies to the endpoint. Endpoints that are alike share its parts, so that few are compared as a whole."""
+        if entry is None or address not in entry[1].nets:
+            return None
+        endpoint = entry[1]
+        shared = (id(endpoint.ingress), id(endpoint.egress), endpoint.profiles)
+        number = self._shared_policings.get(shared)
+        if number is None:
+            policing = (endpoint.ingress, endpoint.egress, endpoint.profiles)
+            number = self._policing_numbers.setdefault(policing, len(self._policings))
+            if number == len(self._policings):
+                self._policings.append(policing)
+            self._shared_policings[shared] = number
+        return number
 
     def classify_outside(self) -> None:
         """Every address that no endpoint has is in a class."""
@@ -367,13 +387,6 @@ class _Builder:
             universe.profiles.append({names: mask_of(numbers, size) for names, numbers in profiles.items()})
             present.append(mask_of((number for numbers in by_policing.values() for number in numbers), size))
         universe.endpoints = tuple(present)
-
-
-def _policing(entry: tuple[int, Endpoint] | None, address: Prefix) -> Policing | None:
-    if entry is None or address not in entry[1].nets:
-        return None
-    endpoint = entry[1]
-    return (endpoint.ingress, endpoint.egress, endpoint.profiles)
 
 
 def _sides(state: State) -> Iterator[Side]:
