@@ -43,7 +43,7 @@ NEXT = """
 The fabric is running. Look around:
   tabinet status                                   every host: agent, endpoints, BGP sessions
   tabinet lab status                               every node and program
-  tabinet lab exec web1 -- ping -c3 10.65.0.1      run anything in any node
+  tabinet lab exec web1 -- ping -c3 169.254.1.1    run anything in any node
   tabinet lab exec host11 -- ip route              routes: workloads here, blocks learned by BGP
   tabinet lab exec host11 -- nft list table inet tabinet
   tabinet lab exec host11 -- birdc -s bird.ctl show protocols
