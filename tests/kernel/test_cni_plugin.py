@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import stat
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -155,7 +157,8 @@ def test_a_call_that_is_killed_leaves_nothing_behind(host: CniHost) -> None:
     for attempt in range(10):
         container = host.container(f"g{attempt}")
         process = host.begin("ADD", network(), container)
-        time.sleep(attempt * 0.008)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(attempt * 0.008)
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=DEADLINE_S)
         assert host.call("DEL", network(), container).code == 0
@@ -165,7 +168,8 @@ def test_a_call_that_is_killed_leaves_nothing_behind(host: CniHost) -> None:
 def test_an_agent_that_is_killed_in_a_call_leaves_nothing_that_a_deletion_does_not_remove(host: CniHost) -> None:
     containers = [host.container(f"k{index}") for index in range(3)]
     processes = [host.begin("ADD", network(), container) for container in containers]
-    time.sleep(0.06)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        processes[0].wait(0.06)
     host.stop(signal.SIGKILL)
     for process in processes:
         answer = host.finish(process)

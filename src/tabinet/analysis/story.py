@@ -17,15 +17,12 @@ import msgspec
 
 from tabinet.analysis.mismatch import Mismatch, find_mismatch, unreadable_set
 from tabinet.calc.messages import Action, Endpoint, HostEndpoint, Policy, TierPolicies
-from tabinet.lib.ip import IPV4, Prefix, parse_prefix
 from tabinet.model.keys import ResourceKey
-from tabinet.model.protocols import UDP
 from tabinet.rules.evaluate import Packet
-from tabinet.rules.naive import World
-from tabinet.rules.options import CONTROL_PORTS, HostAction, ProtoPort
+from tabinet.rules.naive import World, as_sent, has_no_address, is_dhcp, is_failsafe
+from tabinet.rules.options import HostAction, ProtoPort
 
 PROFILE = "Profile"
-_UNSPECIFIED, _LINK_LOCAL = parse_prefix("0.0.0.0/32"), parse_prefix("fe80::/10")
 
 
 class Subject(enum.Enum):
@@ -155,7 +152,7 @@ class _Teller:
             return
         yield from self._pre_dnat(host)
         endpoint = self.world.hosts[host]
-        if _is_failsafe(self.world.options.failsafe_inbound, packet.protocol, packet.destination_port, packet.source):
+        if is_failsafe(self.world.options.failsafe_inbound, packet.protocol, packet.destination_port, packet.source):
             yield Stage(Subject.HOST_IN, host, Outcome.ALLOW, "a failsafe port of the host", final=True)
             return
         yield self._policy_stage(Subject.HOST_IN, host, endpoint.ingress, endpoint.profiles, ingress=True)
@@ -169,7 +166,7 @@ class _Teller:
         endpoint = self.world.hosts[host]
         if any(packet.destination in owner.nets for owner in self._owners()):
             return
-        if _is_failsafe(self.world.options.failsafe_outbound, packet.protocol, packet.destination_port, packet.destination):
+        if is_failsafe(self.world.options.failsafe_outbound, packet.protocol, packet.destination_port, packet.destination):
             yield Stage(Subject.HOST_OUT, host, Outcome.ALLOW, "a failsafe port of others", final=True)
             return
         yield self._policy_stage(Subject.HOST_OUT, host, endpoint.egress, endpoint.profiles, ingress=False)
@@ -193,7 +190,7 @@ class _Teller:
     def _workload_to_host(self) -> Iterator[Stage]:
         packet, options = self.packet, self.world.options
         key = self._at(packet.in_interface)
-        if _is_dhcp(packet):
+        if is_dhcp(packet):
             yield Stage(Subject.TO_HOST, key, Outcome.ALLOW, "DHCP is always answered", final=True)
             return
         if any(_is_service(port, packet) for port in options.host_services):
@@ -222,7 +219,7 @@ class _Teller:
         sender = self.world.endpoints[key]
         if packet.mac and sender.mac and packet.mac != sender.mac:
             return Stage(Subject.SOURCE, key, Outcome.DENY, f"{packet.mac} is not the endpoint's MAC, {sender.mac}")
-        if _is_dhcp(packet) and (_UNSPECIFIED.contains(packet.source) or _LINK_LOCAL.contains(packet.source)):
+        if is_dhcp(packet) and has_no_address(packet):
             return Stage(Subject.SOURCE, key, Outcome.ALLOW, "DHCP without an address")
         if any(net.contains(packet.source) for net in (*sender.nets, *sender.spoof_nets)):
             return Stage(Subject.SOURCE, key, Outcome.ALLOW, f"{packet.source.address} is the endpoint's own")
@@ -237,7 +234,7 @@ class _Teller:
         return self._policy_stage(subject, key, endpoint.ingress if ingress else endpoint.egress, endpoint.profiles, ingress=ingress)
 
     def _untracked(self, *, ingress: bool) -> Iterator[Stage]:
-        packet = _as_sent(self.packet)
+        packet = as_sent(self.packet)
         host = self._host_at(packet.in_interface if ingress else packet.out_interface)
         if host is None or (ingress and any(packet.destination in owner.nets for owner in self._owners())):
             return
@@ -246,9 +243,9 @@ class _Teller:
         requests, answers = options.failsafe_inbound, options.failsafe_outbound
         if not ingress:
             requests, answers = answers, requests
-        if _is_failsafe(requests, packet.protocol, packet.destination_port, peer):
+        if is_failsafe(requests, packet.protocol, packet.destination_port, peer):
             return
-        if _is_failsafe(answers, packet.protocol, packet.source_port, peer):
+        if is_failsafe(answers, packet.protocol, packet.source_port, peer):
             return
         endpoint = self.world.hosts[host]
         tiers = endpoint.untracked_ingress if ingress else endpoint.untracked_egress
@@ -264,8 +261,8 @@ class _Teller:
 
     def _pre_dnat(self, host: ResourceKey) -> Iterator[Stage]:
         """At most one stage, and only if preDNAT policy decides."""
-        packet = _as_sent(self.packet)
-        if _is_failsafe(self.world.options.failsafe_inbound, packet.protocol, packet.destination_port, packet.source):
+        packet = as_sent(self.packet)
+        if is_failsafe(self.world.options.failsafe_inbound, packet.protocol, packet.destination_port, packet.source):
             return
         looks, action = self._tiers(self.world.hosts[host].pre_dnat, packet, ingress=True, defaults=False)
         if action is not None:
@@ -369,22 +366,6 @@ def _decided(subject: Subject, key: ResourceKey, action: Action, looks: tuple[Ti
     return Stage(subject, key, Outcome.ALLOW if action is Action.ALLOW else Outcome.DENY, reason, looks, final=final)
 
 
-def _as_sent(packet: Packet) -> Packet:
-    """The packet before its destination was translated."""
-    port = packet.destination_port if packet.original_destination_port is None else packet.original_destination_port
-    return msgspec.structs.replace(packet, destination=packet.original_destination or packet.destination, destination_port=port)
-
-
-def _is_failsafe(ports: tuple[ProtoPort, ...], protocol: int, port: int, peer: Prefix) -> bool:
-    found = [item for item in (*ports, *CONTROL_PORTS) if (item.protocol, item.port) == (protocol, port)]
-    return any(item.net is None or item.net.contains(peer) for item in found)
-
-
 def _is_service(port: ProtoPort, packet: Packet) -> bool:
     fits = (port.protocol, port.port) == (packet.protocol, packet.destination_port)
     return fits and (port.net is None or port.net.contains(packet.destination))
-
-
-def _is_dhcp(packet: Packet) -> bool:
-    ports = (68, 67) if packet.family == IPV4 else (546, 547)
-    return packet.protocol == UDP and (packet.source_port, packet.destination_port) == ports

@@ -17,7 +17,7 @@ Few: TypeAlias = T | set[T] | None
 
 def add(group: Few[T], member: T) -> Few[T]:
     """The group with the member."""
-    if group is None or group is member:
+    if group is None or group == member:
         return member
     if isinstance(group, set):
         group.add(member)
@@ -30,7 +30,7 @@ def remove(group: Few[T], member: T) -> Few[T]:
     if isinstance(group, set):
         group.discard(member)
         return group or None
-    return None if group is member else group
+    return None if group == member else group
 
 
 def each(group: Few[T]) -> Iterable[T]:

@@ -113,7 +113,7 @@ class World:
             return False
         if self._ours(packet.in_interface):
             sender = self._at(packet.in_interface)
-            if _is_dhcp(packet) or self._is_service(packet):
+            if is_dhcp(packet) or self._is_service(packet):
                 return True
             if self._is_tunnelled(packet):
                 return False
@@ -126,7 +126,7 @@ class World:
         before = self._pre_dnat(host, packet)
         if before is not None:
             return before is Action.ALLOW
-        if _is_failsafe(self.options.failsafe_inbound, packet.protocol, packet.destination_port, packet.source):
+        if is_failsafe(self.options.failsafe_inbound, packet.protocol, packet.destination_port, packet.source):
             return True
         return self._allows(host.ingress, host.profiles, packet, ingress=True)
 
@@ -140,7 +140,7 @@ class World:
             return untracked is Action.ALLOW
         if any(packet.destination in endpoint.nets for endpoint in self._owners()):
             return True  # translated to a workload, and not yet routed there
-        if _is_failsafe(self.options.failsafe_outbound, packet.protocol, packet.destination_port, packet.destination):
+        if is_failsafe(self.options.failsafe_outbound, packet.protocol, packet.destination_port, packet.destination):
             return True
         return self._allows(host.egress, host.profiles, packet, ingress=False)
 
@@ -168,7 +168,7 @@ class World:
             return False
         if packet.mac and sender.mac and packet.mac != sender.mac:
             return False
-        return (_is_dhcp(packet) and _has_no_address(packet)) or any(
+        return (is_dhcp(packet) and has_no_address(packet)) or any(
             net.contains(packet.source) for net in (*sender.nets, *sender.spoof_nets)
         )
 
@@ -188,22 +188,22 @@ class World:
 
     def without_connection(self, packet: Packet, *, ingress: bool) -> Action | None:
         """What doNotTrack policy says of the packet; None: nothing, so that it is tracked."""
-        packet = _as_sent(packet)
+        packet = as_sent(packet)
         host = self._host_at(packet.in_interface if ingress else packet.out_interface)
         if host is None or (ingress and any(packet.destination in endpoint.nets for endpoint in self._owners())):
             return None
         peer = packet.source if ingress else packet.destination
         inbound, outbound = self.options.failsafe_inbound, self.options.failsafe_outbound
         requests, answers = (inbound, outbound) if ingress else (outbound, inbound)
-        if _is_failsafe(requests, packet.protocol, packet.destination_port, peer):
+        if is_failsafe(requests, packet.protocol, packet.destination_port, peer):
             return None
-        if _is_failsafe(answers, packet.protocol, packet.source_port, peer):
+        if is_failsafe(answers, packet.protocol, packet.source_port, peer):
             return None
         return self._tiers(host.untracked_ingress if ingress else host.untracked_egress, packet, ingress=ingress, defaults=False)
 
     def _pre_dnat(self, host: HostEndpoint, packet: Packet) -> Action | None:
-        packet = _as_sent(packet)
-        if _is_failsafe(self.options.failsafe_inbound, packet.protocol, packet.destination_port, packet.source):
+        packet = as_sent(packet)
+        if is_failsafe(self.options.failsafe_inbound, packet.protocol, packet.destination_port, packet.source):
             return None
         return self._tiers(host.pre_dnat, packet, ingress=True, defaults=False)
 
@@ -329,21 +329,24 @@ def _is_icmp(icmp: Icmp, packet: Packet) -> bool:
     return packet.icmp_type == icmp.type and icmp.code in (None, packet.icmp_code)
 
 
-def _as_sent(packet: Packet) -> Packet:
+def as_sent(packet: Packet) -> Packet:
     """The packet before its destination was translated."""
     port = packet.destination_port if packet.original_destination_port is None else packet.original_destination_port
     return msgspec.structs.replace(packet, destination=packet.original_destination or packet.destination, destination_port=port)
 
 
-def _is_failsafe(ports: tuple[ProtoPort, ...], protocol: int, port: int, peer: Prefix) -> bool:
+def is_failsafe(ports: tuple[ProtoPort, ...], protocol: int, port: int, peer: Prefix) -> bool:
+    """No host endpoint closes the port to the peer."""
     found = [item for item in (*ports, *CONTROL_PORTS) if (item.protocol, item.port) == (protocol, port)]
     return any(item.net is None or item.net.contains(peer) for item in found)
 
 
-def _is_dhcp(packet: Packet) -> bool:
+def is_dhcp(packet: Packet) -> bool:
+    """A client asks a DHCP server, in either family."""
     ports = (68, 67) if packet.family == IPV4 else (546, 547)
     return packet.protocol == 17 and (packet.source_port, packet.destination_port) == ports
 
 
-def _has_no_address(packet: Packet) -> bool:
+def has_no_address(packet: Packet) -> bool:
+    """It comes from where a client without an address asks from."""
     return _UNSPECIFIED.contains(packet.source) or _LINK_LOCAL.contains(packet.source)
