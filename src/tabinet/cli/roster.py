@@ -26,6 +26,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "Fabric": {
         "status": ("tabinet.cli.status:status", "Show every host: agent, endpoints, BGP sessions, and what is wrong."),
         "node": ("tabinet.cli.node:node", "Hosts: how they are, joining the fabric, leaving it for maintenance."),
+        "doctor": (
+            "tabinet.cli.doctor:doctor",
+            "Look at this host and around it for what keeps the fabric from working, and say what to do.",
+        ),
         "explain": ("tabinet.cli.explain_flow:explain", "Say whether a packet from SRC reaches DST, and why."),
         "policy": ("tabinet.cli.policy:policy", "What policies do."),
         "dataplane": ("tabinet.cli.dataplane:dataplane", "What this host's kernel should hold, and what it holds."),
