@@ -15,6 +15,7 @@ import pytest
 
 from tabinet.calc.messages import Endpoint, EndpointRemove, EndpointUpdate
 from tabinet.dataplane.links.driver import LinkDriver
+from tabinet.dataplane.links.vlans import VlanDriver
 from tabinet.dataplane.routes.driver import RouteDriver
 from tabinet.dataplane.workloads import WorkloadManager
 from tabinet.kernel import netns
@@ -69,7 +70,7 @@ class Host:
         """A new agent with an empty memory."""
         watch = Watch.LINKS | Watch.ADDRESSES | Watch.ROUTES | Watch.NEIGHBOURS
         self.events = netns.run_in(self.name, lambda: open_events(watch, route_protocols=(84,)))
-        self.manager = WorkloadManager(LinkDriver(self.rt, Threaded(self.name)), RouteDriver(self.rt))
+        self.manager = WorkloadManager(LinkDriver(self.rt, Threaded(self.name)), RouteDriver(self.rt), VlanDriver(self.rt))
 
     def turn(self) -> int:
         for event in self.events.read():

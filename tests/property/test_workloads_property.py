@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 from tabinet.calc.messages import Endpoint, EndpointRemove, EndpointUpdate
 from tabinet.dataplane.links.driver import LinkDriver
 from tabinet.dataplane.links.items import GATEWAY_IPV6
+from tabinet.dataplane.links.vlans import VlanDriver
 from tabinet.dataplane.routes.driver import METRICS, RouteDriver, local_route
 from tabinet.dataplane.workloads import WorkloadManager
 from tabinet.errors import KernelError
@@ -60,7 +61,7 @@ class Workloads(RuleBasedStateMachine):
         os.close(self.elsewhere)
 
     def new_manager(self) -> WorkloadManager:
-        manager = WorkloadManager(LinkDriver(self.rt, self.sysctl), RouteDriver(self.rt))
+        manager = WorkloadManager(LinkDriver(self.rt, self.sysctl), RouteDriver(self.rt), VlanDriver(self.rt))
         for key, endpoint in self.endpoints.items():
             manager.on_endpoint_update(EndpointUpdate(key, 1, endpoint))
         manager.begin()

@@ -258,7 +258,7 @@ class Agent:
         if status is None or not self._reports_endpoints():
             self.reporter.drop_endpoint(path)
         else:
-            self.reporter.set_endpoint(path, render_endpoint_status(status.ready, status.revision, status.reason))
+            self.reporter.set_endpoint(path, render_endpoint_status(status.ready, status.revision, status.reason, failed=status.failed))
 
     async def _note_statuses(self, report: ApplyReport) -> None:
         """The store will say of the endpoints what the apply found."""

@@ -37,7 +37,12 @@ class Check(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 def check_system(parameters: Parameters, sysctl: Sysctl | None = None, program: str = BIRD_PROGRAM) -> list[Check]:
     """Everything that a host needs, and what could be in its way."""
     checks = [
-        Check(name=f"kernel: {feature.name}", well=feature.present, advice=f"{feature.what_to_do} ({feature.why_needed}; {feature.error})")
+        Check(
+            name=f"kernel: {feature.name}",
+            well=feature.present,
+            advice=f"{feature.what_to_do} ({feature.why_needed}; {feature.error})",
+            remark=feature.optional,
+        )
         for feature in probe()
     ]
     if parameters.switch("bird", "enabled"):

@@ -47,6 +47,8 @@ class EndpointStatus(msgspec.Struct, frozen=True, gc=False):
     revision: int
     ready: bool
     reason: str
+    failed: bool = False
+    """The kernel refused something of it."""
 
 
 class VerifyReport(msgspec.Struct, frozen=True, gc=False):
@@ -144,10 +146,9 @@ class Dataplane:
             error = error or str(problem)
         else:
             self._drifts += result.drifts
-            operations |= {"links": len(result.links.changed), "routes": len(result.routes.operations)}
-            failures = [*result.links.errors.values(), *result.routes.errors.values()]
-            if failures:
-                error = error or str(failures[0])
+            operations |= {"links": len(result.links.changed) + len(result.vlans.changed), "routes": len(result.routes.operations)}
+            if result.failed:
+                error = error or str(result.errors[0])
         operations["bandwidth"], problem_of_limits = self._apply_bandwidth()
         error = error or problem_of_limits
         tunnels = self._apply_tunnels()
@@ -345,10 +346,10 @@ class Dataplane:
             if key not in self._revisions:
                 continue
             state = self.workloads.status(key)
-            reason = state.reason
+            reason, failed = state.reason, state.failed
             if key in self._waiting:
                 reason = "its policy is not in the kernel"
             elif key in unbound:
                 reason = f"interface {unbound[key]} has none of the prefixes {', '.join(self.interface_prefixes)}"
-            statuses[key] = EndpointStatus(self._revisions[key], not reason, reason)
+            statuses[key] = EndpointStatus(self._revisions[key], not reason, reason, failed)
         return statuses

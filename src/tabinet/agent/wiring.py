@@ -43,6 +43,7 @@ from tabinet.bgp.records import BgpOptions
 from tabinet.calc.graph import Graph
 from tabinet.dataplane.adoption import Adopter
 from tabinet.dataplane.links.driver import LinkDriver
+from tabinet.dataplane.links.vlans import VlanDriver
 from tabinet.dataplane.nft.driver import NftDriver
 from tabinet.dataplane.nft.sweep import MarkSweeper
 from tabinet.dataplane.nft.verify import TableAudit
@@ -252,7 +253,8 @@ def open_dataplane(parameters: Parameters) -> Dataplane:
             ipv6=parameters.switch("felix", "ipv6_support"),
             localnet=needs_localnet(table_options(parameters)),
         )
-        workloads, bandwidth = WorkloadManager(links, RouteDriver(rtnetlink)), BandwidthDriver(open_traffic_control())
+        workloads = WorkloadManager(links, RouteDriver(rtnetlink), VlanDriver(rtnetlink))
+        bandwidth = BandwidthDriver(open_traffic_control())
         tunnels = build_tunnels(rtnetlink, ProcSysctl(), EthtoolSocket(), tunnel_options(parameters))
         driver, reader = NftDriver(nftables, sweeper=MarkSweeper(conntrack)), open_browser()
         return Dataplane(

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from tabinet.calc.carriers import ORIGIN_KEYS, Origin
 from tabinet.calc.messages import Endpoint, HostEndpoint, Nat, TierPolicies
+from tabinet.calc.ports import NOTHING, PortNeeds
 from tabinet.calc.qos import build_qos, qos_problems
 from tabinet.errors import Problem
 from tabinet.lib.ip import IPV4, Prefix, parse_address, parse_prefix
@@ -50,7 +51,9 @@ def programmable(spec: EndpointSpec) -> bool:
     return bool(spec.interface_name) and any(True for _ in readable(spec.ip_networks))
 
 
-def build_endpoint(spec: WorkloadEndpointSpec, parts: Mapping[str, tuple[TierPolicies, ...]], nats: Iterable[Nat]) -> Endpoint:
+def build_endpoint(
+    spec: WorkloadEndpointSpec, parts: Mapping[str, tuple[TierPolicies, ...]], nats: Iterable[Nat], needs: PortNeeds = NOTHING
+) -> Endpoint:
     """The message's record of a programmable workload endpoint; ``nats`` are those of its floating addresses that are its own."""
     return Endpoint(
         host=spec.node,
@@ -64,6 +67,7 @@ def build_endpoint(spec: WorkloadEndpointSpec, parts: Mapping[str, tuple[TierPol
         nats=tuple(sorted(nats)),
         qos=build_qos(spec.qos_controls),
         gateway4=next((address for address in readable_addresses((spec.ipv4_gateway,)) if address.family == IPV4), None),
+        trunk=needs.trunk,
     )
 
 

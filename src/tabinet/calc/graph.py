@@ -38,6 +38,7 @@ from tabinet.calc.messages import SetDelta, SetUpdate, Update
 from tabinet.calc.outbox import Outbox
 from tabinet.calc.policies import Arrangement, PolicyIndex
 from tabinet.calc.policyfacts import EnforcedPolicy, PolicyResource, translate_policy
+from tabinet.calc.ports import port_needs
 from tabinet.calc.profiles import ProfileIndex, profile_key, translate_profile
 from tabinet.calc.remote import RemoteIndex
 from tabinet.calc.reserved import ReservedSets
@@ -170,7 +171,8 @@ class Graph:
             self._on_not_local(key)
             return
         self._routing.on_endpoint_update(key, resource)
-        if self._locals.put(key, spec, revision, self._members.labels_of(key)):
+        needs = port_needs(resource.metadata.annotations, str(key))
+        if self._locals.put(key, spec, revision, self._members.labels_of(key), needs):
             self._policies.enter_namespace(key.namespace)
 
     def _on_not_local(self, key: ResourceKey) -> None:
@@ -332,7 +334,7 @@ class Graph:
             self._count(local, arrangement, host_endpoint.profiles)
         else:
             arrangement = self._policies.for_workloads(local.match)
-            endpoint = build_endpoint(local.spec, arrangement.parts, nats)
+            endpoint = build_endpoint(local.spec, arrangement.parts, nats, local.needs)
             self._outbox.endpoints.set_desired(local.key, (local.revision, endpoint))
             self._count(local, arrangement, endpoint.profiles)
         return 1 if arrangement is before else 1 + len(arrangement.enforced) // ARRANGED

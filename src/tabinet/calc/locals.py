@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from tabinet.calc.endpoints import EndpointSpec, endpoint_problems, programmable, readable, readable_addresses, readable_nats
 from tabinet.calc.messages import Nat
 from tabinet.calc.policies import Arrangement, PolicyEntry, PolicyMatch
+from tabinet.calc.ports import NOTHING, PortNeeds
 from tabinet.errors import Problem
 from tabinet.lib.ip import Prefix
 from tabinet.model.keys import ResourceKey
@@ -37,6 +38,7 @@ class LocalEndpoint:
     programmable: bool
     nats: dict[Prefix, Nat]
     """Its floating addresses, by external address, whether they are its own or not."""
+    needs: PortNeeds = NOTHING
     match: PolicyMatch | None = None
     """The policies that select it; None: to be asked for."""
     arrangement: Arrangement | None = None
@@ -64,18 +66,19 @@ class LocalIndex:
     _externals: dict[External, dict[ResourceKey, None]] = field(default_factory=dict)
     """The programmed endpoints that claim a floating address."""
 
-    def put(self, key: ResourceKey, spec: EndpointSpec, revision: int, labels: dict[str, str]) -> bool:
+    def put(self, key: ResourceKey, spec: EndpointSpec, revision: int, labels: dict[str, str], needs: PortNeeds = NOTHING) -> bool:
         """The endpoint is local and this now; True when it was not local before."""
         nats = readable_nats(spec) if isinstance(spec, WorkloadEndpointSpec) else {}
         local = self.by_key.get(key)
         new = local is None
         if local is None:
-            local = self.by_key[key] = LocalEndpoint(key, spec, revision, labels, programmable(spec), nats)
+            local = self.by_key[key] = LocalEndpoint(key, spec, revision, labels, programmable(spec), nats, needs)
         else:
             self._release(local)
             if local.labels != labels:
                 local.labels, local.match = labels, None
             local.spec, local.revision, local.programmable, local.nats = spec, revision, programmable(spec), nats
+            local.needs = needs
         for name in spec.profiles:
             self._by_profile.setdefault(name, {})[local] = None
         if local.programmable:
@@ -174,6 +177,7 @@ class LocalIndex:
             local = self.by_key[key]
             spec, source = local.spec, str(key)
             yield from endpoint_problems(source, spec)
+            yield from local.needs.problems
             for name in spec.profiles:
                 if name not in known_profiles:
                     yield _problem("spec.profiles", name, "the name of a profile that exists", source)

@@ -224,6 +224,15 @@ class Qos(Message, frozen=True):
 NO_QOS = Qos()
 
 
+class Trunk(Message, frozen=True):
+    """Where the packets of a trunk's subport come and go."""
+
+    parent: str
+    """The interface of the trunk's parent port."""
+    tag: int
+    """Of VLAN, 1 to 4094 (IEEE 802.1Q)."""
+
+
 class Endpoint(Message, frozen=True):
     """A local workload endpoint with its policy resolved."""
 
@@ -246,6 +255,8 @@ class Endpoint(Message, frozen=True):
     """``qosControls``."""
     gateway4: Prefix | None = None
     """``ipv4Gateway``: the workload looks for it on its link, so that the host has to be it."""
+    trunk: Trunk | None = None
+    """A subport's interface is made by the host; None: it is there by other hands."""
 
 
 class HostEndpoint(Message, frozen=True):

@@ -27,6 +27,7 @@ from tabinet.calc.endpoints import (
 from tabinet.calc.messages import ALL_HOSTS, ALL_POOLS, NAT_POOLS, Member, Nat, PortMember, SetKind, TierPolicies
 from tabinet.calc.naive_remote import remote_routes, tunnels
 from tabinet.calc.policyfacts import BUILT_IN_TIERS, HOSTS, WORKLOADS, PolicyFacts, StagedPolicy, arrange, describe_policy, translate_policy
+from tabinet.calc.ports import port_needs
 from tabinet.calc.profiles import BUILT_IN_PROFILES, profile_key, translate_profile
 from tabinet.calc.replica import State, policies_of
 from tabinet.calc.reserved import node_memberships, pool_memberships
@@ -93,7 +94,8 @@ def recompute(resources: Resources, hosts: frozenset[str]) -> State:
     for key, (revision, endpoint) in _endpoints(resources, hosts).items():
         parts = arrange(selecting(key), tiers, WORKLOADS)
         use(parts, endpoint.spec.profiles)
-        state.endpoints[key] = (revision, build_endpoint(endpoint.spec, parts, _own_nats(endpoint, taken[endpoint.spec.node])))
+        needs = port_needs(endpoint.metadata.annotations, str(key))
+        state.endpoints[key] = (revision, build_endpoint(endpoint.spec, parts, _own_nats(endpoint, taken[endpoint.spec.node]), needs))
     for key, (revision, host_endpoint) in _host_endpoints(resources, hosts).items():
         parts = arrange(selecting(key), tiers, HOSTS)
         use(parts, host_endpoint.spec.profiles)

@@ -9,6 +9,7 @@ Invariants
   up first, because the kernel takes no route over an interface that is down.
 - Of several endpoints that claim an interface, the one with the smallest key has it; of those that have an interface and claim an
   address, the one with the smallest key has the route. The others are reported, not served.
+- The interface of a trunk's subport is a VLAN interface on that of its parent, and counts only while it is.
 - Nothing is changed before ``begin``: an agent that has just started knows too little to remove anything.
 
 Cost: O(1) for each endpoint update and interface event (linear in the endpoint's addresses and rivals); reading everything happens
@@ -27,7 +28,9 @@ from tabinet.calc.messages import Endpoint, EndpointRemove, EndpointUpdate
 from tabinet.dataplane.drift import Drift
 from tabinet.dataplane.links.driver import HOST, LinkDriver, LinkResult
 from tabinet.dataplane.links.items import Item
+from tabinet.dataplane.links.vlans import Vlan, VlanDriver, VlanResult
 from tabinet.dataplane.routes.driver import RouteDriver, RouteResult
+from tabinet.errors import KernelError
 from tabinet.kernel.rtnetlink import Event, Link, LinkEvent, Overrun, Route
 from tabinet.lib.ip import Prefix
 from tabinet.lib.refcount import RefCounter
@@ -42,6 +45,8 @@ class EndpointState(msgspec.Struct, frozen=True, gc=False):
     ready: bool
     reason: str = ""
     """Why it is not, for people; empty when it is."""
+    failed: bool = False
+    """The kernel refused something of it."""
 
 
 class ApplyResult(msgspec.Struct, frozen=True):
@@ -49,29 +54,36 @@ class ApplyResult(msgspec.Struct, frozen=True):
 
     links: LinkResult
     routes: RouteResult
+    vlans: VlanResult = VlanResult()
 
     @property
     def operations(self) -> int:
         """How many things were changed, or tried to."""
-        return len(self.links.changed) + len(self.routes.operations)
+        return len(self.links.changed) + len(self.routes.operations) + len(self.vlans.changed)
 
     @property
     def drifts(self) -> tuple[Drift, ...]:
         """What somebody else had changed."""
-        return (*self.links.drifts, *self.routes.drifts)
+        return (*self.vlans.drifts, *self.links.drifts, *self.routes.drifts)
 
     @property
     def failed(self) -> bool:
         """True when something is left to do: call again, later."""
-        return bool(self.links.errors or self.routes.errors)
+        return bool(self.errors)
+
+    @property
+    def errors(self) -> list[KernelError]:
+        """What the kernel refused."""
+        return [*self.vlans.errors.values(), *self.links.errors.values(), *self.routes.errors.values()]
 
 
 class WorkloadManager:
     """Desired state of routes and links for the local endpoints of one host."""
 
-    def __init__(self, links: LinkDriver, routes: RouteDriver) -> None:
+    def __init__(self, links: LinkDriver, routes: RouteDriver, vlans: VlanDriver) -> None:
         self._link_driver = links
         self._route_driver = routes
+        self._vlan_driver = vlans
         self._endpoints: dict[ResourceKey, Endpoint] = {}
         self._interface_claims: dict[str, set[ResourceKey]] = {}
         self._address_claims: dict[Prefix, set[ResourceKey]] = {}
@@ -135,6 +147,8 @@ class WorkloadManager:
                 self._host_stale = True
         nets = {net for version in versions for net in version.nets}
         self._host_stale = self._host_stale or any(net in self._gateways for net in nets)
+        for name in interfaces:
+            self._settle_vlan(name)
         self._settle(rivals, nets)
         if before is not None:
             self._settle_interface(before.interface)
@@ -147,6 +161,7 @@ class WorkloadManager:
         """The kernel's state is as the event says."""
         self._route_driver.on_event(event)
         self._link_driver.on_event(event)
+        self._vlan_driver.on_event(event)
         match event:
             case Overrun():
                 self._stale = True
@@ -185,6 +200,7 @@ class WorkloadManager:
         """
         links = {link.index: link for link in self._link_driver.resync()}
         self._route_driver.resync()
+        self._vlan_driver.resync(links.values())
         for index, link in self._links.items():
             if index not in links or links[index].name != link.name:
                 self._link_driver.drop(index)
@@ -239,9 +255,22 @@ class WorkloadManager:
             self._settle_interface(name)
         self._changed |= rivals
 
+    def _settle_vlan(self, name: str) -> None:
+        """The interface is a VLAN interface if its owner is a subport."""
+        owner = self._interface_owner(name)
+        trunk = self._endpoints[owner].trunk if owner is not None else None
+        if trunk is not None:
+            self._vlan_driver.want(name, Vlan(trunk.parent, trunk.tag))
+        elif self._vlan_driver.wanted(name):
+            self._vlan_driver.unwant(name)
+
+    def _usable(self, name: str) -> int | None:
+        """The index of the interface, if it is what its owner wants it to be."""
+        return None if self._vlan_driver.obstacle(name) else self._index.get(name)
+
     def _settle_address(self, net: Prefix) -> None:
         owner = self._address_owner(net)
-        index = self._index.get(self._endpoints[owner].interface) if owner is not None else None
+        index = self._usable(self._endpoints[owner].interface) if owner is not None else None
         if index is None:
             self._route_driver.unwant(net)
         else:
@@ -252,7 +281,7 @@ class WorkloadManager:
         if index is None:
             return
         owner = self._interface_owner(name)
-        if owner is None:
+        if owner is None or self._usable(name) is None:
             self._link_driver.drop(index)
             return
         endpoint = self._endpoints[owner]
@@ -271,9 +300,10 @@ class WorkloadManager:
         if self._stale:
             self.resync()
         before = self._failing()
+        vlans = self._vlan_driver.apply()
         links = self._link_driver.apply()
         routes = self._route_driver.apply()
-        result = ApplyResult(links, routes)
+        result = ApplyResult(links, routes, vlans)
         self._changed |= before ^ self._failing()
         if result.operations:
             self._changed |= self._waiting
@@ -287,12 +317,14 @@ class WorkloadManager:
                 keys |= self._interface_claims.get(self._links[index].name, set())
         for net in self._route_driver.errors:
             keys |= self._address_claims.get(net, set())
+        for name in self._vlan_driver.errors:
+            keys |= self._interface_claims.get(name, set())
         return keys
 
     @property
     def in_sync(self) -> bool:
         """True when ``apply`` would do nothing."""
-        return not self._stale and self._link_driver.in_sync and self._route_driver.in_sync
+        return not self._stale and self._vlan_driver.in_sync and self._link_driver.in_sync and self._route_driver.in_sync
 
     def take_changed(self) -> set[ResourceKey]:
         """Endpoints whose status may be another than when they were last taken."""
@@ -315,7 +347,16 @@ class WorkloadManager:
     def status(self, key: ResourceKey) -> EndpointState:
         """Whether the kernel has everything of this endpoint that is this manager's. O(addresses)."""
         reason = self._obstacle(key)
-        return EndpointState(not reason, reason)
+        return EndpointState(not reason, reason, bool(reason) and self._has_failed(key))
+
+    def _has_failed(self, key: ResourceKey) -> bool:
+        """An error is about the endpoint. O(addresses)."""
+        endpoint = self._endpoints.get(key)
+        if endpoint is None:
+            return False
+        name = endpoint.interface
+        failed = name in self._vlan_driver.errors or self._index.get(name) in self._link_driver.errors
+        return failed or any(net in self._route_driver.errors for net in endpoint.nets)
 
     def _obstacle(self, key: ResourceKey) -> str:
         endpoint = self._endpoints.get(key)
@@ -325,6 +366,9 @@ class WorkloadManager:
         owner = self._interface_owner(name)
         if owner != key:
             return f"interface {name} is claimed by {owner}"
+        vlan = self._vlan_driver.obstacle(name)
+        if vlan:
+            return vlan
         index = self._index.get(name)
         if index is None:
             return f"interface {name} does not exist"

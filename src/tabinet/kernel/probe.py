@@ -17,7 +17,7 @@ from tabinet.kernel import netns, nftexpr
 from tabinet.kernel.nftables import AddChain, AddElements, AddRule, AddSet, AddTable, Element, Hook, NftOp
 from tabinet.kernel.nftexpr import Ct, CtDirection, Datatype, Verdict, reg, set_spec
 from tabinet.kernel.nftsocket import NftSocket, open_nftables
-from tabinet.kernel.rtnetlink import AddAddress, AddVeth, InterfaceAddress, SetLink, execute_all
+from tabinet.kernel.rtnetlink import AddAddress, AddVeth, AddVlan, InterfaceAddress, SetLink, execute_all
 from tabinet.kernel.rtsocket import RtSocket, open_rtnetlink
 from tabinet.kernel.sysctl import ProcSysctl, ensure
 from tabinet.lib.ip import parse_address
@@ -33,6 +33,8 @@ class Feature(msgspec.Struct, frozen=True):
     """For whoever runs the machine, when it is not present."""
     error: str = ""
     """What the kernel said; empty when it is present."""
+    optional: bool = False
+    """Without it a host can do all but what ``why_needed`` says."""
 
 
 class _Trial(msgspec.Struct, frozen=True):
@@ -40,6 +42,7 @@ class _Trial(msgspec.Struct, frozen=True):
     why_needed: str
     what_to_do: str
     attempt: Callable[[], object]
+    optional: bool = False
 
 
 def probe() -> list[Feature]:
@@ -58,12 +61,12 @@ def probe() -> list[Feature]:
 
 
 def require(features: list[Feature]) -> None:
-    """All features are present.
+    """All features that no host can do without are present.
 
     Raises:
         SetupError: one line that names what is missing and says what to do about the first of it.
     """
-    missing = [feature for feature in features if not feature.present]
+    missing = [feature for feature in features if not feature.present and not feature.optional]
     if missing:
         first = missing[0]
         others = f"; also missing: {', '.join(feature.name for feature in missing[1:])}" if len(missing) > 1 else ""
@@ -71,7 +74,7 @@ def require(features: list[Feature]) -> None:
 
 
 def _judge(trial: _Trial, error: KernelError | None) -> Feature:
-    return Feature(trial.name, error is None, trial.why_needed, trial.what_to_do, str(error) if error else "")
+    return Feature(trial.name, error is None, trial.why_needed, trial.what_to_do, str(error) if error else "", trial.optional)
 
 
 def _try_all() -> list[Feature]:
@@ -110,10 +113,14 @@ def _link_trials(rtnetlink: RtSocket) -> list[_Trial]:
     def multipath() -> None:
         ensure(ProcSysctl(), "net/ipv4/fib_multipath_hash_policy", "1")
 
+    def vlan() -> None:
+        execute_all(rtnetlink, [AddVlan("probe2", 1, 7)])
+
     return [
         _Trial("veth interfaces", "a workload in a namespace is attached by one", "load the module veth (CONFIG_VETH)", veth),
         _Trial("IPv6", "workloads have addresses of both families", "do not boot with ipv6.disable=1; the kernel needs CONFIG_IPV6", ipv6),
         _Trial("multipath routing", "traffic uses all uplinks", "the kernel needs CONFIG_IP_ROUTE_MULTIPATH", multipath),
+        _Trial("VLAN interfaces", "subports of trunks need them", "load the module 8021q (CONFIG_VLAN_8021Q)", vlan, optional=True),
     ]
 
 

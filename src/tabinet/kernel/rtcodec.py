@@ -36,6 +36,7 @@ from tabinet.kernel.rtnetlink import (
     AddRoute,
     AddSourceRule,
     AddVeth,
+    AddVlan,
     AddVxlan,
     DeleteAddress,
     DeleteForwarding,
@@ -55,6 +56,7 @@ from tabinet.kernel.rtnetlink import (
     RouteEvent,
     RouteKind,
     RtOp,
+    SetAlias,
     SetForwarding,
     SetLink,
     SetNeighbour,
@@ -70,6 +72,7 @@ NEWRULE = 32
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_LINKINFO = 1, 3, 4, 5, 18
 _IFLA_IFALIAS, _IFLA_NET_NS_FD, _IFLA_EXT_MASK = 20, 28, 29
 _IFLA_INFO_KIND, _IFLA_INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
+_VLAN_ID, _VLAN_FLAGS, _VLAN_FLAG_LOOSE_BINDING = 1, 2, 4
 _SKIP_STATISTICS = 1 << 3  # RTEXT_FILTER_SKIP_STATS
 _IFF_UP, _IFF_RUNNING, _IFF_LOWER_UP = 1, 0x40, 0x10000
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
@@ -87,6 +90,7 @@ _IFADDR = struct.Struct("=BBBBI")  # family, length, flags, scope, index
 _NEIGHBOUR = struct.Struct("=BxxxiHBB")  # family, index, state, flags, type
 _ROUTE = struct.Struct("=BBBBBBBBI")  # family, destination and source length, tos, table, protocol, scope, type, flags
 _RULE = struct.Struct("=BBBBBxxBI")  # family, destination and source length, tos, table, action, flags
+_VLAN_ID_FORM, _VLAN_FLAGS_FORM = struct.Struct("=H"), struct.Struct("=II")  # flags and their mask
 _HOP = struct.Struct("=HBBi")  # length, flags, weight - 1, index
 
 _AF = {IPV4: int(socket.AF_INET), IPV6: int(socket.AF_INET6)}
@@ -126,6 +130,12 @@ def render(operation: RtOp) -> Request:
             return Request(NEWLINK, NLM_F_CREATE | NLM_F_EXCL, _veth(operation))
         case AddVxlan() | AddIpip():
             return Request(NEWLINK, NLM_F_CREATE | NLM_F_EXCL, _tunnel(operation))
+        case AddVlan():
+            return Request(NEWLINK, NLM_F_CREATE | NLM_F_EXCL, _vlan(operation))
+        case SetAlias(name, alias):
+            return Request(
+                NEWLINK, 0, _IFINFO.pack(0, 0, 0, 0, 0) + attribute(_IFLA_IFNAME, text(name)) + attribute(_IFLA_IFALIAS, text(alias))
+            )
         case SetForwarding(entry):
             return Request(NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, tunnelcodec.render_forwarding(entry, render_mac(entry.mac)))
         case DeleteForwarding(entry):
@@ -178,6 +188,13 @@ def _tunnel(operation: AddVxlan | AddIpip) -> bytes:
     else:
         kind, data = b"ipip", tunnelcodec.render_ipip()
     return body + nested(_IFLA_LINKINFO, attribute(_IFLA_INFO_KIND, kind), nested(_IFLA_INFO_DATA, data))
+
+
+def _vlan(operation: AddVlan) -> bytes:
+    flags = _VLAN_FLAGS_FORM.pack(_VLAN_FLAG_LOOSE_BINDING, _VLAN_FLAG_LOOSE_BINDING)
+    data = attribute(_VLAN_ID, _VLAN_ID_FORM.pack(operation.tag)) + attribute(_VLAN_FLAGS, flags)
+    body = _IFINFO.pack(0, 0, 0, 0, 0) + attribute(_IFLA_IFNAME, text(operation.name)) + attribute(_IFLA_LINK, u32(operation.parent))
+    return body + nested(_IFLA_LINKINFO, attribute(_IFLA_INFO_KIND, b"vlan"), nested(_IFLA_INFO_DATA, data))
 
 
 def _set_link(operation: SetLink) -> bytes:
@@ -319,6 +336,7 @@ def parse_link(message: Message) -> Link | None:
     found = parse_attributes(message.payload, _IFINFO.size)
     information = parse_attributes(found.get(_IFLA_LINKINFO, b""))
     kind = parse_text(information.get(_IFLA_INFO_KIND, b""))
+    data = information.get(_IFLA_INFO_DATA, b"")
     return Link(
         index=index,
         name=parse_text(found.get(_IFLA_IFNAME, b"")),
@@ -331,8 +349,14 @@ def parse_link(message: Message) -> Link | None:
         kind=kind,
         peer_index=_u32(found.get(_IFLA_LINK)) if kind != "vxlan" else 0,
         alias=parse_text(found.get(_IFLA_IFALIAS, b"")),
-        vxlan=tunnelcodec.parse_vxlan(information.get(_IFLA_INFO_DATA, b"")) if kind == "vxlan" else None,
+        vxlan=tunnelcodec.parse_vxlan(data) if kind == "vxlan" else None,
+        vlan=_vlan_tag(data) if kind == "vlan" else 0,
     )
+
+
+def _vlan_tag(data: bytes) -> int:
+    value = parse_attributes(data).get(_VLAN_ID, b"")
+    return int(_VLAN_ID_FORM.unpack(value)[0]) if len(value) == _VLAN_ID_FORM.size else 0
 
 
 def parse_address(message: Message) -> InterfaceAddress | None:

@@ -27,6 +27,7 @@ from tabinet.kernel.rtnetlink import (
     AddRoute,
     AddSourceRule,
     AddVeth,
+    AddVlan,
     AddVxlan,
     DeleteAddress,
     DeleteForwarding,
@@ -48,6 +49,7 @@ from tabinet.kernel.rtnetlink import (
     RouteEvent,
     RouteKind,
     RtOp,
+    SetAlias,
     SetForwarding,
     SetLink,
     SetNeighbour,
@@ -112,11 +114,12 @@ class FakeRtnetlink:
     """Implements ``Rtnetlink`` in memory. A new one has the loopback interface, up.
 
     ``ipip``: the kernel has IP-in-IP, as a module that is not loaded yet. Whoever asks for such an interface has it loaded, and with it
-    comes ``tunl0``, which nobody can delete.
+    comes ``tunl0``, which nobody can delete. ``vlans``: the kernel has VLAN interfaces.
     """
 
-    def __init__(self, *, ipip: bool = False) -> None:
+    def __init__(self, *, ipip: bool = False, vlans: bool = True) -> None:
         self._ipip = ipip
+        self._vlans = vlans
         self.port = 4711
         self.executed: list[RtOp] = []
         self._links: dict[int, Link] = {1: Link(1, "lo", mtu=65536, up=True, carrier=True, running=True)}
@@ -207,6 +210,11 @@ class FakeRtnetlink:
                 self._add_veth(operation)
             case AddVxlan() | AddIpip():
                 self._add_tunnel(operation)
+            case AddVlan():
+                self._add_vlan(operation)
+            case SetAlias(name, alias):
+                _need(any(link.name == name for link in self._links.values()), errno.ENODEV)
+                self._change(self.index_of(name), alias=alias)
             case DeleteLink(name):
                 self._delete_link(name)
             case SetLink():
@@ -279,6 +287,19 @@ class FakeRtnetlink:
         self._peers[index] = _ELSEWHERE
         self._announce(LinkEvent(self._links[index], False))
 
+    def _add_vlan(self, operation: AddVlan) -> None:
+        _need(self._vlans, errno.EOPNOTSUPP)
+        _need(operation.name not in {link.name for link in self._links.values()}, errno.EEXIST)
+        _need(operation.parent in self._links, errno.ENODEV)
+        _need(all(link.vlan != operation.tag for link in self._vlans_on(operation.parent)), errno.EEXIST)
+        parent = self._links[operation.parent]
+        index = self._new_link(operation.name, parent.mac, parent.mtu, 0)
+        self._peers[index] = _ELSEWHERE
+        self._change(index, kind="vlan", peer_index=parent.index, vlan=operation.tag)
+
+    def _vlans_on(self, parent: int) -> list[Link]:
+        return [link for link in self._links.values() if link.kind == "vlan" and link.peer_index == parent]
+
     def _load_ipip(self) -> None:
         """The kernel's own interface is there; it is to anywhere, and there is no second one to anywhere."""
         _need(self._ipip, errno.EOPNOTSUPP)
@@ -313,6 +334,8 @@ class FakeRtnetlink:
             return  # the kernel says yes, and does nothing
         for gone in (index, self._peers[index]):
             if gone != _ELSEWHERE:
+                for child in self._vlans_on(gone):
+                    self._delete_link(child.name)
                 self._flush(gone)
                 for address in [address for address in self._addresses if address.index == gone]:
                     self._drop_address(address)
@@ -347,14 +370,20 @@ class FakeRtnetlink:
         self._announce(LinkEvent(self._links[index], False))
 
     def _settle_carrier(self, index: int) -> None:
-        """A veth has carrier when both of its ends are up."""
+        """A veth has carrier when both of its ends are up, a VLAN interface when its parent has."""
         peer = self._peers.get(index)
         if peer is None:
             return
-        carrier = self._links[index].up and (peer == _ELSEWHERE or self._links[peer].up)
+        link = self._links[index]
+        if link.kind == "vlan":
+            carrier = link.up and self._links[link.peer_index].carrier
+        else:
+            carrier = link.up and (peer == _ELSEWHERE or self._links[peer].up)
         for end in (index, peer):
             if end != _ELSEWHERE and self._links[end].carrier != carrier:
                 self._change(end, carrier=carrier, running=carrier)
+                for child in self._vlans_on(end):
+                    self._settle_carrier(child.index)
 
     def _flush(self, index: int) -> None:
         """What goes when an interface goes down: neighbours, routes (IPv4 ones silently), IPv6 addresses."""

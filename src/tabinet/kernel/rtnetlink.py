@@ -72,10 +72,12 @@ class Link(msgspec.Struct, frozen=True, gc=False):
     kind: str = ""
     """``veth``, ``tun``, ``bridge``...; empty for hardware and loopback."""
     peer_index: int = 0
-    """For veth: the index of the other end, in its own namespace; 0 when unknown."""
+    """For veth: the index of the other end, in its own namespace; for VLAN interfaces their parent's; 0 when unknown."""
     alias: str = ""
     """Free text for people and owners (ifalias)."""
     vxlan: Vxlan | None = None
+    vlan: int = 0
+    """The tag of a VLAN interface (IEEE 802.1Q), whose parent is ``peer_index``; 0 for any other."""
 
 
 class InterfaceAddress(msgspec.Struct, frozen=True, order=True, gc=False):
@@ -201,8 +203,32 @@ class AddIpip(RtOp, frozen=True):
     mtu: int
 
 
+class AddVlan(RtOp, frozen=True):
+    """The interface exists, down: what its parent receives with this tag comes in by it, and what it sends goes out of the parent with it.
+
+    It can be up while the parent is down (loose binding), it has a carrier only while the parent has one, and it goes with the parent.
+    EEXIST when the name, or the parent's tag, is taken; ENODEV without the parent; EOPNOTSUPP when the kernel has no such interfaces.
+    """
+
+    name: str
+    parent: int
+    """Index of an interface."""
+    tag: int
+    """1 to 4094."""
+
+
+class SetAlias(RtOp, frozen=True):
+    """The interface of this name has this alias. ENODEV when absent."""
+
+    name: str
+    alias: str
+
+
 class DeleteLink(RtOp, frozen=True):
-    """The interface, and a veth's other end, is gone with its addresses, routes and neighbours. ENODEV when absent."""
+    """The interface, a veth's other end and VLAN interfaces on it are gone with their addresses, routes and neighbours.
+
+    ENODEV when absent.
+    """
 
     name: str
 
@@ -292,6 +318,10 @@ def describe(operation: RtOp) -> str:
             return f"add veth {name} with peer {peer}"
         case AddVxlan(name) | AddIpip(name):
             return f"add {type(operation).__name__.removeprefix('Add').lower()} interface {name}"
+        case AddVlan(name, parent, tag):
+            return f"add VLAN interface {name} with tag {tag} on interface {parent}"
+        case SetAlias(name):
+            return f"set alias of interface {name}"
         case SetForwarding(f) | DeleteForwarding(f):
             verb = "set" if isinstance(operation, SetForwarding) else "delete"
             return f"{verb} forwarding of {f.mac} to {f.remote.address} over interface {f.index}"

@@ -117,9 +117,10 @@ def endpoint_status_path(host: str, key: ResourceKey, region: str = "") -> str:
     return status_path_of(EndpointStatusKey(host, name.orchestrator, f"{key.namespace}/{name.workload}", name.endpoint, region))
 
 
-def render_endpoint_status(ready: bool, revision: int = 0, reason: str = "") -> bytes:
-    """The value that says that the endpoint is up, or down with the reason, as of this revision of it."""
-    return msgspec.json.encode(EndpointStatus(status=UP if ready else DOWN, revision=revision, reason=reason))
+def render_endpoint_status(ready: bool, revision: int = 0, reason: str = "", *, failed: bool = False) -> bytes:
+    """The value that says that the endpoint is up, or down with the reason (``failed``: in error), as of this revision of it."""
+    down = ERROR if failed else DOWN
+    return msgspec.json.encode(EndpointStatus(status=UP if ready else down, revision=revision, reason=reason))
 
 
 def parse_status_path(path: str) -> StatusKey | None:

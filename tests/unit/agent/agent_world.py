@@ -20,6 +20,7 @@ from tabinet.agent.parameters import parse_parameters
 from tabinet.agent.verification import Verification
 from tabinet.agent.wiring import assemble
 from tabinet.dataplane.links.driver import LinkDriver
+from tabinet.dataplane.links.vlans import VlanDriver
 from tabinet.dataplane.nft.driver import NftDriver
 from tabinet.dataplane.nft.verify import TableAudit
 from tabinet.dataplane.routes.driver import RouteDriver
@@ -121,7 +122,7 @@ class World:
         kernel = KernelThread()
         self.events = self.rtnetlink.events()
         driver = NftDriver(self.nftables)
-        workloads = WorkloadManager(LinkDriver(self.rtnetlink, self.sysctl), RouteDriver(self.rtnetlink))
+        workloads = WorkloadManager(LinkDriver(self.rtnetlink, self.sysctl), RouteDriver(self.rtnetlink), VlanDriver(self.rtnetlink))
         bandwidth = BandwidthDriver(self.traffic_control)
         dataplane = Dataplane(
             builder=TableBuilder(),

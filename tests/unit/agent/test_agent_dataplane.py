@@ -12,6 +12,7 @@ from tabinet.agent.verification import READING_PAUSE, READING_S, Verification
 from tabinet.calc.messages import NO_QOS, Endpoint, EndpointRemove, EndpointUpdate, Limits, Nat, Qos
 from tabinet.dataplane.drift import Drift, DriftKind
 from tabinet.dataplane.links.driver import LinkDriver
+from tabinet.dataplane.links.vlans import VlanDriver
 from tabinet.dataplane.nft.counters import Half
 from tabinet.dataplane.nft.driver import NftDriver
 from tabinet.dataplane.nft.verify import TableAudit
@@ -43,7 +44,7 @@ class World:
         self.drifts: list[Drift] = []
         self.sysctl = FakeSysctl()
         driver = NftDriver(self.nftables)
-        workloads = WorkloadManager(LinkDriver(self.rtnetlink, self.sysctl), RouteDriver(self.rtnetlink))
+        workloads = WorkloadManager(LinkDriver(self.rtnetlink, self.sysctl), RouteDriver(self.rtnetlink), VlanDriver(self.rtnetlink))
         bandwidth = BandwidthDriver(self.traffic_control)
         self.dataplane = Dataplane(
             builder=TableBuilder(),

@@ -7,6 +7,7 @@ import msgspec
 from tabinet.calc import messages as m
 from tabinet.dataplane.facts import Fact, read_facts, wanted_facts
 from tabinet.dataplane.links.driver import LinkDriver
+from tabinet.dataplane.links.vlans import VlanDriver
 from tabinet.dataplane.nft.driver import NftDriver
 from tabinet.dataplane.routes.driver import RouteDriver
 from tabinet.dataplane.tc.driver import BandwidthDriver
@@ -36,7 +37,7 @@ class World:
         self.rtnetlink.stranger(AddVeth("cali1", "peer1"))
         self.control.add_interface("cali1")
         self.driver = NftDriver(self.nftables)
-        self.workloads = WorkloadManager(LinkDriver(self.rtnetlink, self.sysctl), RouteDriver(self.rtnetlink))
+        self.workloads = WorkloadManager(LinkDriver(self.rtnetlink, self.sysctl), RouteDriver(self.rtnetlink), VlanDriver(self.rtnetlink))
         self.bandwidth = BandwidthDriver(self.control)
         builder = TableBuilder()
         members = {parse_prefix(f"10.1.{number >> 8}.{number & 255}") for number in range(MEMBERS)}

@@ -9,6 +9,7 @@ import pytest
 
 from tabinet.calc.messages import Endpoint, EndpointRemove, EndpointUpdate
 from tabinet.dataplane.links.driver import LinkDriver
+from tabinet.dataplane.links.vlans import VlanDriver
 from tabinet.dataplane.routes.driver import RouteDriver, local_route
 from tabinet.dataplane.workloads import WorkloadManager
 from tabinet.kernel.rtfake import FakeRtnetlink
@@ -39,7 +40,7 @@ class Host:
         self.rt = rt or FakeRtnetlink()
         self.sysctl = sysctl or FakeSysctl()
         self.events = self.rt.events()
-        self.manager = WorkloadManager(LinkDriver(self.rt, self.sysctl), RouteDriver(self.rt))
+        self.manager = WorkloadManager(LinkDriver(self.rt, self.sysctl), RouteDriver(self.rt), VlanDriver(self.rt))
 
     def add_link(self, name: str) -> int:
         self.rt.stranger(AddVeth(name, "p" + name))

@@ -95,6 +95,7 @@ def test_what_an_agent_reports_is_where_an_attachment_looks() -> None:
     assert path == status_path_of(endpoint_status_key("default", name))
     assert parse_endpoint_status(path, render_endpoint_status(True, 7)) == EndpointStatus("up", 7)
     assert parse_endpoint_status(path, render_endpoint_status(False, 7, "why")) == EndpointStatus("down", 7, "why")
+    assert parse_endpoint_status(path, render_endpoint_status(False, 7, "why", failed=True)) == EndpointStatus("error", 7, "why")
 
 
 def test_records_are_what_calico_reads_and_writes() -> None:

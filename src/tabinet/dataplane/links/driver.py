@@ -160,9 +160,9 @@ class LinkDriver:
     def drop(self, index: int) -> None:
         """The interface is no workload's."""
         for item in self._wanted.pop(index, {}):
-            self._ledger.forget(item)
             self._tracker.drop_desired(item)
-            if not isinstance(item, PermanentNeighbour):
+            if not isinstance(item, PermanentNeighbour):  # those are removed first, and until then they are our doing
+                self._ledger.forget(item)
                 self._tracker.drop_actual(item)
         self.errors.pop(index, None)
 
