@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from churn import churning, policy
-from lab_world import assert_well, differences, eventually, example_policies, local_endpoints, read_report, running_lab
+from lab_world import TABINET, assert_well, differences, eventually, example_policies, local_endpoints, read_report, running_lab
 
 from tabinet.kernel.netns import run_in
 from tabinet.kernel.sysctl import ProcSysctl
@@ -253,6 +253,28 @@ async def test_an_agent_ends_quickly_whatever_is_away(lab: Lab) -> None:
     await eventually(lambda: differences(lab))
     print(f"SIGTERM to exit: {took} s; CPU of an agent from start to ready: {cpu_seconds(record_of(lab, 'node1', AGENT)):.2f} s")
     assert started != record_of(lab, "node1", AGENT)
+
+
+async def test_a_host_is_protected_until_that_is_taken_back(lab: Lab) -> None:
+    def ping() -> int:
+        return subprocess.run(lab.exec_argv("node2", ("ping", "-c1", "-W1", "172.20.0.11")), capture_output=True, check=False).returncode
+
+    async def unless(*, answered: bool) -> list[str]:
+        return [] if (ping() == 0) is answered else ["ping"]
+
+    def over_ssh(port: int, *argv: str) -> int:
+        session = f"SSH_CONNECTION=172.20.0.12 50000 172.20.0.11 {port}"
+        command = ("env", session, str(TABINET), "--lab", lab.name, *argv)
+        return subprocess.run(lab.exec_argv("node1", command), capture_output=True, check=False).returncode
+
+    protect = ("host", "protect", "node1", "--confirm", "1h")
+    assert over_ssh(2222, *protect) == 1
+    await eventually(lambda: unless(answered=True))
+    assert over_ssh(22, *protect) == 0
+    await eventually(lambda: unless(answered=False))
+    assert over_ssh(22, "confirm", "--roll-back") == 0
+    await eventually(lambda: unless(answered=True))
+    await assert_well(lab)
 
 
 async def test_whatever_is_killed_at_any_moment_comes_back(lab: Lab) -> None:

@@ -73,6 +73,7 @@ def init(
         for family in (4, 6):
             note(f"IPv{family}: {bgp.get(f'ipv{family}Address', 'none')} ({found.how.get(family, '')})")
         click.echo(f"Node/{name} {outcome}")
+        note("policy for the host itself: tabinet host protect --dry-run shows its HostEndpoint")
     return 0
 
 

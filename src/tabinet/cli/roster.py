@@ -26,6 +26,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "Fabric": {
         "status": ("tabinet.cli.status:status", "Show every host: agent, endpoints, BGP sessions, and what is wrong."),
         "node": ("tabinet.cli.node:node", "Hosts: how they are, joining the fabric, leaving it for maintenance."),
+        "host": ("tabinet.cli.host:host", "Policy for hosts themselves."),
         "doctor": (
             "tabinet.cli.doctor:doctor",
             "Look at this host and around it for what keeps the fabric from working, and say what to do.",
