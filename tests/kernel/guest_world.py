@@ -48,7 +48,12 @@ initial-interval 1;
 backoff-cutoff 1;
 """
 UDHCPC_SCRIPT = '#!/bin/sh\n[ "$1" = bound ] && env > {file}\nexit 0\n'
-DHCLIENT_SCRIPT = '#!/bin/sh\ncase "$reason" in BOUND|RENEW|REBOOT) env > {file};; esac\nexit 0\n'
+DHCLIENT6_CONFIG = """
+option dhcp6.bootfile-url code 59 = text;
+also request dhcp6.bootfile-url;
+timeout 50;
+"""
+DHCLIENT_SCRIPT = '#!/bin/sh\ncase "$reason" in BOUND|RENEW|REBOOT|BOUND6|RENEW6|REBIND6) env > {file};; esac\nexit 0\n'
 
 
 def endpoint(guest: str, facts: PortFacts | None = None, annotations: dict[str, str] | None = None) -> dict[str, Any]:
@@ -175,6 +180,20 @@ class GuestWorld:
             return _environment(file)
         finally:
             self.run(guest, ["dhclient", "-x", "-pf", state[1], "-lf", state[0], "-sf", "/bin/true", "eth0"])
+
+    def dhclient6(self, guest: str, *options: str) -> dict[str, str]:
+        """What ISC's client got over IPv6; with ``-S`` configuration alone. Its lease is known to the next call."""
+        script, file = self._script(f"dhclient6-{guest}", DHCLIENT_SCRIPT)
+        state = [str(self.directory / f"dhclient6-{guest}.{name}") for name in ("leases", "pid", "conf")]
+        Path(state[2]).write_text(DHCLIENT6_CONFIG)
+        common = ["-6", "-sf", str(script), "-lf", state[0], "-pf", state[1], "-cf", state[2]]
+        try:
+            done = self.run(guest, ["dhclient", "-1", *common, *options, "eth0"])
+            assert done.returncode == 0, (done.stdout, done.stderr, self.logs())
+            assert eventually(file.exists), (done.stderr, self.logs())
+            return _environment(file)
+        finally:
+            self.run(guest, ["dhclient", "-x", *common, "eth0"])
 
     def logs(self) -> str:
         return "\n".join(path.read_text() for path in sorted(self.directory.glob("*.log")))

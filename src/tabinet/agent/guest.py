@@ -19,13 +19,17 @@ from tabinet.agent.parameters import Parameters, store_config
 from tabinet.agent.tableoptions import metadata_of
 from tabinet.agent.wiring import read_felix
 from tabinet.errors import SetupError
+from tabinet.guest.dhcp6responder import Dhcp6Responder
 from tabinet.guest.directory import PREFIXES, Directory
+from tabinet.guest.framesocket import DHCP6, NEIGHBOURS, open_frames, receive_frame
 from tabinet.guest.inbox import Inbox
+from tabinet.guest.limiter import Limiter
+from tabinet.guest.neighbourresponder import BURST, RATE, NeighbourResponder
 from tabinet.guest.options import GuestOptions
 from tabinet.guest.proxy import MetadataProxy, open_listener
 from tabinet.guest.responder4 import Responder4
 from tabinet.guest.responder6 import Responder6
-from tabinet.guest.service import GuestService, Notes
+from tabinet.guest.service import GuestService, Notes, Responder
 from tabinet.guest.sockets import open_dhcp4, open_solicitations, receive4, receive6
 from tabinet.lib.ip import parse_address
 from tabinet.store.open import open_store
@@ -78,17 +82,32 @@ async def build_guest(parameters: Parameters) -> AsyncIterator[GuestService]:
         stack.push_async_callback(store.close)
         parameters = parameters.under(await read_felix(store, host, log, lambda why: None))
         directory, notes = Directory(host), Notes(log, time.monotonic)
-        dhcp4 = Responder4(Inbox(sock, receive4, time.monotonic), directory, options, notes)
+        responders: dict[str, Responder] = {"dhcp4": Responder4(Inbox(sock, receive4, time.monotonic), directory, options, notes)}
         routers = None
         if solicitations is not None:
             routers = Responder6(Inbox(solicitations, receive6, time.monotonic), directory, options, notes)
+            responders |= {"router": routers, **_open_frame_responders(stack, directory, options, notes)}
         log.info("started", version=tabinet.__version__, pid=os.getpid(), store=parameters.text("store", "kind"))
-        service = GuestService(Syncer(store, list(PREFIXES)), directory, dhcp4, routers, notes, log, time.monotonic)
+        service = GuestService(Syncer(store, list(PREFIXES)), directory, responders, routers, notes, log, time.monotonic)
         proxy = _open_proxy(parameters, directory, notes)
         if proxy is not None:
             stack.callback(proxy.listener.close)
             service.others = (proxy.run,)
         yield service
+
+
+def _open_frame_responders(
+    stack: contextlib.AsyncExitStack, directory: Directory, options: GuestOptions, notes: Notes
+) -> dict[str, Responder]:
+    """What answers IPv6 guests over packet sockets; the stack closes these."""
+    dhcp6, neighbours = open_frames(DHCP6), open_frames(NEIGHBOURS)
+    stack.callback(dhcp6.close)
+    stack.callback(neighbours.close)
+    limiter = Limiter(rate=RATE, burst=BURST)
+    return {
+        "dhcp6": Dhcp6Responder(Inbox(dhcp6, receive_frame, time.monotonic, before=DHCP6), directory, options, notes),
+        "neighbour": NeighbourResponder(Inbox(neighbours, receive_frame, time.monotonic, limiter, before=NEIGHBOURS), directory),
+    }
 
 
 def _open_proxy(parameters: Parameters, directory: Directory, notes: Notes) -> MetadataProxy | None:

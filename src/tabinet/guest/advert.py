@@ -6,7 +6,8 @@ In: a port and its subnets. Out: an ``Advert``, and its bytes. ``parse_advert(re
 The router is fe80::1 on every host, so that a guest that moves keeps it. No prefix is ever on the link: neighbours are reached through
 the host, which is what a routed network means. Ports get what ``ipv6_ra_mode`` of their subnets says: ``slaac`` and
 ``dhcpv6-stateless``: the prefix for an address of their own making; ``dhcpv6-stateless`` and ``dhcpv6-stateful``: the flags that say so.
-Ports whose subnets have no mode are told nothing: somebody else advertises.
+Ports whose subnets have no mode are told nothing: somebody else advertises. Guests of others than Neutron get their addresses by DHCPv6,
+and are told so; containers get them from their runtime, and are told nothing.
 """
 
 from __future__ import annotations
@@ -16,13 +17,12 @@ import struct
 import msgspec
 
 from tabinet.errors import PacketError
-from tabinet.guest.directory import Directory, Port, Subnet
+from tabinet.guest.directory import SLAAC, STATEFUL, STATELESS, Directory, Port, Subnet
 from tabinet.guest.options import GuestOptions
 from tabinet.lib.ip import IPV6, Prefix, parse_address
 
 ROUTER = parse_address("fe80::1")
 EVERYONE = "ff02::1"
-SLAAC, STATELESS, STATEFUL = "slaac", "dhcpv6-stateless", "dhcpv6-stateful"
 LEAST_MTU = 1280
 VALID_S, PREFERRED_S = 86_400, 14_400
 _TYPE, _HOPS = 134, 64
@@ -69,6 +69,8 @@ def subnets_of(port: Port, directory: Directory) -> list[Subnet]:
 
 def make_advert(port: Port, subnets: list[Subnet], options: GuestOptions) -> Advert | None:
     """What the port is told; None: nothing."""
+    if not port.is_neutrons:
+        return _advert_of_others(port, options)
     told = [subnet for subnet in subnets if subnet.ipv6_ra_mode in (SLAAC, STATELESS, STATEFUL)]
     if not told:
         return None
@@ -85,6 +87,15 @@ def make_advert(port: Port, subnets: list[Subnet], options: GuestOptions) -> Adv
         dns=servers,
         dns_lifetime_s=lifetime_s if servers else 0,
     )
+
+
+def _advert_of_others(port: Port, options: GuestOptions) -> Advert | None:
+    """A guest that nobody's subnet speaks for gets its addresses by DHCPv6, and everything over its host."""
+    if port.in_container or not any(address.family == IPV6 for address in port.addresses):
+        return None
+    lifetime_s = min(3 * options.advertise_s, _LONGEST_LIFETIME_S)
+    servers = tuple(address for address in options.dns_servers if address.family == IPV6)
+    return Advert(lifetime_s=lifetime_s, managed=True, other=True, dns=servers, dns_lifetime_s=lifetime_s if servers else 0)
 
 
 def render_advert(advert: Advert) -> bytes:

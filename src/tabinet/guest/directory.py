@@ -26,6 +26,7 @@ from tabinet.store.api import DeleteEvent, PutEvent
 ENDPOINTS = kind_prefix("WorkloadEndpoint")
 SUBNETS = "/calico/dhcp/v2/"
 PREFIXES = (ENDPOINTS, SUBNETS)
+SLAAC, STATELESS, STATEFUL = "slaac", "dhcpv6-stateless", "dhcpv6-stateful"
 PROJECT_LABEL = "projectcalico.org/openstack-project-id"
 
 
@@ -52,6 +53,12 @@ class Subnet(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def net(self) -> Prefix:
         return parse_prefix(self.cidr)
 
+    @property
+    def dhcp6_mode(self) -> str:
+        """How guests get addresses: ``SLAAC``, ``STATELESS`` or ``STATEFUL``. As Neutron's own server has it, a subnet with neither mode is
+        stateful; one with an ``ipv6_ra_mode`` alone would be another server's, and there is none on a guest's link but the host."""
+        return self.ipv6_address_mode or self.ipv6_ra_mode or STATEFUL
+
 
 class Port(msgspec.Struct, frozen=True, kw_only=True):
     """A guest's interface."""
@@ -68,6 +75,8 @@ class Port(msgspec.Struct, frozen=True, kw_only=True):
     """Of Neutron; empty for workloads of others."""
     facts: PortFacts = PortFacts()
     gateway4: Prefix | None = None
+    in_container: bool = False
+    """A runtime gives it its addresses, and it needs no router told."""
 
     @property
     def is_neutrons(self) -> bool:
@@ -128,6 +137,7 @@ def make_port(key: ResourceKey, endpoint: WorkloadEndpoint) -> Port:
         network=annotations.get(NETWORK_ANNOTATION, ""),
         facts=facts,
         gateway4=parse_address(spec.ipv4_gateway) if spec.ipv4_gateway else None,
+        in_container=bool(spec.pod or spec.container_id),
     )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tabinet.guest.limiter import Limiter
-from tabinet.guest.sockets import Datagram, shut_off
+from tabinet.guest.sockets import Datagram, Program, shut_off
 
 AT_ONCE = 64
 """So many datagrams are handed on before others on the loop have a turn."""
@@ -28,6 +28,8 @@ class Inbox:
     now: Callable[[], float]
     limiter: Limiter = field(default_factory=Limiter)
     counts: Counter[str] = field(default_factory=Counter)
+    before: Program = ()
+    """What the socket's filter looks at before who is shut off."""
     _shut: frozenset[int] = frozenset()
     """Whom the filter keeps out."""
     _opening: asyncio.TimerHandle | None = None
@@ -64,7 +66,7 @@ class Inbox:
         """The filter is as the limiter says, now and when somebody's time is over."""
         wait_s = self.limiter.open_s(self.now())
         self._shut = self.limiter.shut()
-        shut_off(self.sock, self._shut)
+        shut_off(self.sock, self._shut, self.before)
         if self._opening is not None:
             self._opening.cancel()
         self._opening = asyncio.get_running_loop().call_later(wait_s, self._shut_off) if wait_s is not None else None

@@ -13,12 +13,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
 from tabinet.guest.directory import Directory, Port
-from tabinet.guest.responder4 import Responder4
+from tabinet.guest.inbox import Inbox
 from tabinet.guest.responder6 import Responder6
 from tabinet.store.api import WatchBatch
 from tabinet.store.syncer import Syncer, SyncState, SyncStatus
@@ -50,15 +50,28 @@ class Notes:
             del self._told[key]
 
 
+class Responder(Protocol):
+    """Answers one kind of messages."""
+
+    inbox: Inbox
+
+    def begin(self) -> None:
+        """What comes is answered from now on."""
+
+    def end(self) -> None:
+        """Nothing is answered any more."""
+
+
 @dataclass(slots=True)
 class GuestService:
     """``run`` never returns but by an exception or by being cancelled."""
 
     syncer: Syncer
     directory: Directory
-    dhcp4: Responder4
+    responders: dict[str, Responder]
+    """By protocol."""
     routers: Responder6 | None
-    """None: no IPv6 here."""
+    """One of them, that tells guests of changes; None: no IPv6 here."""
     notes: Notes
     log: structlog.stdlib.BoundLogger
     now: Callable[[], float]
@@ -68,7 +81,7 @@ class GuestService:
 
     async def run(self) -> None:
         """Guests are answered until the task is cancelled."""
-        responders = [responder for responder in (self.dhcp4, self.routers) if responder is not None]
+        responders = list(self.responders.values())
         for responder in responders:
             responder.begin()
         try:
@@ -102,7 +115,7 @@ class GuestService:
         self._problems = problems
 
     async def _tidy_forever(self) -> None:
-        limiters = [responder.inbox.limiter for responder in (self.dhcp4, self.routers) if responder is not None]
+        limiters = [responder.inbox.limiter for responder in self.responders.values()]
         while True:
             await asyncio.sleep(TIDY_EVERY_S)
             self.notes.tidy()

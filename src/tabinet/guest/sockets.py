@@ -39,21 +39,25 @@ class Datagram(msgspec.Struct, frozen=True, gc=False):
     data: bytes
 
 
-def render_filter(shut: Iterable[int]) -> bytes:
-    """A classic BPF program that drops what came by these interfaces and keeps all else."""
-    program = [_LOAD_INDEX]
+Program = tuple[tuple[int, int, int, int], ...]
+"""Instructions of classic BPF: code, where to go if true and if false, and a constant."""
+
+
+def render_filter(shut: Iterable[int], before: Program = ()) -> bytes:
+    """A classic BPF program that drops what came by these interfaces and keeps all else that ``before`` lets through."""
+    program = [*before, _LOAD_INDEX]
     for index in sorted(shut):
         program += [(0x15, 0, 1, index), (0x06, 0, 0, 0)]
     program.append((0x06, 0, 0, 0xFFFFFFFF))
     return b"".join(struct.pack("@HBBI", *instruction) for instruction in program)
 
 
-def shut_off(sock: socket.socket, shut: frozenset[int]) -> None:
-    """Nothing more comes from these interfaces, and from all others it does."""
-    if not shut:
+def shut_off(sock: socket.socket, shut: frozenset[int], before: Program = ()) -> None:
+    """Nothing more comes from these interfaces, and from all others what ``before`` lets through."""
+    if not shut and not before:
         sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
         return
-    program = render_filter(shut)
+    program = render_filter(shut, before)
     buffer = ctypes.create_string_buffer(program, len(program))  # the kernel reads it during the call
     sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(program) // 8, ctypes.addressof(buffer)))
 

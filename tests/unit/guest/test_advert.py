@@ -17,6 +17,7 @@ PORT = Port(
     interface="tap0",
     mac=bytes(6),
     addresses=(parse_address("fd65::7"),),
+    network="n",
     facts=PortFacts(mtu=1400),
 )
 
