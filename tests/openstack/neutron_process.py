@@ -122,10 +122,12 @@ class Neutron:
             "create_port:fixed_ips:ip_address",
             "create_port:fixed_ips:subnet_id",
             "create_port:binding:profile",
+            "update_port:binding:profile",
+            "create_port_binding",
+            "delete_port_binding",
+            "activate",
         )
-        (self.directory / "policy.yaml").write_text(
-            "".join(f'"{action}": ""\n' for action in (*allowed, "create_port_binding", "get_agent"))
-        )
+        (self.directory / "policy.yaml").write_text("".join(f'"{action}": ""\n' for action in (*allowed, "get_agent")))
         shutil.copy(template, self.directory / "neutron.sqlite")
 
     def start(self) -> None:

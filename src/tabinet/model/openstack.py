@@ -16,6 +16,8 @@ NETWORK_ANNOTATION = "openstack.projectcalico.org/network-id"
 FQDN_ANNOTATION = "openstack.projectcalico.org/fqdn"
 REVISION_ANNOTATION = "openstack.tabinet/revision"
 """Neutron's revision number of the object that a resource was made from."""
+MOVING_ANNOTATION = "openstack.tabinet/moving"
+"""Of an endpoint whose machine is about to move here: the host that it is on."""
 REFUSED_ANNOTATION = "openstack.tabinet/refused"
 """What of the object could not be expressed and is therefore not allowed, in words; one line each."""
 

@@ -8,7 +8,7 @@ import pytest
 from port_build import DEVICE_ID, PORT_ID, port, view
 
 from tabinet.attach.openstack.names import Region, is_host, sanitize_label
-from tabinet.attach.openstack.neutron import FloatingIp, Network, PortView, QosRule, Subnet, Trunk
+from tabinet.attach.openstack.neutron import FloatingIp, Network, PortView, QosRule, Subnet, Target, Trunk
 from tabinet.attach.openstack.translate import port_documents, port_paths, translate_port, translate_subnet
 from tabinet.model.codec import decode_stored, encode_document
 from tabinet.model.documents import Document
@@ -130,7 +130,7 @@ def test_what_only_the_host_needs_to_know() -> None:
         dns_name="vm1",
         dns_assignment=[{"hostname": "vm1", "ip_address": "10.65.0.65", "fqdn": "vm1.cloud.example."}],
         extra_dhcp_opts=[{"opt_name": "66", "opt_value": "tftp", "ip_version": 4}],
-        binding_profile={"capabilities": ["x"], "migrating_to": "hostB"},
+        binding_profile={"capabilities": ["x"], "pci_slot": "0"},
     )
     trunk = Trunk(parent_port_id="fb40a754-528a-477a-946d-328ed4ebc408", segmentation_id=100)
     metadata, spec = endpoint(view(given, trunk=trunk))
@@ -139,7 +139,7 @@ def test_what_only_the_host_needs_to_know() -> None:
     assert [(option.name, option.value) for option in facts.dhcp_options] == [("66", "tftp")]
     assert [(fixed.address, fixed.subnet) for fixed in facts.fixed] == [("10.65.0.65", "s4"), ("fd00:65::78", "s6")]
     assert (facts.trunk_parent, facts.vlan, spec["workload"]) == ("tapfb40a754-52", 100, DEVICE_ID)
-    assert facts.profile == {"capabilities": ["x"], "migrating_to": "hostB"}
+    assert facts.profile == {"capabilities": ["x"], "pci_slot": "0"}
     assert metadata["annotations"]["openstack.projectcalico.org/fqdn"] == "vm1.cloud.example"
 
 
@@ -166,8 +166,25 @@ def test_limits_and_floating_addresses() -> None:
 
 def test_where_a_port_may_have_left_something() -> None:
     paths = port_paths(REGION, PORT_ID, [("hostA", DEVICE_ID), ("hostA", DEVICE_ID), ("hostB", DEVICE_ID), ("no host", DEVICE_ID)])
-    assert [path.split("/")[5] for path in paths] == ["networksets", "workloadendpoints", "workloadendpoints"]
+    assert [path.split("/")[5] for path in paths] == ["networksets", *("workloadendpoints", "livemigrations") * 2]
     assert set(translate_port(view(), REGION)) <= set(paths)
+
+
+@pytest.mark.parametrize("fields", [{"targets": (Target(host="hostB"),)}, {"given": port(binding_profile={"migrating_to": "hostB"})}])
+def test_a_machine_on_the_move_has_an_endpoint_on_both_hosts(fields: dict[str, Any]) -> None:
+    documents = port_documents(view(**fields), REGION)
+    kinds = [document["kind"] for document in documents.values() if document]
+    assert kinds == ["WorkloadEndpoint", "WorkloadEndpoint", "LiveMigration"]
+    one, two, migration = filter(None, documents.values())
+    assert (one["spec"] | {"node": "hostB"}, one["metadata"]["labels"]) == (two["spec"], two["metadata"]["labels"])
+    assert migration["metadata"]["name"] == two["metadata"]["name"]
+    assert validate(Document(data=migration, source="test", index=1, line=1)) == []
+
+
+@pytest.mark.parametrize("host", ["hostA", "no host", ""])
+def test_who_moves_nowhere_has_one_endpoint(host: str) -> None:
+    given = port(binding_profile={"migrating_to": host})
+    assert len(list(filter(None, port_documents(view(given, targets=(Target(host=host),)), REGION).values()))) == 1
 
 
 def test_subnets() -> None:

@@ -176,7 +176,7 @@ def owner_of(region: Region, path: str) -> tuple[Subject, Places] | None:
     if not isinstance(key, ResourceKey) or key.namespace != region.namespace:
         return None
     match key.kind:
-        case "WorkloadEndpoint":
+        case "WorkloadEndpoint" | "LiveMigration":
             try:
                 name = parse_endpoint_name(key.name)
             except ValueError:
@@ -197,7 +197,7 @@ def owner_of(region: Region, path: str) -> tuple[Subject, Places] | None:
 
 
 def _prefixes(region: Region) -> list[str]:
-    kinds = ("NetworkPolicy", "NetworkSet", "WorkloadEndpoint")
+    kinds = ("LiveMigration", "NetworkPolicy", "NetworkSet", "WorkloadEndpoint")
     return [names.subnets_prefix(region), *(kind_prefix(kind, region.namespace) for kind in kinds)]
 
 

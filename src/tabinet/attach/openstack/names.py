@@ -86,6 +86,11 @@ def endpoint_key(region: Region, host: str, device_id: str, port_id: str) -> Res
     return ResourceKey("WorkloadEndpoint", str(name), region.namespace)
 
 
+def migration_key(endpoint: ResourceKey) -> ResourceKey:
+    """Of the migration to an endpoint."""
+    return ResourceKey("LiveMigration", endpoint.name, endpoint.namespace)
+
+
 def group_key(region: Region, group_id: str) -> ResourceKey:
     """Of the policy that stands for a security group."""
     return ResourceKey("NetworkPolicy", f"{POLICY_PREFIX}{group_id}", region.namespace)

@@ -121,6 +121,13 @@ class Trunk(Fact, frozen=True, kw_only=True):
     admin_state_up: bool = True
 
 
+class Target(Fact, frozen=True, kw_only=True):
+    """A host that a port's machine is about to move to: an inactive binding, or what the active one's profile says."""
+
+    host: str
+    profile: dict[str, object] = {}
+
+
 class PortView(Fact, frozen=True, kw_only=True):
     """A port with everything that its endpoint depends on, read in one transaction."""
 
@@ -133,6 +140,8 @@ class PortView(Fact, frozen=True, kw_only=True):
     qos_rules: tuple[QosRule, ...] = ()
     """Rules of the port's policy, or else of its network's."""
     trunk: Trunk | None = None
+    targets: tuple[Target, ...] = ()
+    """From inactive bindings of ours."""
     routers: tuple[str, ...] = ()
     """Routers that the network is attached to; read only where networks are isolated and the port has address pairs."""
 

@@ -7,6 +7,8 @@ in the port's addresses.
 - A port is a workload when it is bound to a host by us and is not one of Neutron's own (router, DHCP, floating IP).
 - Single addresses among the allowed address pairs are addresses of the endpoint: hosts route them to it, as networking-calico has it.
   Prefixes may be sent from (``allowSpoofedSourcePrefixes``), and belong to the port's security groups through a network set.
+- While a machine moves (``binding:profile``'s ``migrating_to``, or an inactive binding) its port has an endpoint on the target too, and a
+  LiveMigration that names both; the annotation ``openstack.tabinet/moving`` goes with the move, so that the target reports anew.
 - Port security off: a label that the open policy selects, no groups, every source address.
 - A port or network that is administratively down has no endpoint: its interface passes nothing.
 """
@@ -28,17 +30,19 @@ from tabinet.attach.openstack.names import (
     group_label,
     interface_of,
     is_host,
+    migration_key,
     pairs_key,
     profile_key,
     sanitize_label,
     subnet_path,
     workload_of,
 )
-from tabinet.attach.openstack.neutron import Port, PortView, Subnet
+from tabinet.attach.openstack.neutron import Port, PortView, Subnet, Target
 from tabinet.lib.ip import IPV4, IPV6, Prefix, parse_prefix
-from tabinet.model.keys import path_of
+from tabinet.model.keys import ResourceKey, path_of
 from tabinet.model.openstack import (
     FQDN_ANNOTATION,
+    MOVING_ANNOTATION,
     NETWORK_ANNOTATION,
     PORT_ANNOTATION,
     REVISION_ANNOTATION,
@@ -59,6 +63,8 @@ SUBPORT_OWNER = "trunk:subport"
 _NEUTRONS_OWN = ("network:", "neutron:")
 _PROJECT_LABEL = "projectcalico.org/openstack-project-id"
 _NETWORK_LABEL = "projectcalico.org/openstack-network-name"
+_MIGRATING_TO = "migrating_to"
+"""In ``binding:profile``: Nova names the host here that it moves the machine to."""
 _ANYWHERE = ("0.0.0.0/0", "::/0")
 
 
@@ -82,14 +88,16 @@ def translate_port(view: PortView, region: Region) -> Documents:
         return {}
     port = view.port
     addresses = _Addresses(port)
-    key = endpoint_key(region, host, port.device_id, port.id)
     labels = _labels(view, region)
-    metadata = {"name": key.name, "namespace": key.namespace, "annotations": _annotations(view, addresses), "labels": labels}
-    spec = _spec(view, host, addresses)
-    documents = {path_of(key): {"apiVersion": API_VERSION, "kind": "WorkloadEndpoint", "metadata": metadata, "spec": spec}}
+    own = endpoint_key(region, host, port.device_id, port.id)
+    documents = {path_of(own): _endpoint(view, region, own, host, _annotations(view, addresses, port.profile))}
+    for target in targets_of(view):
+        key = endpoint_key(region, target.host, port.device_id, port.id)
+        annotations = _annotations(view, addresses, target.profile) | {MOVING_ANNOTATION: host}
+        documents[path_of(key)] = _endpoint(view, region, key, target.host, annotations)
+        documents[path_of(migration_key(key))] = _migration(view, own, host, key, target.host)
     members = {name: value for name, value in labels.items() if name.startswith(group_label(""))}
     if region.isolated:
-        spec["profiles"] = [profile_key(port.network_id).name]
         members |= network_labels(port.network_id, view.routers)
     if addresses.nets and members:
         nets_key = pairs_key(region, port.id)
@@ -102,17 +110,50 @@ def translate_port(view: PortView, region: Region) -> Documents:
     return documents
 
 
+def targets_of(view: PortView) -> list[Target]:
+    """The hosts that the port's machine is about to move to, each once, by name."""
+    port = view.port
+    wanted = port.profile.get(_MIGRATING_TO)
+    found = {wanted: Target(host=wanted)} if isinstance(wanted, str) else {}
+    found |= {target.host: target for target in view.targets}
+    return [found[host] for host in sorted(found) if is_host(host) and host != port.host]
+
+
+def _endpoint(view: PortView, region: Region, key: ResourceKey, host: str, annotations: dict[str, str]) -> Document:
+    spec = _spec(view, host, _Addresses(view.port))
+    if region.isolated:
+        spec["profiles"] = [profile_key(view.port.network_id).name]
+    metadata = {"name": key.name, "namespace": key.namespace, "annotations": annotations, "labels": _labels(view, region)}
+    return {"apiVersion": API_VERSION, "kind": "WorkloadEndpoint", "metadata": metadata, "spec": spec}
+
+
+def _migration(view: PortView, source: ResourceKey, source_host: str, target: ResourceKey, target_host: str) -> Document:
+    """As networking-calico has it."""
+    workload = f"{source.namespace}/{workload_of(view.port.device_id, view.port.id)}"
+    common = {"orchestratorID": ORCHESTRATOR, "workloadID": workload, "endpointID": view.port.id}
+    ends = {"source": source_host, "target": target_host}
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "LiveMigration",
+        "metadata": {"name": target.name, "namespace": target.namespace},
+        "spec": {end: {"workloadEndpoint": {"hostname": host, **common}} for end, host in ends.items()},
+    }
+
+
 def port_documents(view: PortView, region: Region) -> dict[str, Document | None]:
     """The same, with None for what the store must not hold for the port where it is now."""
     port = view.port
-    places = [(port.host, port.device_id)] if port.host else []
-    return {**dict.fromkeys(port_paths(region, port.id, places)), **translate_port(view, region)}
+    places = [path_of(pairs_key(region, port.id))]
+    if is_host(port.host):
+        places.append(path_of(endpoint_key(region, port.host, port.device_id, port.id)))
+    return {**dict.fromkeys(places), **translate_port(view, region)}
 
 
 def port_paths(region: Region, port_id: str, places: list[tuple[str, str]]) -> list[str]:
     """Where a port that was in these places (host, device) may have left something."""
     found = [path_of(pairs_key(region, port_id))]
-    found += [path_of(endpoint_key(region, host, device, port_id)) for host, device in places if is_host(host)]
+    keys = [endpoint_key(region, host, device, port_id) for host, device in places if is_host(host)]
+    found += [path_of(each) for key in keys for each in (key, migration_key(key))]
     return list(dict.fromkeys(found))
 
 
@@ -176,7 +217,7 @@ def _labels(view: PortView, region: Region) -> dict[str, str]:
     return labels
 
 
-def _annotations(view: PortView, addresses: _Addresses) -> dict[str, str]:
+def _annotations(view: PortView, addresses: _Addresses, profile: dict[str, object]) -> dict[str, str]:
     port, trunk = view.port, view.trunk
     fqdn = next((assignment.fqdn.rstrip(".") for assignment in port.dns_assignment if assignment.fqdn), "")
     facts = PortFacts(
@@ -191,7 +232,7 @@ def _annotations(view: PortView, addresses: _Addresses) -> dict[str, str]:
         port_security=port.port_security_enabled,
         trunk_parent=interface_of(trunk.parent_port_id) if trunk is not None else "",
         vlan=trunk.segmentation_id if trunk is not None else 0,
-        profile=port.profile,
+        profile=profile,
     )
     annotations = {
         NETWORK_ANNOTATION: port.network_id,

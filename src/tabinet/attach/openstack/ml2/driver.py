@@ -27,6 +27,7 @@ from oslo_log import log
 
 from tabinet.attach.openstack import translate
 from tabinet.attach.openstack.ml2 import finding, notices, options
+from tabinet.attach.openstack.ml2.bindings import Bindings, Place, places_of
 from tabinet.attach.openstack.ml2.duties import Duties, start_leading
 from tabinet.attach.openstack.ml2.qos import TabinetQos
 from tabinet.attach.openstack.ml2.reading import Database
@@ -52,6 +53,7 @@ class TabinetDriver(api.MechanismDriver):
         self._repairs: Repairs | None = None
         self._notices: notices.Notices | None = None
         self._qos: TabinetQos | None = None
+        self._bindings: Bindings | None = None
         self._trunks: TabinetTrunks | None = None
         self._pid = 0
         self._lock = threading.Lock()
@@ -65,6 +67,7 @@ class TabinetDriver(api.MechanismDriver):
         options.register(cfg.CONF)
         self._notices = notices.subscribe(self, options.region_of(cfg.CONF).isolated)
         self._qos = TabinetQos(self)
+        self._bindings = Bindings(self)
         self._trunks = TabinetTrunks(self)
         registry.subscribe(self._process_started, resources.PROCESS, events.AFTER_INIT)
 
@@ -94,21 +97,20 @@ class TabinetDriver(api.MechanismDriver):
     def create_port_postcommit(self, context: Any) -> None:
         self._attach_router(context)
         if context.vif_type == portbindings.VIF_TYPE_TAP:
-            self.publish(PORT, context.current["id"], [(context.host, context.current["device_id"])])
+            self.publish(PORT, context.current["id"], places_of(context.current))
 
     def update_port_postcommit(self, context: Any) -> None:
         self._attach_router(context)
         if portbindings.VIF_TYPE_TAP not in (context.vif_type, context.original_vif_type) or _only_status(context):
             return
-        places = [(context.host, context.current["device_id"]), (context.original_host, context.original["device_id"])]
-        self.publish(PORT, context.current["id"], [(host, device) for host, device in places if host])
-        if self._trunks is not None and places[0] != places[1]:
+        self.publish(PORT, context.current["id"], places_of(context.current, context.original))
+        if self._trunks is not None and context.host != context.original_host:
             self._trunks.follow_parent(context.current["id"], context.host)
 
     def delete_port_postcommit(self, context: Any) -> None:
         self._attach_router(context)
         if context.host:
-            self.publish(PORT, context.current["id"], [(context.host, context.current["device_id"])])
+            self.publish(PORT, context.current["id"], places_of(context.current))
 
     def _attach_router(self, context: Any) -> None:
         """Where networks are isolated: a port by which a router is attached to one came, changed or went."""
@@ -133,6 +135,10 @@ class TabinetDriver(api.MechanismDriver):
     def publish_later(self, kind: str, identifiers: Sequence[str]) -> None:
         """The store will agree about these; the caller does not wait."""
         self.repairs.add([Subject(kind, identifier) for identifier in identifiers])
+
+    def publish_places_later(self, identifier: str, places: list[Place]) -> None:
+        """The store will agree about a port and what it may have left in these places."""
+        self.repairs.add([Subject(PORT, identifier)], places)
 
     @property
     def repairs(self) -> Repairs:

@@ -6,6 +6,7 @@ sees what was committed before it began. The number of queries does not grow wit
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from neutron.db.models import l3
 from neutron.db.models import securitygroup as security_groups
 from neutron.objects import trunk as trunk_objects
 from neutron.objects.qos import policy as qos_objects
+from neutron.plugins.ml2 import models as ml2_models
+from neutron_lib import constants
 from neutron_lib import context as neutron_context
 from neutron_lib.db import api as db_api
 from neutron_lib.plugins import directory
@@ -96,6 +99,7 @@ def _assemble(context: Any, ports: Sequence[neutron.Port]) -> list[PortView]:
     names = _group_names(context, group_ids)
     floating = _floating_ips(context, ports)
     trunks = _trunks(context, ports)
+    targets = _targets(context, ports)
     policies = _policies(context, ports)
     views = []
     for port in ports:
@@ -111,6 +115,7 @@ def _assemble(context: Any, ports: Sequence[neutron.Port]) -> list[PortView]:
                 floating_ips=tuple(floating[port.id]),
                 qos_rules=policies.get(policy, ()) if policy else (),
                 trunk=trunks.get(port.id),
+                targets=tuple(targets[port.id]),
             )
         )
     return views
@@ -142,6 +147,20 @@ def _floating_ips(context: Any, ports: Sequence[neutron.Port]) -> dict[str, list
     found: dict[str, list[neutron.FloatingIp]] = defaultdict(list)
     for row in context.session.query(*columns).filter(model.fixed_port_id.in_([port.id for port in ports])):
         found[row.port_id].append(parse_fact(neutron.FloatingIp, row._asdict()))
+    return found
+
+
+def _targets(context: Any, ports: Sequence[neutron.Port]) -> dict[str, list[neutron.Target]]:
+    """The hosts that machines are about to move to: Neutron unbinds a binding that was active before."""
+    model = ml2_models.PortBinding
+    columns = (model.port_id, model.host, model.profile)
+    query = context.session.query(*columns).filter(
+        model.status == constants.INACTIVE, model.vif_type == translate.VIF_TYPE, model.port_id.in_([port.id for port in ports])
+    )
+    found: dict[str, list[neutron.Target]] = defaultdict(list)
+    for row in query:
+        profile = json.loads(row.profile) if row.profile else {}
+        found[row.port_id].append(neutron.Target(host=row.host, profile=profile))
     return found
 
 

@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from neutron.db import provisioning_blocks
+from neutron.plugins.ml2 import db as ml2_db
 from neutron_lib import constants
 from neutron_lib import context as neutron_context
 from neutron_lib.api.definitions import portbindings
 from neutron_lib.callbacks import resources
+from neutron_lib.db import api as db_api
 from neutron_lib.plugins import directory
 from oslo_log import log
 
@@ -58,6 +60,8 @@ class Reporting:
         changed = set()
         for report in reports:
             port = known.get(report.port)
+            if port is not None and port[portbindings.HOST_ID] != report.host and report.status == UP:
+                _tell_plugged(context, report)
             if port is not None and port[portbindings.HOST_ID] == report.host:
                 _tell_port(context, report, port["status"])
             elif report.status == UP:
@@ -98,6 +102,18 @@ def _tell_port(context: Any, report: PortReport, status: str) -> None:
         LOG.warning("Tabinet: port %s on %s is %s: %s", report.port, report.host, wanted, report.reason)
         plugin.update_port_status(context, report.port, wanted, report.host)
         refresh_trunk(report.port)
+
+
+def _tell_plugged(context: Any, report: PortReport) -> None:
+    """Nova waits for the target of a migration to have the port, whose status is that of the host where the machine still is."""
+    notifier = getattr(directory.get_plugin(), "nova_notifier", None)
+    with db_api.CONTEXT_READER.using(context):
+        port = ml2_db.get_port(context, report.port)
+        is_target = port is not None and any(
+            binding.host == report.host and binding.status == constants.INACTIVE for binding in port.port_bindings
+        )
+        if is_target and notifier is not None:
+            notifier.notify_port_active_direct(port)
 
 
 def _shortened(troubles: dict[str, str]) -> dict[str, str]:
