@@ -12,8 +12,10 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import tabinet
+from tabinet.agent.guestface import GuestFace
 from tabinet.agent.hostname import host_name
-from tabinet.agent.log import open_log
+from tabinet.agent.http import serve
+from tabinet.agent.log import Logger, open_log
 from tabinet.agent.notify import notify
 from tabinet.agent.parameters import Parameters, store_config
 from tabinet.agent.tableoptions import metadata_of
@@ -24,6 +26,7 @@ from tabinet.guest.directory import PREFIXES, Directory
 from tabinet.guest.framesocket import DHCP6, NEIGHBOURS, open_frames, receive_frame
 from tabinet.guest.inbox import Inbox
 from tabinet.guest.limiter import Limiter
+from tabinet.guest.memory import Memory, Remembered, read_memory
 from tabinet.guest.neighbourresponder import BURST, RATE, NeighbourResponder
 from tabinet.guest.options import GuestOptions
 from tabinet.guest.proxy import MetadataProxy, open_listener
@@ -32,8 +35,14 @@ from tabinet.guest.responder6 import Responder6
 from tabinet.guest.service import GuestService, Notes, Responder
 from tabinet.guest.sockets import open_dhcp4, open_solicitations, receive4, receive6
 from tabinet.lib.ip import parse_address
+from tabinet.store.api import Datastore
 from tabinet.store.open import open_store
 from tabinet.store.syncer import Syncer
+
+MEMORY = "guest.memory"
+"""File in ``run_dir``."""
+STORE_WAIT_S = 3.0
+"""For the store, before what is remembered is believed."""
 
 
 def run_guest(parameters: Parameters) -> int:
@@ -73,6 +82,11 @@ async def build_guest(parameters: Parameters) -> AsyncIterator[GuestService]:
     options = guest_options(parameters)
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(_claim_namespace())
+        face = GuestFace()
+        address = parameters.text("guest", "http_address")
+        if address:
+            server = await serve(address, face.routes())
+            stack.callback(server.close)
         sock = open_dhcp4()
         stack.callback(sock.close)
         solicitations = open_solicitations() if parameters.switch("felix", "ipv6_support") and socket.has_ipv6 else None
@@ -80,20 +94,39 @@ async def build_guest(parameters: Parameters) -> AsyncIterator[GuestService]:
             stack.callback(solicitations.close)
         store = await open_store(store_config(parameters))
         stack.push_async_callback(store.close)
-        parameters = parameters.under(await read_felix(store, host, log, lambda why: None))
         directory, notes = Directory(host), Notes(log, time.monotonic)
+        memory = Memory(Path(parameters.text("agent", "run_dir")) / MEMORY, directory.concerns)
+        remembered = read_memory(memory.path)
+        memory.felix = await _felix(store, host, log, remembered)
+        parameters = parameters.under(memory.felix)
         responders: dict[str, Responder] = {"dhcp4": Responder4(Inbox(sock, receive4, time.monotonic), directory, options, notes)}
         routers = None
         if solicitations is not None:
             routers = Responder6(Inbox(solicitations, receive6, time.monotonic), directory, options, notes)
             responders |= {"router": routers, **_open_frame_responders(stack, directory, options, notes)}
         log.info("started", version=tabinet.__version__, pid=os.getpid(), store=parameters.text("store", "kind"))
-        service = GuestService(Syncer(store, list(PREFIXES)), directory, responders, routers, notes, log, time.monotonic)
+        service = GuestService(Syncer(store, list(PREFIXES)), directory, responders, routers, notes, log, time.monotonic, memory)
+        if remembered is not None:
+            service.remember(remembered)
+            log.info("remembered", ports=directory.count())
         proxy = _open_proxy(parameters, directory, notes)
         if proxy is not None:
             stack.callback(proxy.listener.close)
             service.others = (proxy.run,)
+            face.metadata = proxy.counts
+        face.service = service
         yield service
+
+
+async def _felix(store: Datastore, host: str, log: Logger, remembered: Remembered | None) -> dict[str, object]:
+    """What the store says for this host; if it does not answer for a while, what is remembered of that."""
+    try:
+        async with asyncio.timeout(STORE_WAIT_S if remembered is not None else None):
+            return await read_felix(store, host, log, lambda why: None)
+    except TimeoutError:
+        assert remembered is not None  # otherwise there is no limit
+        log.warning("the store is away: guests are answered as before")
+        return remembered.felix
 
 
 def _open_frame_responders(

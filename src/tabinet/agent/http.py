@@ -68,7 +68,7 @@ async def serve(address: str, routes: Routes, *, only_root: bool = False, timeou
         return await asyncio.start_server(on_connection, host.strip("[]"), int(port), limit=REQUEST_BYTES)
     except (OSError, ValueError) as error:
         raise SetupError(
-            f"cannot serve metrics on {address!r}: {error}; set [agent] http_address to a free address, or to nothing"
+            f"cannot serve metrics on {address!r}: {error}; set http_address of [agent] or [guest] to a free address, or to nothing"
         ) from error
 
 

@@ -98,6 +98,13 @@ PARAMETERS: tuple[Parameter, ...] = (
         "BFD: the same with other hosts of the cluster, of which there can be many. Where ``bfd_interval_ms`` is longer, that counts.",
     ),
     Parameter("bird", "bfd_multiplier", "integer", 3, "BFD: so many packets missing mean that the path is dead."),
+    Parameter(
+        "guest",
+        "http_address",
+        "text",
+        "127.0.0.1:9092",
+        "Where the guest service shows /metrics and /readiness: ``address:port``, or ``unix:/path``. Empty: nowhere.",
+    ),
     Parameter("guest", "lease_s", "seconds", 86_400.0, "How long an address that a guest got by DHCP is good for without asking again."),
     Parameter(
         "guest",

@@ -172,6 +172,14 @@ class Directory:
         claims = self._claims.get(interface)
         return claims[min(claims)] if claims else None
 
+    def count(self) -> int:
+        """How many interfaces have a port."""
+        return len(self._claims)
+
+    def concerns(self, path: str) -> bool:
+        """True for what this host needs of the store."""
+        return path.startswith(SUBNETS) or self._is_ours(path)
+
     def interfaces(self) -> list[str]:
         """All that have a port."""
         return list(self._claims)

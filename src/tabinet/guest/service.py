@@ -4,14 +4,15 @@ Own process, because what guests send is nobody's business who writes the kernel
 parameters and guests must not notice; and because an agent that is busy with a snapshot would let them wait. It needs no agent: what it
 does not know is which interfaces have policy, and an interface without lets nothing through.
 
-A store that is away changes nothing; what is known goes on to be answered. Before the first snapshot is complete, who is known already is
-answered.
+A store that is away changes nothing; what is known goes on to be answered, also by a service that starts meanwhile and remembers it
+(``memory``). Before the first snapshot is complete, who is known already is answered; once it is, what was remembered and is not in the
+store any more is forgotten.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -19,8 +20,9 @@ import structlog
 
 from tabinet.guest.directory import Directory, Port
 from tabinet.guest.inbox import Inbox
+from tabinet.guest.memory import Memory, Remembered
 from tabinet.guest.responder6 import Responder6
-from tabinet.store.api import WatchBatch
+from tabinet.store.api import DeleteEvent, KeyValue, PutEvent, WatchBatch
 from tabinet.store.syncer import Syncer, SyncState, SyncStatus
 
 NOTES_EVERY_S = 60.0
@@ -75,9 +77,24 @@ class GuestService:
     notes: Notes
     log: structlog.stdlib.BoundLogger
     now: Callable[[], float]
+    memory: Memory
     others: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = ()
     """What else runs as long as the service does."""
+    state: SyncState = SyncState.NOT_READY
+    error: str = ""
+    """Why the store does not answer."""
+    knows: bool = False
+    """It has what it needs to answer: a whole snapshot, or what it remembers of one."""
+    _old: set[str] = field(default_factory=set)
+    """Keys that are remembered, and of which the store has not said anything yet."""
     _problems: dict[str, str] = field(default_factory=dict)
+
+    def remember(self, remembered: Remembered) -> None:
+        """Guests are answered as before, until the store says something else."""
+        self._old = set(remembered.items)
+        self.memory.items.update(remembered.items)
+        self.directory.on_events([PutEvent(KeyValue(key, value, 0, 0)) for key, value in remembered.items.items()])
+        self.knows = True
 
     async def run(self) -> None:
         """Guests are answered until the task is cancelled."""
@@ -88,6 +105,7 @@ class GuestService:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.syncer.run(self.on_sync_event))
                 group.create_task(self._tidy_forever())
+                group.create_task(self.memory.run())
                 if self.routers is not None:
                     group.create_task(self.routers.advertise_forever())
                 for other in self.others:
@@ -99,10 +117,21 @@ class GuestService:
     async def on_sync_event(self, event: SyncStatus | WatchBatch) -> None:
         """Takes in what the syncer says."""
         if isinstance(event, SyncStatus):
-            extra = {"ports": len(self.directory.interfaces())} if event.state is SyncState.IN_SYNC else {}
+            self.state, self.error = event.state, event.error
+            extra = {}
+            if event.state is SyncState.IN_SYNC:
+                self.knows = True
+                self._take_in([DeleteEvent(key, 0) for key in sorted(self._old)])
+                extra = {"ports": self.directory.count()}
             self.log.info("store", state=event.state.value, error=event.error or None, **extra)
             return
-        changed = self.directory.on_events(event.events)
+        self._take_in(event.events)
+
+    def _take_in(self, events: Sequence[PutEvent | DeleteEvent]) -> None:
+        if self._old:
+            self._old.difference_update(event.item.key if isinstance(event, PutEvent) else event.key for event in events)
+        changed = self.directory.on_events(events)
+        self.memory.on_events(events)
         self._tell_problems()
         if self.routers is not None:
             self.routers.on_changed(changed)
