@@ -208,5 +208,24 @@ def test_what_cannot_be_expressed_is_told(world: World) -> None:
     assert policy is not None
     assert policy["spec"]["ingress"] == []
     assert policy["metadata"]["annotations"]["openstack.tabinet/refused"] == f"rule {rule['id']}: ports of protocol dccp"
-    with pytest.raises(ApiError, match="stateful"):
-        neutron.create("security_group", name="stateless", stateful=False)
+
+
+def test_a_port_is_stateless_when_all_its_groups_are(world: World) -> None:
+    neutron = world.neutron
+    bare, usual = (neutron.create("security_group", name=name, stateful=name == "usual") for name in ("bare", "usual"))
+    network = world.network("10.91.0.0/24")
+    port = world.port(network, security_groups=[bare["id"]])
+
+    def said() -> str | None:
+        annotations: dict[str, str] = (world.endpoint(port) or {})["metadata"]["annotations"]
+        return annotations.get("tabinet.io/stateless")
+
+    assert said() == "true"
+    with pytest.raises(ApiError, match="both stateful and stateless"):
+        neutron.update("port", port["id"], security_groups=[bare["id"], usual["id"]])
+    neutron.update("port", port["id"], security_groups=[usual["id"]])
+    assert said() is None
+    neutron.update("port", port["id"], security_groups=[bare["id"]])
+    assert said() == "true"
+    with pytest.raises(ApiError, match="409"):
+        neutron.update("security_group", bare["id"], stateful=True)

@@ -14,7 +14,7 @@ from tabinet.lib.ip import Prefix, parse_prefix
 from tabinet.model.keys import ResourceKey
 from tabinet.rules import ir
 from tabinet.rules.builder import TableBuilder
-from tabinet.rules.evaluate import Packet, evaluate
+from tabinet.rules.evaluate import Packet, answer_to, evaluate
 from tabinet.rules.layout import NESTING_LIMIT
 from tabinet.rules.naive import World
 from tabinet.rules.options import DenyAction, HostAction, ProtoPort, TableOptions
@@ -133,6 +133,7 @@ endpoints = st.builds(
     ingress=st.lists(tiers, max_size=2).map(tuple),
     egress=st.lists(tiers, max_size=2).map(tuple),
     profiles=st.lists(st.sampled_from(PROFILES), max_size=2, unique=True).map(tuple),
+    stateless=st.sampled_from([False, False, True]),
 )
 host_tiers = st.lists(tiers, max_size=2).map(tuple)
 host_endpoints = st.builds(
@@ -250,6 +251,7 @@ def packets() -> list[tuple[str, Packet]]:
 
 
 PACKETS = packets()
+ECHOES = [(hook, packet) for hook, packet in PACKETS if hook == "forward" and packet.icmp_type in (8, 128)]
 SERVICES = (ProtoPort(17, 81), ProtoPort(6, 443, HOST_ADDRESSES[0]))
 
 
@@ -290,6 +292,20 @@ def test_table_decides_as_the_naive_evaluator(announced, random):
         world.on_update(update)
     builder.flush()
     check_packets(builder, world, random.sample(PACKETS, 200))
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(whole, st.randoms(use_true_random=False))
+def test_answers_that_stand_alone_pass_stateless_endpoints_only(announced, random):
+    builder, world = empty(random.choice((TableOptions(), OPTIONS)))
+    for update in announced:
+        builder.on_update(update)
+        world.on_update(update)
+    builder.flush()
+    for hook, packet in random.sample(ECHOES, 100):
+        answer = answer_to(packet)
+        if world.without_connection(answer, ingress=True) is None:
+            check_packets(builder, world, [(hook, answer)])
 
 
 def rebuilt(world: World) -> TableBuilder:

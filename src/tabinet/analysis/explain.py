@@ -13,7 +13,7 @@ import msgspec
 from tabinet.analysis.fabric import Fabric, Place
 from tabinet.analysis.mismatch import protocol_text
 from tabinet.analysis.routes import Hop, find_route, is_outside_pools
-from tabinet.analysis.story import Outcome, PolicyLook, Stage, Subject, TierLook, allows, tell
+from tabinet.analysis.story import Outcome, PolicyLook, Stage, Subject, TierLook, allows, tell, tell_answer
 from tabinet.analysis.way import Question, find_way
 from tabinet.analysis.words import Words, address_text, workload_name
 from tabinet.calc.messages import Action
@@ -123,6 +123,7 @@ def explain(fabric: Fabric, question: Question) -> Explanation:
     way = find_way(fabric, views, question)
     words = Words(fabric)
     stages: list[StageLine] = []
+    answers: list[StageLine] = []
     allowed = True
     for one in way.passes:
         view = views[one.host]
@@ -132,6 +133,8 @@ def explain(fabric: Fabric, question: Question) -> Explanation:
         if verdict.accepted != allowed:
             raise AssertionError(f"the table of {one.host} says {verdict}, the story {told[-1:]}")
         stages += [_stage_line(words, one, stage) for stage in told]
+        if one.hook == "forward":
+            answers += [_stage_line(words, one, stage) for stage in tell_answer(view.world, one.packet)]
         if not allowed:
             break
     return Explanation(
@@ -143,7 +146,7 @@ def explain(fabric: Fabric, question: Question) -> Explanation:
         stages=tuple(stages),
         route=find_route(fabric, source, destination),
         translations=way.translations,
-        reply=_reply_text(stages, allowed),
+        reply=_reply_text(stages, answers, allowed),
     )
 
 
@@ -232,11 +235,16 @@ def _decider(stage: StageLine) -> str:
     return stage.reason
 
 
-def _reply_text(stages: list[StageLine], allowed: bool) -> str:
+def _reply_text(stages: list[StageLine], answers: list[StageLine], allowed: bool) -> str:
     if not allowed:
         return "there is none: the flow does not begin"
     if any(stage.subject == Subject.UNTRACKED.value and stage.verdict == Outcome.ALLOW.value for stage in stages):
         return "a doNotTrack policy let the packet pass without a connection: answers need a rule of their own, in both directions"
+    denied = next((stage for stage in answers if stage.verdict == Outcome.DENY.value), None)
+    if denied is not None:
+        return f"is denied: {denied.subject}, {denied.endpoint} is stateless, so that answers need a rule of their own; {_decider(denied)}"
+    if answers:
+        return "passes: rules of the stateless endpoint allow it by itself"
     return "passes: every host judges it by the packet that the flow began with"
 
 

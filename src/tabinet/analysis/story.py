@@ -18,7 +18,7 @@ import msgspec
 from tabinet.analysis.mismatch import Mismatch, find_mismatch, unreadable_set
 from tabinet.calc.messages import Action, Endpoint, HostEndpoint, Policy, TierPolicies
 from tabinet.model.keys import ResourceKey
-from tabinet.rules.evaluate import Packet
+from tabinet.rules.evaluate import Packet, answer_to
 from tabinet.rules.naive import World, as_sent, has_no_address, is_dhcp, is_failsafe
 from tabinet.rules.options import HostAction, ProtoPort
 
@@ -113,6 +113,17 @@ def tell(world: World, packet: Packet, hook: str) -> tuple[Stage, ...]:
     return tuple(told)
 
 
+def tell_answer(world: World, packet: Packet) -> tuple[Stage, ...]:
+    """The stages that stateless endpoints add when the answer to a forwarded packet comes; empty when it passes with its flow."""
+    answer = answer_to(packet)
+    teller = _Teller(world, answer)
+    return tuple(
+        teller.workload(interface, ingress=ingress)
+        for interface, ingress in ((answer.in_interface, False), (answer.out_interface, True))
+        if teller.is_stateless(interface)
+    )
+
+
 def allows(stages: tuple[Stage, ...]) -> bool:
     """True when nothing denies."""
     return all(stage.outcome is Outcome.ALLOW for stage in stages)
@@ -132,7 +143,7 @@ class _Teller:
         yield self._source_check()
         yield from self._leave()
         if self._ours(packet.out_interface):
-            yield self._workload(packet.out_interface, ingress=True)
+            yield self.workload(packet.out_interface, ingress=True)
             return
         host = self._host_at(packet.out_interface)
         if host is not None and self.world.hosts[host].forward_egress:
@@ -176,7 +187,7 @@ class _Teller:
     def _leave(self) -> Iterator[Stage]:
         packet = self.packet
         if self._ours(packet.in_interface):
-            yield self._workload(packet.in_interface, ingress=False)
+            yield self.workload(packet.in_interface, ingress=False)
             return
         host = self._host_at(packet.in_interface)
         if host is None:
@@ -196,7 +207,7 @@ class _Teller:
         if any(_is_service(port, packet) for port in options.host_services):
             yield Stage(Subject.TO_HOST, key, Outcome.ALLOW, "a service of the host that is always allowed", final=True)
             return
-        yield self._workload(packet.in_interface, ingress=False)
+        yield self.workload(packet.in_interface, ingress=False)
         dropped = options.endpoint_to_host is HostAction.DROP
         yield Stage(
             Subject.TO_HOST,
@@ -225,7 +236,8 @@ class _Teller:
             return Stage(Subject.SOURCE, key, Outcome.ALLOW, f"{packet.source.address} is the endpoint's own")
         return Stage(Subject.SOURCE, key, Outcome.DENY, f"{packet.source.address} is not the endpoint's own")
 
-    def _workload(self, interface: str, *, ingress: bool) -> Stage:
+    def workload(self, interface: str, *, ingress: bool) -> Stage:
+        """What the policy of the interface's endpoint says."""
         subject = Subject.INGRESS if ingress else Subject.EGRESS
         key = self._at(interface)
         if key is None:
@@ -334,6 +346,11 @@ class _Teller:
         return PolicyLook(key, ingress, tuple(looks), None)
 
     # --- who is where ---
+
+    def is_stateless(self, interface: str) -> bool:
+        """True when the endpoint of the interface is asked about every packet."""
+        key = self._at(interface) if self._ours(interface) else None
+        return key is not None and self.world.endpoints[key].stateless
 
     def _ours(self, interface: str) -> bool:
         return interface.startswith(self.world.options.interface_prefixes)

@@ -68,6 +68,7 @@ def build_endpoint(
         qos=build_qos(spec.qos_controls),
         gateway4=next((address for address in readable_addresses((spec.ipv4_gateway,)) if address.family == IPV4), None),
         trunk=needs.trunk,
+        stateless=needs.stateless,
     )
 
 

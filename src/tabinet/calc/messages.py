@@ -257,6 +257,8 @@ class Endpoint(Message, frozen=True):
     """``ipv4Gateway``: the workload looks for it on its link, so that the host has to be it."""
     trunk: Trunk | None = None
     """A subport's interface is made by the host; None: it is there by other hands."""
+    stateless: bool = False
+    """Policy is asked about every packet that the workload sends or receives, replies too, by the packet's own header."""
 
 
 class HostEndpoint(Message, frozen=True):

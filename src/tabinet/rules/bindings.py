@@ -25,6 +25,7 @@ from tabinet.rules.nat import Floating
 from tabinet.rules.options import TableOptions
 from tabinet.rules.policy import merge_ranges
 from tabinet.rules.roles import Role
+from tabinet.rules.stateless import PACKET_EGRESS, PACKET_INGRESS, STATELESS
 
 INTERFACE_NAME_BYTES = 15
 """IFNAMSIZ without the closing NUL."""
@@ -42,6 +43,8 @@ class Binding(msgspec.Struct, frozen=True):
     local: frozenset[Prefix]
     nats: tuple[Nat, ...]
     queueing: Queueing
+    packets: tuple[tuple[str, Stage], ...] = ()
+    """Of a stateless endpoint: by map, what is asked about every packet."""
 
 
 @dataclass(slots=True)
@@ -59,6 +62,8 @@ class Bindings:
     _claims: dict[str, set[ResourceKey]] = field(default_factory=dict)
     _bound: dict[str, Binding] = field(default_factory=dict)
     floating: Floating = field(init=False)
+    _stateless: int = 0
+    """How many interfaces have a stateless endpoint."""
     _limited: int = 0
     """How many interfaces have limits."""
     _local: dict[Prefix, int] = field(default_factory=dict)
@@ -71,6 +76,11 @@ class Bindings:
     def has_limits(self) -> bool:
         """True when an interface has limits. As of the last ``settle``."""
         return self._limited > 0
+
+    @property
+    def has_stateless(self) -> bool:
+        """True when an endpoint is stateless. As of the last ``settle``."""
+        return self._stateless > 0
 
     def put(self, key: ResourceKey, endpoint: Endpoint | None) -> None:
         """The endpoint is this; None: it is gone."""
@@ -117,6 +127,7 @@ class Bindings:
             self.counted.put(interface, Owner(after.key, False) if after is not None else None, edit)
             if before is not None:
                 released += (before.ingress, before.egress)
+            released += self._change_packets(interface, edit, before, after)
             self._change_elements(edit, before, after)
             self._change_services(interface, edit, before, after)
         self.floating.settle(edit)
@@ -129,6 +140,8 @@ class Bindings:
     def _binding(self, key: ResourceKey) -> Binding:
         endpoint = self.endpoints[key]
         own: set[tuple[str, Element]] = set(self._hardware(endpoint))
+        if endpoint.stateless:
+            own.add((STATELESS, Interface(endpoint.interface)))
         ranges: list[Prefix] = []
         for net in (*endpoint.nets, *endpoint.spoof_nets):
             if net.is_host:
@@ -146,6 +159,7 @@ class Bindings:
             local=frozenset(net for net in endpoint.nets if net.is_host),
             nats=tuple(nat for nat in endpoint.nats if nat.external.family == nat.internal.family),
             queueing=queueing(endpoint.interface, endpoint.qos),
+            packets=_packet_stages(endpoint),
         )
 
     def _hardware(self, endpoint: Endpoint) -> Iterator[tuple[str, Element]]:
@@ -186,6 +200,17 @@ class Bindings:
         if after is not None:
             self.floating.change(after.key, (), after.nats)
 
+    def _change_packets(self, interface: str, edit: TableEdit, before: Binding | None, after: Binding | None) -> Iterator[Stage]:
+        """Gives the stages that are no longer needed."""
+        old, new = before.packets if before is not None else (), after.packets if after is not None else ()
+        self._stateless += bool(new) - bool(old)
+        for map_name, stage in new:
+            edit.set_mapping(map_name, interface, self.classes.acquire(stage))
+        for map_name, stage in old:
+            if not new:
+                edit.remove_mapping(map_name, interface)
+            yield stage
+
     def _count_local(self, edit: TableEdit, addresses: Iterable[Prefix], step: int) -> None:
         for address in addresses:
             count = self._local.get(address, 0) + step
@@ -195,3 +220,12 @@ class Bindings:
                 del self._local[address]
             name = layout.LOCAL[address.family]
             (edit.add_element if count else edit.remove_element)(name, address)
+
+
+def _packet_stages(endpoint: Endpoint) -> tuple[tuple[str, Stage], ...]:
+    if not endpoint.stateless:
+        return ()
+    return (
+        (PACKET_INGRESS, Stage(Role.PACKET_TO_WORKLOAD, endpoint.ingress, endpoint.profiles)),
+        (PACKET_EGRESS, Stage(Role.PACKET_FROM_WORKLOAD, endpoint.egress, endpoint.profiles)),
+    )

@@ -155,7 +155,7 @@ class _Run:
         packet = self.packet
         if side is Side.SOURCE:
             return packet.source
-        if self.basis is Basis.FLOW or packet.original_destination is None:
+        if self.basis in (Basis.FLOW, Basis.PACKET) or packet.original_destination is None:
             return packet.destination
         return packet.original_destination
 
@@ -163,7 +163,7 @@ class _Run:
         packet = self.packet
         if side is Side.SOURCE:
             return packet.source_port
-        if self.basis is Basis.FLOW or packet.original_destination_port is None:
+        if self.basis in (Basis.FLOW, Basis.PACKET) or packet.original_destination_port is None:
             return packet.destination_port
         return packet.original_destination_port
 
@@ -263,6 +263,21 @@ class _Run:
             isinstance(item, ir.SourceRange) and item.interface == packet.in_interface and item.first <= packet.source.value <= item.last
             for item in self.table.elements[name]
         )
+
+
+def answer_to(packet: Packet) -> Packet:
+    """The packet that answers this one, as the same host forwards it."""
+    replies = {ICMP: {kind: kind + 1 for kind in _REQUESTS4} | {8: 0}, ICMPV6: {kind: kind + 1 for kind in _REQUESTS6}}
+    return Packet(
+        packet.out_interface,
+        packet.in_interface,
+        packet.destination,
+        packet.source,
+        packet.protocol,
+        packet.destination_port,
+        packet.source_port,
+        replies.get(packet.protocol, {}).get(packet.icmp_type, packet.icmp_type),
+    )
 
 
 def begins_flow(protocol: int, icmp_type: int) -> bool:

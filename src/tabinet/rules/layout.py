@@ -72,6 +72,7 @@ from tabinet.rules.nat import FLOATING, FLOATING_SOURCE, NatUse, nat_chains
 from tabinet.rules.options import TCP, UDP, DenyAction, HostAction, ProtoPort, TableOptions
 from tabinet.rules.roles import ACCEPTED, DENY, DROPPED, HOST_MAPS
 from tabinet.rules.servers import deny_servers, keep_from_loopback, server_chains
+from tabinet.rules.stateless import PACKET_EGRESS, PACKET_INGRESS, STATELESS, look_at_packets, packet_chains
 from tabinet.rules.tunnels import TUNNEL_IN, TUNNEL_OUT, TunnelUse, deny_tunnelled, look_at_tunnels, tunnel_chains
 
 EGRESS = "egress"
@@ -114,12 +115,16 @@ _MLD_AND_ND = (130, 143)
 
 def fixed_sets() -> dict[str, SetDef]:
     """Sets and maps that every table has."""
-    sets = {name: SetDef(SetType.CHAINS) for name in (EGRESS, INGRESS, *HOST_MAPS.values(), QOS_EGRESS, QOS_INGRESS)}
+    sets = {
+        name: SetDef(SetType.CHAINS)
+        for name in (EGRESS, INGRESS, *HOST_MAPS.values(), QOS_EGRESS, QOS_INGRESS, PACKET_EGRESS, PACKET_INGRESS)
+    }
     sets[VALID] = SetDef(SetType.GENERATION)
     sets[VALID_RELATED] = SetDef(SetType.RELATED_GENERATION)
     sets[HARDWARE] = SetDef(SetType.HARDWARE)
     sets[ANY_HARDWARE] = SetDef(SetType.INTERFACES)
     sets[COVERED] = SetDef(SetType.INTERFACES)
+    sets[STATELESS] = SetDef(SetType.INTERFACES)
     sets |= {name: SetDef(SetType.COUNTED) for name in DENIED.values()}
     for family in (IPV4, IPV6):
         sets[OWN[family]] = SetDef(SetType.SOURCES, family)
@@ -138,6 +143,7 @@ class Uses(msgspec.Struct, frozen=True):
     nat: NatUse = NatUse()
     qos: bool = False
     tunnels: TunnelUse = TunnelUse()
+    stateless: bool = False
 
 
 NO_USES = Uses()
@@ -171,7 +177,7 @@ def fixed_chains(options: TableOptions, uses: Uses = NO_USES) -> dict[str, Chain
         "antispoof": Chain(_antispoof(options), HookPoint.PREROUTING_RAW),
         "sources": Chain(_sources(options)),
         "fabric": Chain((*(_fabric(prefixes) if options.protect_local_sources else ()), *_raw(hosts))),
-        "forward": Chain((*check, *forward), HookPoint.FORWARD),
+        "forward": Chain((*look_at_packets(uses.stateless), *check, *forward), HookPoint.FORWARD),
         "input": Chain((*look_at_tunnels(uses.tunnels, TUNNEL_IN), *check, discovery, *into), HookPoint.INPUT),
         "output": Chain((*check, errors, discovery, *out), HookPoint.OUTPUT),
         "with_host": Chain((*_host_services(options), Rule(Goto(JUDGE)))),
@@ -201,6 +207,7 @@ def fixed_chains(options: TableOptions, uses: Uses = NO_USES) -> dict[str, Chain
         chains |= host_chains(options, hosts, LOCAL) | {name: Chain(rules) for name, rules in others.items()}
     if uses.qos:
         chains |= qos_chains()
+    chains |= packet_chains(options, uses.stateless, hosts)
     return chains | server_chains(options) | nat_chains(options, uses.nat) | tunnel_chains(options, uses.tunnels)
 
 

@@ -56,7 +56,9 @@ class Basis(enum.Enum):
     ORIGINAL = "original"
     """The flow's first packet as it was sent."""
     HEADER = "header"
-    """This packet."""
+    """This packet, before anything of it is translated."""
+    PACKET = "packet"
+    """This packet where it is forwarded: its destination is translated, its source is not."""
 
 
 # --- matches --------------------------------------------------------------------------------------------------------

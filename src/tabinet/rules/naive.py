@@ -39,7 +39,7 @@ from tabinet.calc.messages import (
 )
 from tabinet.lib.ip import IPV4, Prefix, parse_prefix
 from tabinet.model.keys import ResourceKey
-from tabinet.rules.evaluate import Packet
+from tabinet.rules.evaluate import Packet, begins_flow
 from tabinet.rules.options import CONTROL_PORTS, IPIP, UDP, HostAction, ProtoPort, TableOptions
 
 _UNSPECIFIED, _LINK_LOCAL = parse_prefix("0.0.0.0/32"), parse_prefix("fe80::/10")
@@ -90,7 +90,7 @@ class World:
                 pass
 
     def forwards(self, packet: Packet) -> bool:
-        """True when a host with these endpoints forwards the first packet of the flow."""
+        """True when a host with these endpoints forwards the first packet of the flow, or one that belongs to none."""
         ours_in, ours_out = self._ours(packet.in_interface), self._ours(packet.out_interface)
         untracked = None
         if not ours_in:
@@ -99,6 +99,8 @@ class World:
             return False
         if untracked is Action.ALLOW:
             return not ours_out
+        if not begins_flow(packet.protocol, packet.icmp_type) and self._minds_flows(packet):
+            return False
         if not self._may_leave(packet):
             return False
         if ours_out:
@@ -106,6 +108,14 @@ class World:
             return receiver is not None and self._allows(receiver.ingress, receiver.profiles, packet, ingress=True)
         host = self._host_at(packet.out_interface)
         return host is None or self._tiers(host.forward_egress, packet, ingress=False) is not Action.DENY
+
+    def _minds_flows(self, packet: Packet) -> bool:
+        """True when an end on this host takes only packets of flows: all with policy but stateless endpoints."""
+        for interface in (packet.in_interface, packet.out_interface):
+            endpoint = self._at(interface) if self._ours(interface) else None
+            if self._host_at(interface) is not None or (endpoint is not None and not endpoint.stateless):
+                return True
+        return False
 
     def receives(self, packet: Packet) -> bool:
         """True when the host itself gets the first packet of the flow."""

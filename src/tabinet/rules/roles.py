@@ -1,4 +1,4 @@
-"""The nine ways in which policy is asked, and what is different between them.
+"""The eleven ways in which policy is asked, and what is different between them.
 
 A *role* is what a list of tiers is for: a workload's ingress, a host endpoint's preDNAT policy, and so on. A *form* is how a policy is
 compiled for it; roles that want the same share a policy's chains.
@@ -61,6 +61,9 @@ class Role(enum.Enum):
     PRE_DNAT = "hd"
     UNTRACKED_IN = "ri"
     UNTRACKED_OUT = "re"
+    PACKET_TO_WORKLOAD = "pi"
+    """As TO_WORKLOAD, for each packet by itself."""
+    PACKET_FROM_WORKLOAD = "pe"
 
     @property
     def form(self) -> Form:
@@ -74,7 +77,7 @@ class Role(enum.Enum):
     @property
     def asks_profiles(self) -> bool:
         """Without tiers, or when all passed, the profiles decide; otherwise it is allowed, or, if the form does not decide, goes on."""
-        return self in (Role.TO_WORKLOAD, Role.FROM_WORKLOAD, Role.TO_HOST, Role.FROM_HOST)
+        return self in _WITH_PROFILES
 
     @property
     def failsafe(self) -> str:
@@ -82,6 +85,9 @@ class Role(enum.Enum):
         return {Role.TO_HOST: FAILSAFE_IN, Role.FROM_HOST: FAILSAFE_OUT}.get(self, "")
 
 
+_WITH_PROFILES = frozenset(
+    (Role.TO_WORKLOAD, Role.FROM_WORKLOAD, Role.TO_HOST, Role.FROM_HOST, Role.PACKET_TO_WORKLOAD, Role.PACKET_FROM_WORKLOAD)
+)
 _FORMS = {
     Role.TO_WORKLOAD: _INGRESS,
     Role.FROM_WORKLOAD: _EGRESS,
@@ -92,6 +98,8 @@ _FORMS = {
     Role.PRE_DNAT: Form(True, Decide(), basis=Basis.ORIGINAL, decides=False, suffix="pre"),
     Role.UNTRACKED_IN: Form(True, Goto(UNTRACKED), DENY_RAW, Basis.HEADER, False, "raw"),
     Role.UNTRACKED_OUT: Form(False, Goto(UNTRACKED), DENY_RAW, Basis.HEADER, False, "raw"),
+    Role.PACKET_TO_WORKLOAD: Form(True, Decide(), basis=Basis.PACKET, suffix="pkt"),
+    Role.PACKET_FROM_WORKLOAD: Form(False, Decide(), basis=Basis.PACKET, suffix="pkt"),
 }
 
 HOST_MAPS = {

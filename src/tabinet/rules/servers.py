@@ -18,6 +18,7 @@ from tabinet.rules.ir import (
     HeaderAddress,
     InterfacePrefix,
     Jump,
+    Match,
     OriginalDirection,
     Port,
     Protocol,
@@ -41,12 +42,17 @@ def needs_localnet(options: TableOptions) -> bool:
 
 def deny_servers(options: TableOptions) -> tuple[Rule, ...]:
     """Sends what looks like an answer of DHCP to where it is dropped if it is a workload's."""
+    return tuple(Rule(Jump(SERVERS), matches) for matches in server_packets(options))
+
+
+def server_packets(options: TableOptions) -> list[tuple[Match, ...]]:
+    """What tells answers of DHCP, where workloads may not send them."""
     if not options.deny_guest_servers:
-        return ()
-    return tuple(
-        Rule(Jump(SERVERS), (Family(family), Protocol(UDP), Port(Side.SOURCE, server, server), Port(Side.DESTINATION, client, client)))
+        return []
+    return [
+        (Family(family), Protocol(UDP), Port(Side.SOURCE, server, server), Port(Side.DESTINATION, client, client))
         for family, server, client in _DHCP
-    )
+    ]
 
 
 def server_chains(options: TableOptions) -> dict[str, Chain]:

@@ -93,6 +93,11 @@ def deny_tunnelled(options: TableOptions) -> tuple[Rule, ...]:
     return tuple(Rule(Jump(TUNNELLED), _packets(options, tunnel)) for tunnel in _forbidden(options))
 
 
+def forbidden_packets(options: TableOptions) -> list[tuple[Match, ...]]:
+    """What tells each kind of tunnel packets that no workload may send."""
+    return [_packets(options, tunnel) for tunnel in _forbidden(options)]
+
+
 def _forbidden(options: TableOptions) -> tuple[Tunnel, ...]:
     """Kinds of packets that no workload sends; VXLAN stands for both families."""
     kinds = ((Tunnel.VXLAN4, options.workloads_send_vxlan), (Tunnel.IPIP, options.workloads_send_ipip))

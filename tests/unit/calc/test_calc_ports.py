@@ -1,44 +1,22 @@
-"""What endpoints of Neutron's ports ask of their hosts by their annotation."""
+"""What workload endpoints say by annotations."""
 
 from __future__ import annotations
 
-import msgspec
-from calc_build import Fabric, Item, endpoint
+import pytest
 
-from tabinet.calc.messages import Endpoint, Trunk
-from tabinet.model.openstack import PORT_ANNOTATION, PortFacts, render_port_facts
-from tabinet.model.resources import WorkloadEndpoint
+from tabinet.calc.messages import Trunk
+from tabinet.calc.ports import NOTHING, port_needs
 
 
-def port(name: str, facts: PortFacts | str, addresses: str = "10.0.0.1/32") -> Item:
-    key, value = endpoint(name, addresses)
-    assert isinstance(value, WorkloadEndpoint)
-    text = facts if isinstance(facts, str) else render_port_facts(facts)
-    return key, WorkloadEndpoint(metadata=msgspec.structs.replace(value.metadata, annotations={PORT_ANNOTATION: text}), spec=value.spec)
+@pytest.mark.parametrize(("text", "stateless"), [("true", True), ("false", False), ("yes", True), ("", True)])
+def test_what_cannot_be_read_allows_less(text: str, stateless: bool):
+    needs = port_needs({"tabinet.io/stateless": text}, "WorkloadEndpoint/w")
+    assert needs.stateless is stateless
+    assert len(needs.problems) == (0 if text in ("true", "false") else 1)
 
 
-def only(fabric: Fabric) -> Endpoint:
-    ((_, found),) = fabric.state.endpoints.values()
-    return found
-
-
-def test_a_subport_has_its_parents_interface_and_its_tag() -> None:
-    fabric = Fabric()
-    fabric.put(port("s", PortFacts(trunk_parent="tapp", vlan=7)))
-    assert only(fabric).trunk == Trunk("tapp", 7)
-    fabric.put(port("s", PortFacts(trunk_parent="tapp", vlan=8)))
-    assert only(fabric).trunk == Trunk("tapp", 8)
-    fabric.put(port("s", PortFacts()))
-    assert only(fabric).trunk is None
-    assert fabric.problems() == []
-
-
-def test_a_tag_that_cannot_be_and_an_annotation_that_cannot_be_read_are_told() -> None:
-    fabric = Fabric()
-    for vlan in (0, 4095):
-        fabric.put(port("s", PortFacts(trunk_parent="tapp", vlan=vlan)))
-        assert only(fabric).trunk is None
-        assert [f"{PORT_ANNOTATION}.vlan" in problem for problem in fabric.problems()] == [True]
-    fabric.put(port("s", "{"))
-    assert only(fabric).trunk is None
-    assert [PORT_ANNOTATION in problem for problem in fabric.problems()] == [True]
+def test_one_annotation_does_not_spoil_the_other():
+    facts = '{"trunkParent": "tap1", "vlan": 7}'
+    assert port_needs({"openstack.tabinet/port": facts, "tabinet.io/stateless": "true"}, "w").trunk == Trunk("tap1", 7)
+    assert port_needs({"openstack.tabinet/port": "{", "tabinet.io/stateless": "true"}, "w").stateless
+    assert port_needs({"a": "b"}, "w") is NOTHING

@@ -58,6 +58,24 @@ def test_a_port_of_a_virtual_machine() -> None:
 
 
 @pytest.mark.parametrize(
+    ("groups", "stateless", "secure", "expected"),
+    [
+        (["a"], "a", True, True),
+        (["a", "b"], "ab", True, True),
+        (["a", "b"], "a", True, False),
+        ([], "", True, False),
+        ([], "", False, False),
+    ],
+)
+def test_a_port_is_stateless_when_all_its_groups_are(groups: list[str], stateless: str, secure: bool, expected: bool) -> None:
+    given = view(
+        port(security_groups=groups, port_security_enabled=secure), groups=dict.fromkeys(groups, ""), stateless=frozenset(stateless)
+    )
+    metadata, _ = endpoint(given)
+    assert metadata["annotations"].get("tabinet.io/stateless") == ("true" if expected else None)
+
+
+@pytest.mark.parametrize(
     "given",
     [
         view(port(binding_host_id="")),

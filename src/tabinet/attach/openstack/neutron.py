@@ -136,6 +136,8 @@ class PortView(Fact, frozen=True, kw_only=True):
     subnets: tuple[Subnet, ...] = ()
     groups: dict[str, str] = {}
     """Names of the port's security groups, by identifier."""
+    stateless: frozenset[str] = frozenset()
+    """Those of the groups that are stateless."""
     floating_ips: tuple[FloatingIp, ...] = ()
     qos_rules: tuple[QosRule, ...] = ()
     """Rules of the port's policy, or else of its network's."""

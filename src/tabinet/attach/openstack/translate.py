@@ -10,6 +10,7 @@ in the port's addresses.
 - While a machine moves (``binding:profile``'s ``migrating_to``, or an inactive binding) its port has an endpoint on the target too, and a
   LiveMigration that names both; the annotation ``openstack.tabinet/moving`` goes with the move, so that the target reports anew.
 - Port security off: a label that the open policy selects, no groups, every source address.
+- A port whose groups are all stateless is judged packet by packet (annotation ``tabinet.io/stateless``).
 - A port or network that is administratively down has no endpoint: its interface passes nothing.
 """
 
@@ -39,6 +40,7 @@ from tabinet.attach.openstack.names import (
 )
 from tabinet.attach.openstack.neutron import Port, PortView, Subnet, Target
 from tabinet.lib.ip import IPV4, IPV6, Prefix, parse_prefix
+from tabinet.model.annotations import STATELESS
 from tabinet.model.keys import ResourceKey, path_of
 from tabinet.model.openstack import (
     FQDN_ANNOTATION,
@@ -71,6 +73,13 @@ _ANYWHERE = ("0.0.0.0/0", "::/0")
 def is_workload_owner(device_owner: str) -> bool:
     """True: ports with this owner belong to workloads."""
     return not device_owner.startswith(_NEUTRONS_OWN)
+
+
+def is_stateless(view: PortView) -> bool:
+    """True: nothing passes the port because of a flow. Neutron refuses ports with groups of both kinds; should there be one, a group that
+    promises answers keeps its promise."""
+    port = view.port
+    return port.port_security_enabled and bool(port.security_groups) and view.stateless.issuperset(port.security_groups)
 
 
 def host_of(view: PortView) -> str:
@@ -241,6 +250,8 @@ def _annotations(view: PortView, addresses: _Addresses, profile: dict[str, objec
     }
     if fqdn:
         annotations[FQDN_ANNOTATION] = fqdn
+    if is_stateless(view):
+        annotations[STATELESS] = "true"
     return annotations | refusals(addresses.refused)
 
 

@@ -338,7 +338,7 @@ def _address(basis: Basis, side: Side, family: int, register: int) -> list[bytes
         case Basis.ORIGINAL:
             keys = (x.Ct.SRC_IP, x.Ct.DST_IP) if family == IPV4 else (x.Ct.SRC_IP6, x.Ct.DST_IP6)
             return [x.ct(keys[0] if source else keys[1], register, x.CtDirection.ORIGINAL)]
-        case Basis.HEADER:
+        case Basis.HEADER | Basis.PACKET:
             return _header_address(family, side, register)
 
 
@@ -349,13 +349,13 @@ def _port(basis: Basis, side: Side, register: int) -> bytes:
             return x.ct(x.Ct.PROTO_SRC, register, x.CtDirection.ORIGINAL if source else x.CtDirection.REPLY)
         case Basis.ORIGINAL:
             return x.ct(x.Ct.PROTO_SRC if source else x.Ct.PROTO_DST, register, x.CtDirection.ORIGINAL)
-        case Basis.HEADER:
+        case Basis.HEADER | Basis.PACKET:
             return x.payload(x.TRANSPORT_HEADER, 0 if source else 2, 2, register)
 
 
 def _icmp(basis: Basis, register: int) -> bytes:
     """Type and code, as connection tracking keeps them: in the place of the destination port."""
-    if basis is Basis.HEADER:
+    if basis in (Basis.HEADER, Basis.PACKET):
         return x.payload(x.TRANSPORT_HEADER, 0, 2, register)
     return x.ct(x.Ct.PROTO_DST, register, x.CtDirection.ORIGINAL)
 

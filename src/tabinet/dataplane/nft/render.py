@@ -129,7 +129,7 @@ def _address(basis: Basis, side: Side, family: int) -> str:
             return f"ct {'original' if side is Side.SOURCE else 'reply'} {_IP[family]} saddr"
         case Basis.ORIGINAL:
             return f"ct original {_IP[family]} {'saddr' if side is Side.SOURCE else 'daddr'}"
-        case Basis.HEADER:
+        case Basis.HEADER | Basis.PACKET:
             return _header_address(side, family)
 
 
@@ -143,7 +143,7 @@ def _port(basis: Basis, side: Side) -> str:
             return f"ct {'original' if side is Side.SOURCE else 'reply'} proto-src"
         case Basis.ORIGINAL:
             return f"ct original {'proto-src' if side is Side.SOURCE else 'proto-dst'}"
-        case Basis.HEADER:
+        case Basis.HEADER | Basis.PACKET:
             return f"th {'sport' if side is Side.SOURCE else 'dport'}"
 
 
@@ -162,7 +162,7 @@ def _match(match: ir.Match, basis: Basis) -> str:
         case ir.Icmp(type=kind, code=code, negated=negated):
             low = kind << 8 | (code or 0)
             high = kind << 8 | (255 if code is None else code)
-            where = "@th,0,16" if basis is Basis.HEADER else "ct original proto-dst"
+            where = "@th,0,16" if basis in (Basis.HEADER, Basis.PACKET) else "ct original proto-dst"
             return f"{where} {_unequal(negated)}{_between(low, high)}"
         case ir.Port(side=side, first=first, last=last, negated=negated):
             return f"{_port(basis, side)} {_unequal(negated)}{_between(first, last)}"

@@ -41,8 +41,6 @@ from tabinet.store.open import open_store
 LOG = log.getLogger(__name__)
 NETWORK_TYPES = ("flat", "local")
 """A routed fabric needs no segments: these are the types without an identifier on the wire."""
-UNSUPPORTED_EXTENSIONS = frozenset(("stateful-security-group", "security-groups-default-statefulness"))
-"""Hosts track every connection: a group that asks for the opposite is refused by the API, which then knows no such attribute."""
 VIF_DETAILS = {portbindings.CAP_PORT_FILTER: True, portbindings.VIF_DETAILS_CONNECTIVITY: portbindings.CONNECTIVITY_L3}
 
 
@@ -70,9 +68,6 @@ class TabinetDriver(api.MechanismDriver):
         self._bindings = Bindings(self)
         self._trunks = TabinetTrunks(self)
         registry.subscribe(self._process_started, resources.PROCESS, events.AFTER_INIT)
-
-    def supported_extensions(self, extensions: set[str]) -> set[str]:
-        return extensions - UNSUPPORTED_EXTENSIONS
 
     # --- binding --------------------------------------------------------------------------------------------------------
 

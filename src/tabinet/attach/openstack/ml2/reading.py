@@ -96,7 +96,7 @@ def _assemble(context: Any, ports: Sequence[neutron.Port]) -> list[PortView]:
     subnet_ids = {fixed.subnet_id for port in ports for fixed in port.fixed_ips}
     subnets = _port_subnets(context, subnet_ids)
     group_ids = {group for port in ports for group in port.security_groups}
-    names = _group_names(context, group_ids)
+    found = _groups(context, group_ids)
     floating = _floating_ips(context, ports)
     trunks = _trunks(context, ports)
     targets = _targets(context, ports)
@@ -111,7 +111,8 @@ def _assemble(context: Any, ports: Sequence[neutron.Port]) -> list[PortView]:
                 port=port,
                 network=networks[port.network_id],
                 subnets=tuple(subnets[fixed.subnet_id] for fixed in port.fixed_ips if fixed.subnet_id in subnets),
-                groups={group: names.get(group, "") for group in port.security_groups},
+                groups={group: found[group].name if group in found else "" for group in port.security_groups},
+                stateless=frozenset(group for group in port.security_groups if group in found and not found[group].stateful),
                 floating_ips=tuple(floating[port.id]),
                 qos_rules=policies.get(policy, ()) if policy else (),
                 trunk=trunks.get(port.id),
@@ -129,9 +130,11 @@ def _by_id(kind: Any, documents: Iterable[Document]) -> dict[str, Any]:
     return {document["id"]: parse_fact(kind, document) for document in documents}
 
 
-def _group_names(context: Any, ids: set[str]) -> dict[str, str]:
+def _groups(context: Any, ids: set[str]) -> dict[str, neutron.SecurityGroup]:
+    """Without their rules."""
     model = security_groups.SecurityGroup
-    return {row.id: row.name or "" for row in _rows(context, model, ids, model.id, model.name)}
+    rows = _rows(context, model, ids, model.id, model.name, model.stateful)
+    return {row.id: parse_fact(neutron.SecurityGroup, row._asdict()) for row in rows}
 
 
 def _port_subnets(context: Any, ids: set[str]) -> dict[str, neutron.Subnet]:
