@@ -89,6 +89,13 @@ PARAMETERS: tuple[Parameter, ...] = (
         "/var/lib/tabinet/cni/deletions",
         "Where plugins put down what is to be deleted while there is no agent.",
     ),
+    Parameter(
+        "clerk",
+        "enabled",
+        "switch",
+        True,
+        "Be ready to keep the history of what others change and to take back what nobody confirmed (``tabinet agent`` only).",
+    ),
     Parameter("bird", "bfd_interval_ms", "milliseconds", 100, "BFD: interval between packets."),
     Parameter(
         "bird",

@@ -110,7 +110,7 @@ def apply(
         from tabinet.errors import StoreError
 
         await refuse_bad_pools(client, documents)
-        await _refuse_broken_invariants(client, documents, "apply", force)
+        await refuse_broken_invariants(client, documents, "apply", force)
         if show_plan:
             await plan_and_ask(client.store, place, documents, yes=yes)
         waiting = None if within_s is None else await _begin_pending(client, place, documents, within_s)
@@ -123,7 +123,7 @@ def apply(
 
             await pending.applied(client.store, waiting)
 
-    return run_tally(place, tally, work, as_json=as_json)
+    return run_tally(place, tally, work, command="apply", as_json=as_json)
 
 
 async def _begin_pending(client: ResourceClient, place: Place, documents: Sequence[Document], within_s: float) -> Pending:
@@ -247,7 +247,7 @@ def delete(
         return "deleted"
 
     async def work(client: ResourceClient) -> None:
-        if await _keeps_invariants(client):
+        if await keeps_invariants(client):
             from tabinet.cli.invariant_guard import refuse_what_breaks
             from tabinet.cli.plan import changes_by_deleting
 
@@ -255,7 +255,7 @@ def delete(
         # One after the other: a tier goes only when its policies, which stand after it in a file, are gone.
         await run_each(client, tally, delete_one, in_flight=1)
 
-    code = run_tally(place, tally, work, as_json=as_json)
+    code = run_tally(place, tally, work, command="delete", as_json=as_json)
     return 0 if ignore_not_found and not tally.errors and not tally.stopped else code
 
 
@@ -311,14 +311,15 @@ def _run_documents(
         from tabinet.cli.guards import refuse_bad_pools
 
         await refuse_bad_pools(client, documents)
-        await _refuse_broken_invariants(client, documents, command, force)
+        await refuse_broken_invariants(client, documents, command, force)
         await run_each(client, tally, act, in_flight=IN_FLIGHT)
 
-    return run_tally(place, tally, work, as_json=as_json)
+    return run_tally(place, tally, work, command=command, as_json=as_json)
 
 
-async def _refuse_broken_invariants(client: ResourceClient, documents: Sequence[Document], command: str, force: bool) -> None:
-    if not await _keeps_invariants(client):
+async def refuse_broken_invariants(client: ResourceClient, documents: Sequence[Document], command: str, force: bool) -> None:
+    """No invariant of the store breaks by applying the documents. Raises what ``refuse_what_breaks`` raises."""
+    if not await keeps_invariants(client):
         return
     from tabinet.cli.invariant_guard import refuse_what_breaks
     from tabinet.cli.plan import changes_by_applying
@@ -326,8 +327,8 @@ async def _refuse_broken_invariants(client: ResourceClient, documents: Sequence[
     await refuse_what_breaks(client.store, lambda resources: changes_by_applying(documents, resources), command=command, force=force)
 
 
-async def _keeps_invariants(client: ResourceClient) -> bool:
-    """Asked before anything is imported that only matters then."""
+async def keeps_invariants(client: ResourceClient) -> bool:
+    """True when the store keeps any. Asked before anything is imported that only matters then."""
     from tabinet.model.kept_invariants import INVARIANTS
 
     async for page in client.store.list(INVARIANTS, page_size=1):
@@ -357,18 +358,18 @@ async def run_each(client: ResourceClient, tally: Tally, act: Callable[[Resource
             group.create_task(work())
 
 
-def run_tally(place: Place, tally: Tally, work: Callable[[ResourceClient], Awaitable[None]], *, as_json: bool) -> int:
-    """Runs ``work`` with the store, tells what became of everything, and returns the exit code.
+def run_tally(place: Place, tally: Tally, work: Callable[[ResourceClient], Awaitable[None]], *, command: str, as_json: bool) -> int:
+    """Runs ``work`` with the store, which records what is changed, tells what became of everything, and returns the exit code.
 
     Raises:
         TabinetError: before anything was written.
     """
     from tabinet.cli.output import fail
-    from tabinet.cli.place import open_place
+    from tabinet.cli.place import open_to_change
     from tabinet.store.client import ResourceClient
 
     async def run() -> None:
-        store = await open_place(place)
+        store = await open_to_change(place, command)
         try:
             await work(ResourceClient(store))
         finally:

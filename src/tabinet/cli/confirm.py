@@ -6,7 +6,7 @@ import asyncio
 
 import click
 
-from tabinet.cli.place import STORE_OPTIONS, Place, open_place
+from tabinet.cli.place import STORE_OPTIONS, Place, open_to_change
 
 
 @click.command()
@@ -23,7 +23,7 @@ def confirm(place: Place, roll_back: bool, wait_for: str | None) -> int:
     from tabinet.errors import NotFound
 
     async def run() -> int:
-        store = await open_place(place)
+        store = await open_to_change(place, "confirm --roll-back" if roll_back else pending.UNCONFIRMED)
         try:
             if wait_for:
                 await pending.wait_and_roll_back(store, wait_for)

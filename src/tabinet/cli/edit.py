@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tabinet.cli.change import JSON
+from tabinet.cli.change import FORCE, JSON
 from tabinet.cli.completion import complete_kinds, complete_names
 from tabinet.cli.place import STORE_OPTIONS, Place
 
@@ -38,11 +38,20 @@ NAMESPACE = click.option("-n", "--namespace", default=None, help="Namespace of a
     help="merge: RFC 7386. json: RFC 6902. strategic: as merge, with $patch directives.",
 )
 @NAMESPACE
+@FORCE
 @JSON
 @STORE_OPTIONS
 @click.pass_obj
 def patch(
-    place: Place, kind: str, name: str, text: str | None, patch_file: Path | None, form: str, namespace: str | None, as_json: bool
+    place: Place,
+    kind: str,
+    name: str,
+    text: str | None,
+    patch_file: Path | None,
+    form: str,
+    namespace: str | None,
+    force: bool,
+    as_json: bool,
 ) -> int:
     """Change parts of one resource.
 
@@ -52,7 +61,7 @@ def patch(
 
     In merge and strategic patches mappings are merged, null removes a member, and a list replaces the whole list: also the strategic
     merge of Calico's resources replaces lists, none of them has a merge key. The result is checked as a whole; when it is wrong,
-    nothing is changed.
+    nothing is changed. Nothing is changed either when an invariant that the store keeps (tabinet invariant) would break.
     """
     from tabinet.cli.patches import parse_patch
     from tabinet.cli.targets import parse_key
@@ -67,7 +76,7 @@ def patch(
             raise SetupError(f"{patch_file}: cannot be read: {error}") from error
     wanted = parse_patch(text or "", form, str(patch_file) if patch_file else "--patch")
     key = parse_key(kind, name, namespace)
-    outcome = _change(place, key, lambda document: _patched(key, document, wanted))
+    outcome = _change(place, key, lambda document: _patched(key, document, wanted), command="patch", force=force)
     return _tell(key, "patched" if outcome == "configured" else outcome, as_json=as_json)
 
 
@@ -78,11 +87,20 @@ def patch(
 @click.option("--overwrite", is_flag=True, help="Labels that exist may get another value.")
 @click.option("--remove", is_flag=True, help="Remove the labels whose keys are given, as KEY- does.")
 @NAMESPACE
+@FORCE
 @JSON
 @STORE_OPTIONS
 @click.pass_obj
 def label(
-    place: Place, kind: str, name: str, changes: Sequence[str], overwrite: bool, remove: bool, namespace: str | None, as_json: bool
+    place: Place,
+    kind: str,
+    name: str,
+    changes: Sequence[str],
+    overwrite: bool,
+    remove: bool,
+    namespace: str | None,
+    force: bool,
+    as_json: bool,
 ) -> int:
     """Set or remove labels of one resource.
 
@@ -111,7 +129,7 @@ def label(
             del metadata["labels"]
         return {**document, "metadata": metadata}
 
-    outcome = _change(place, key, edit)
+    outcome = _change(place, key, edit, command="label", force=force)
     return _tell(key, "labeled" if outcome == "configured" else outcome, as_json=as_json)
 
 
@@ -170,19 +188,21 @@ def _inner(document: Document, path: tuple[str, ...]) -> object:
     return value
 
 
-def _change(place: Place, key: ResourceKey, edit: Callable[[Document], Document]) -> Outcome:
+def _change(place: Place, key: ResourceKey, edit: Callable[[Document], Document], *, command: str, force: bool) -> Outcome:
+    from tabinet.cli.change import keeps_invariants, refuse_broken_invariants
     from tabinet.cli.guards import refuse_bad_pools
-    from tabinet.cli.place import open_place
+    from tabinet.cli.place import open_to_change
     from tabinet.model.documents import Document as Given
     from tabinet.store.client import ResourceClient
 
     async def run() -> Outcome:
-        store = await open_place(place)
+        store = await open_to_change(place, command)
         try:
             client = ResourceClient(store)
-            if key.kind == "IPPool":
-                before = await client.get(key)
-                await refuse_bad_pools(client, [Given(data=edit(before), source=f"{key} after the change", index=0, line=0)])
+            if key.kind == "IPPool" or await keeps_invariants(client):
+                after = [Given(data=edit(await client.get(key)), source=f"{key} after the change", index=0, line=0)]
+                await refuse_bad_pools(client, after)
+                await refuse_broken_invariants(client, after, command, force)
             _, outcome = await client.change(key, edit)
             return outcome
         finally:

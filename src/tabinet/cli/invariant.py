@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from tabinet.cli.place import STORE_OPTIONS, Place, open_place
+from tabinet.cli.place import STORE_OPTIONS, Place, open_place, open_to_change
 from tabinet.cli.sources import FILES
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ Answer = TypeVar("Answer")
 def invariant() -> None:
     """Statements that must always hold, kept in the store.
 
-    `tabinet apply`, `create`, `replace` and `delete` refuse what would break one; `tabinet verify` without files proves all of them.
+    Commands that change resources refuse what would break one; `tabinet verify` without files proves all of them.
     """
 
 
@@ -50,7 +50,7 @@ def set_invariants(place: Place, files: Sequence[str], recursive: bool) -> int:
             await store.txn((), [PutOp(path, encode_document(document.data))])
             click.echo(f"{document.data['metadata']['name']} kept")
 
-    _with_store(place, write)
+    _with_store(place, write, "invariant set")
     return 0
 
 
@@ -108,7 +108,7 @@ def delete_invariants(place: Place, names: Sequence[str]) -> int:
             click.echo(f"{name} deleted")
         return missing
 
-    return 1 if _with_store(place, write) else 0
+    return 1 if _with_store(place, write, "invariant delete") else 0
 
 
 @invariant.command()
@@ -129,9 +129,9 @@ def overrides(place: Place) -> int:
     return 0
 
 
-def _with_store(place: Place, work: Callable[[Datastore], Awaitable[Answer]]) -> Answer:
+def _with_store(place: Place, work: Callable[[Datastore], Awaitable[Answer]], program: str = "") -> Answer:
     async def run() -> Answer:
-        store = await open_place(place)
+        store = await (open_to_change(place, program) if program else open_place(place))
         try:
             return await work(store)
         finally:

@@ -7,9 +7,7 @@ same and leaves a record, in the store, before the change. Costs nothing but a r
 
 from __future__ import annotations
 
-import getpass
 import os
-import socket
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
@@ -20,6 +18,7 @@ from tabinet.analysis.situation import Calculation, Changes, Situation, calculat
 from tabinet.analysis.verify import Verdict, verify
 from tabinet.cli.fabric_reading import read_resources
 from tabinet.cli.output import note, printable
+from tabinet.cli.place import who_am_i
 from tabinet.cli.plan import render_group
 from tabinet.errors import DataError, InputError, Problem
 from tabinet.model.codec import decode_document
@@ -27,6 +26,7 @@ from tabinet.model.invariants import Invariant, read_invariant
 from tabinet.model.kept_invariants import INVARIANTS, KEPT_OVERRIDES, OVERRIDES, Override
 from tabinet.model.resources import WorkloadEndpoint
 from tabinet.store.api import Datastore, DeleteOp, PutOp
+from tabinet.store.recording import mark_overridden
 
 ChangesOf = Callable[[Resources], Changes]
 SHOWN = 3
@@ -71,6 +71,7 @@ async def refuse_what_breaks(store: Datastore, changes_of: ChangesOf, *, command
                 note(printable(line))
     if not force:
         raise InputError([_problem(verdict) for verdict in broken])
+    mark_overridden(store, [verdict.name for verdict in broken])
     await record_override(store, command, [verdict.name for verdict in broken], [str(key) for key in changes])
     note(f"broken and recorded: {', '.join(verdict.name for verdict in broken)}")
 
@@ -99,7 +100,7 @@ async def record_override(store: Datastore, command: str, broken: Sequence[str],
     now = datetime.now(UTC)
     record = Override(
         when=now.isoformat(timespec="seconds"),
-        who=f"{getpass.getuser()}@{socket.gethostname()}",
+        who=who_am_i(os.environ),
         command=command,
         broken=tuple(broken),
         resources=tuple(resources[:RESOURCES_RECORDED]),

@@ -18,13 +18,13 @@ T = TypeVar("T")
 JSON = click.option("--json", "as_json", is_flag=True, help="As JSON.")
 
 
-def with_store(place: Place, work: Callable[[Datastore], Awaitable[T]]) -> T:
-    """What the work gives, done with the store; a signal ends it as it should be ended."""
+def with_store(place: Place, work: Callable[[Datastore], Awaitable[T]], program: str = "") -> T:
+    """What the work gives, done with the store; a signal ends it as it should be ended. What a ``program`` changes is recorded."""
     from tabinet.cli.labs import run_to_the_end
-    from tabinet.cli.place import open_place
+    from tabinet.cli.place import open_place, open_to_change
 
     async def run() -> T:
-        store = await open_place(place)
+        store = await (open_to_change(place, program) if program else open_place(place))
         try:
             return await work(store)
         finally:

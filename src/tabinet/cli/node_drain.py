@@ -119,7 +119,7 @@ def _run(place: Place, name: str, work: Callable[[Datastore], Awaitable[list[str
             left = [f"not reached within {timeout_s:g} s", *await in_the_way(store, name)]
         return left, await wanted_drain(store, name)
 
-    left, state = with_store(place, run)
+    left, state = with_store(place, run, "node drain")
     if as_json:
         show_json({"node": name, "drain": state, "left": left})
     else:

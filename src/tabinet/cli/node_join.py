@@ -65,7 +65,7 @@ def init(
             return document, "would be written", found
         return *(await client.apply(document)), found
 
-    document, outcome, found = with_store(place, work)
+    document, outcome, found = with_store(place, work, "node join")
     bgp = document["spec"].get("bgp", {})
     if as_json:
         show_json({"node": name, "outcome": outcome, "bgp": bgp, "how": {f"ipv{family}": how for family, how in found.how.items()}})

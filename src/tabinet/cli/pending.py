@@ -24,6 +24,8 @@ from tabinet.store.api import Compare, Datastore, DeleteOp, Op, PutOp
 PENDING = "/tabinet/v1/pending"
 MOST = 100
 """Resources in one change that can be taken back: it is done in one transaction."""
+UNCONFIRMED = "confirm (nobody did: rolled back)"
+"""What the history says of who took a change back at its deadline."""
 ATTEMPTS = 20
 RETRY_S = 5.0
 RETRY_FOR_S = 86_400.0

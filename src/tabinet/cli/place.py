@@ -130,6 +130,26 @@ async def open_place(place: Place) -> Datastore:
     return await open_store(find_store(place))
 
 
+async def open_to_change(place: Place, program: str) -> Datastore:
+    """As ``open_place``; whatever is changed through it comes into the history, as a change by this user with this program."""
+    from tabinet.store.recording import RecordingStore
+
+    return RecordingStore(await open_place(place), who_am_i(place.environment), f"tabinet {program}")
+
+
+def who_am_i(environment: Mapping[str, str]) -> str:
+    """User and machine, as this process sees them: ``alice@host``, and with sudo ``alice(root)@host``."""
+    import getpass
+    import socket
+
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    asked_by = environment.get("SUDO_USER")
+    return f"{asked_by}({user})@{socket.gethostname()}" if asked_by and asked_by != user else f"{user}@{socket.gethostname()}"
+
+
 def _named_file(place: Place) -> Path | None:
     """The file that was named, by itself or as that of a lab; the command line goes before the environment."""
     if place.config and place.lab:

@@ -35,6 +35,8 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "policy": ("tabinet.cli.policy:policy", "What policies do."),
         "dataplane": ("tabinet.cli.dataplane:dataplane", "What this host's kernel should hold, and what it holds."),
         "verify": ("tabinet.cli.verify:verify", "Prove invariants for every endpoint and packet, or show the packet that breaks them."),
+        "history": ("tabinet.cli.history:history", "Show who changed what, and when."),
+        "clerk": ("tabinet.cli.clerk:clerk", "Keep the history of what others change, and take back what nobody confirmed."),
         "invariant": ("tabinet.cli.invariant:invariant", "Statements that must always hold, kept in the store."),
         "plan": ("tabinet.cli.plan:plan", "Say which flows applying FILES would open and close."),
         "reach": ("tabinet.cli.reach:reach", "Show who reaches whom: a matrix of groups and packets."),
