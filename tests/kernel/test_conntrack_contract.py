@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import uuid
 from collections.abc import Iterator
 
@@ -12,6 +13,8 @@ from tabinet.kernel import netns
 from tabinet.kernel.conntrack import Conntrack, TcpFlow
 from tabinet.kernel.ctfake import FakeConntrack
 from tabinet.kernel.ctsocket import open_conntrack
+from tabinet.kernel.flowcodec import Flow, parse_part, render_parts
+from tabinet.kernel.netlink import attribute, nested
 from tabinet.lib.ip import parse_address
 
 MASK = 0x00FFFF00
@@ -90,3 +93,62 @@ def test_many(place: Place):
         assert place.conntrack.add_tcp(TcpFlow(source, destination, 1024 + index, 80), 0x100 + 0x100 * (index % 3))
     assert place.conntrack.clear_marks(MASK, 0x200) == 800
     assert sorted(set().union(*place.marks().values())) == [0, 0x200]
+
+
+GUEST, OUTSIDE, PEER = "10.0.0.9", "192.0.2.9", "10.0.1.1"
+
+
+def tuple_of(source: str, target: str, ports: tuple[int, int], protocol: int) -> bytes:
+    first = 1 if "." in source else 3
+    addresses = (attribute(first, parse_address(source).packed), attribute(first + 1, parse_address(target).packed))
+    numbers = [attribute(2 + at, port.to_bytes(2, "big")) for at, port in enumerate(ports)]
+    return nested(1, *addresses) + nested(2, attribute(1, bytes((protocol,))), *numbers)
+
+
+def flow(source: str, target: str, port: int, *, protocol: int = 6, answering: str = "", answered: str = "") -> Flow:
+    """Begun by ``source``; translated where others answer or are answered."""
+    reply = tuple_of(answering or target, answered or source, (80, port), protocol)
+    tcp = nested(1, attribute(1, b"\x03"), attribute(4, b"\0\0"), attribute(5, b"\0\0")) if protocol == 6 else b""
+    return Flow(tuple_of(source, target, (port, 80), protocol), reply, 0xE, 100, mark=7, information=tcp)
+
+
+def ends(flows: list[Flow]) -> set[tuple[str, str, str, str]]:
+    """Addresses of both directions."""
+    found = set()
+    for each in flows:
+        both = (*each.addresses(), *Flow(each.reply, each.original, 0, 0).addresses())
+        found.add(tuple(socket.inet_ntop(socket.AF_INET if len(a) == 4 else socket.AF_INET6, a) for a in both))
+    return found  # type: ignore[return-value]  # four of them
+
+
+def test_flows_of_an_address_come_back_as_they_were(place: Place):
+    flows = [flow(GUEST, PEER, 1), flow(PEER, GUEST, 2), flow(PEER, GUEST, 3, protocol=17), flow(PEER, "10.0.0.10", 4)]
+    six = [flow("fd00::9", "fd00::1", 5), flow("fd00::1", "fd00::9", 6, protocol=17)]
+    assert place.conntrack.add_flows([*flows, *six]) == 6
+    assert place.conntrack.add_flows([*flows, *six]) == 0
+    found = place.conntrack.flows_of(parse_address(GUEST))
+    assert ends(found) == {(GUEST, PEER, PEER, GUEST), (PEER, GUEST, GUEST, PEER)}
+    assert len(found) == 3
+    assert {(each.status, each.mark) for each in found} == {(0xE, 7)}
+    assert all(0 < each.timeout_s <= 100 for each in found)
+    assert len(place.conntrack.flows_of(parse_address("fd00::9"))) == 2
+    parts = list(render_parts(found))
+    assert parse_part(parts[0]) == found
+
+
+def test_translation_goes_along(place: Place):
+    flows = [
+        flow(PEER, OUTSIDE, 1, answering=GUEST),
+        flow(GUEST, PEER, 2, answered=OUTSIDE),
+        flow(PEER, OUTSIDE, 3, protocol=17, answering=GUEST),
+    ]
+    assert place.conntrack.add_flows(flows) == 3
+    found = place.conntrack.flows_of(parse_address(GUEST))
+    assert ends(found) == {(PEER, OUTSIDE, GUEST, PEER), (GUEST, PEER, PEER, OUTSIDE)}
+    assert len(found) == 3
+
+
+def test_what_cannot_be_added_is_left_out(place: Place):
+    ping = Flow(tuple_of(PEER, OUTSIDE, (0, 0), 1), tuple_of(GUEST, PEER, (0, 0), 1), 0xE, 10)
+    strange = [Flow(b"", b"", 0, 0), Flow(b"\xff" * 9, b"x", 0, 0)]
+    assert place.conntrack.add_flows([ping, flow(PEER, GUEST, 1), *strange]) == 1

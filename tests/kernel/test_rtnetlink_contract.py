@@ -15,17 +15,20 @@ from tabinet.kernel import netns
 from tabinet.kernel.rtfake import FakeRtnetlink
 from tabinet.kernel.rtnetlink import (
     AddAddress,
+    AddInterfaceRule,
     AddressEvent,
     AddRoute,
     AddSourceRule,
     AddVeth,
     DeleteAddress,
+    DeleteInterfaceRule,
     DeleteLink,
     DeleteNeighbour,
     DeleteRoute,
     Event,
     Hop,
     InterfaceAddress,
+    InterfaceRule,
     Link,
     LinkEvent,
     Neighbour,
@@ -45,7 +48,7 @@ from tabinet.kernel.rtnetlink import (
     gateway_route,
 )
 from tabinet.kernel.rtsocket import open_events, open_rtnetlink
-from tabinet.lib.ip import Prefix, parse_prefix
+from tabinet.lib.ip import IPV4, IPV6, Prefix, parse_prefix
 
 pytestmark = pytest.mark.kernel
 
@@ -332,3 +335,13 @@ def test_reading_events_never_waits(seat: Seat) -> None:
     while select.select([seat.events.fileno()], [], [], 0)[0]:
         seat.events.read()
     assert seat.events.read() == []
+
+
+def test_rules_of_interfaces(seat: Seat) -> None:
+    rules = [InterfaceRule("a", family, 8600, 8600) for family in (IPV4, IPV6)]
+    assert seat.codes(*(AddInterfaceRule(rule) for rule in rules)) == [0, 0]
+    assert seat.codes(AddInterfaceRule(rules[0])) == [errno.EEXIST]
+    assert sorted(seat.rt.interface_rules(8600)) == rules
+    assert seat.rt.interface_rules(8601) == []
+    assert seat.codes(*(DeleteInterfaceRule(rule) for rule in (*rules, rules[0]))) == [0, 0, errno.ENOENT]
+    assert seat.rt.interface_rules(8600) == []

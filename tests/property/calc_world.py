@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from random import Random
 
 from tabinet.lib.ip import parse_prefix
+from tabinet.model.arrivals import Arrival
 from tabinet.model.ipam import Affinity, AffinityState
-from tabinet.model.keys import AffinityKey, Key, ResourceKey
+from tabinet.model.keys import AffinityKey, ArrivalKey, Key, ResourceKey
 from tabinet.model.resources import (
     AutoHostEndpointConfig,
     BGPConfiguration,
@@ -34,6 +35,10 @@ from tabinet.model.resources import (
     KubeControllersConfiguration,
     KubeControllersConfigurationSpec,
     LabelSelector,
+    LiveMigration,
+    LiveMigrationSource,
+    LiveMigrationSpec,
+    LiveMigrationTarget,
     Metadata,
     NetworkPolicy,
     NetworkPolicySpec,
@@ -60,6 +65,7 @@ from tabinet.model.resources import (
     Tier,
     TierSpec,
     WorkloadEndpoint,
+    WorkloadEndpointIdentifier,
     WorkloadEndpointSpec,
 )
 
@@ -70,6 +76,10 @@ PROFILES = ("kns.n1", "kns.n2", "p1", "projectcalico-default-allow")
 ADDRESSES = ("10.0.0.1/32", "10.0.0.1", "10.0.0.2/32", "10.0.0.3", "fd00::1/128", "fd00:0::2")
 EXTERNALS = ("192.0.2.1", "192.0.2.2/32", "fd03::1", "nonsense", "192.0.2.0/24")
 NETS = ("10.0.0.1/32", "10.0.0.0/24", "fd00::/64", "192.0.2.0/24")
+
+
+MOVING = ("h1-cni-w-eth0", "h2-cni-w-eth0")
+"""Names of endpoints that migrations can name."""
 
 
 @dataclass
@@ -158,7 +168,7 @@ class World:
     # --- resources --------------------------------------------------------------------------------------------------
 
     def endpoint(self) -> tuple[Key, object]:
-        key = self.name("WorkloadEndpoint", "w1", "w2", "w3", "w4", namespaced=True)
+        key = self.name("WorkloadEndpoint", "w1", "w2", "w3", *MOVING, namespaced=True)
         spec = WorkloadEndpointSpec(
             node=self.random.choice(HOSTS),
             orchestrator=str(self.one("", "k8s")),
@@ -185,6 +195,25 @@ class World:
             else None,
         )
         return key, WorkloadEndpoint(metadata=Metadata(labels=self.labels()), spec=spec)
+
+    def move(self) -> tuple[Key, object]:
+        """A migration, or that its machine has arrived."""
+        namespace, name, uid = str(self.one(*NAMESPACES)), str(self.one(*MOVING)), str(self.one("u1", "u2"))
+        if self.chance(0.4):
+            return ArrivalKey(namespace, name), Arrival(migration=uid)
+        ends = [
+            WorkloadEndpointIdentifier(
+                hostname=str(self.one(*HOSTS[:2])),
+                orchestrator_id="cni",
+                workload_id=f"{self.one(namespace, namespace, '')}/w",
+                endpoint_id="eth0",
+            )
+            for _ in range(2)
+        ]
+        spec = LiveMigrationSpec(
+            source=LiveMigrationSource(workload_endpoint=ends[0]), target=LiveMigrationTarget(workload_endpoint=ends[1])
+        )
+        return ResourceKey("LiveMigration", name, namespace), LiveMigration(metadata=Metadata(uid=uid), spec=spec)
 
     def policy(self) -> tuple[Key, object]:
         if self.chance(0.5):

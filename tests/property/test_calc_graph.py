@@ -72,7 +72,8 @@ class GraphMachine(RuleBasedStateMachine):
     def put_routing(self, random: Random, count: int) -> None:
         world = World(random)
         for _ in range(count):
-            self.put(random.choice((world.routing, world.node, world.pool, world.configuration, world.controllers))())
+            draws = (world.routing, world.node, world.pool, world.move, world.move, world.configuration, world.controllers)
+            self.put(random.choice(draws)())
 
     @precondition(lambda self: self.resources)
     @rule(random=dice, count=st.integers(1, 3), again=st.booleans())

@@ -63,6 +63,7 @@ from tabinet.kernel.rtsocket import open_events, open_rtnetlink
 from tabinet.kernel.sysctl import ProcSysctl
 from tabinet.kernel.tcsocket import open_traffic_control
 from tabinet.lib.backoff import Backoff
+from tabinet.model.arrivals import ARRIVALS
 from tabinet.model.keys import AFFINITIES, kind_prefix
 from tabinet.model.report import report_path
 from tabinet.model.status import HostStatus, HostStatusKey, endpoint_status_prefix, status_path_of
@@ -304,7 +305,7 @@ def assemble(
         version=tabinet.__version__,
         started=_now(),
         parameters=parameters,
-        syncer=Syncer(store, [*(kind_prefix(kind) for kind in graph.kinds), AFFINITIES]),
+        syncer=Syncer(store, [*(kind_prefix(kind) for kind in graph.kinds), AFFINITIES, ARRIVALS]),
         calculation=Calculation(graph, feed),
         kernel=kernel,
         dataplane=dataplane,

@@ -175,7 +175,7 @@ class _Teller:
             return
         yield from self._untracked(ingress=False)
         endpoint = self.world.hosts[host]
-        if any(packet.destination in owner.nets for owner in self._owners()):
+        if any(packet.destination in owner.nets_here for owner in self._owners()):
             return
         if is_failsafe(self.world.options.failsafe_outbound, packet.protocol, packet.destination_port, packet.destination):
             yield Stage(Subject.HOST_OUT, host, Outcome.ALLOW, "a failsafe port of others", final=True)
@@ -219,7 +219,7 @@ class _Teller:
     def _source_check(self) -> Stage:
         packet = self.packet
         if not self._ours(packet.in_interface):
-            owner = next((each for each in self._owners() if packet.source in each.nets), None)
+            owner = next((each for each in self._owners() if packet.source in each.nets_here), None)
             if owner is None:
                 return Stage(Subject.SOURCE, None, Outcome.ALLOW, "the source is no workload of this host")
             words = f"{packet.source.address} is a workload's of this host ({owner.interface}) and comes in from elsewhere"
@@ -248,7 +248,7 @@ class _Teller:
     def _untracked(self, *, ingress: bool) -> Iterator[Stage]:
         packet = as_sent(self.packet)
         host = self._host_at(packet.in_interface if ingress else packet.out_interface)
-        if host is None or (ingress and any(packet.destination in owner.nets for owner in self._owners())):
+        if host is None or (ingress and any(packet.destination in owner.nets_here for owner in self._owners())):
             return
         options = self.world.options
         peer = packet.source if ingress else packet.destination

@@ -22,6 +22,7 @@ from tabinet.kernel.rtnetlink import (
     DeleteLink,
     Forwarding,
     InterfaceAddress,
+    InterfaceRule,
     Link,
     Neighbour,
     Route,
@@ -156,6 +157,9 @@ class _Host:
     def routes(self, *, protocol: int = 0, table: int = MAIN_TABLE) -> list[Route]:
         return self.network.host.routes(protocol=protocol, table=table)
 
+    def interface_rules(self, table: int) -> list[InterfaceRule]:
+        return self.network.host.interface_rules(table)
+
 
 @dataclass(slots=True)
 class _Inside:
@@ -195,3 +199,6 @@ class _Inside:
 
     def routes(self, *, protocol: int = 0, table: int = MAIN_TABLE) -> list[Route]:
         return self.rtnetlink.routes(protocol=protocol, table=table)
+
+    def interface_rules(self, table: int) -> list[InterfaceRule]:
+        return self.rtnetlink.interface_rules(table)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from tabinet.calc.carriers import ORIGIN_KEYS, Origin
-from tabinet.calc.messages import Endpoint, HostEndpoint, Nat, TierPolicies
+from tabinet.calc.messages import Endpoint, HostEndpoint, Migration, Nat, TierPolicies
 from tabinet.calc.ports import NOTHING, PortNeeds
 from tabinet.calc.qos import build_qos, qos_problems
 from tabinet.errors import Problem
@@ -52,7 +52,11 @@ def programmable(spec: EndpointSpec) -> bool:
 
 
 def build_endpoint(
-    spec: WorkloadEndpointSpec, parts: Mapping[str, tuple[TierPolicies, ...]], nats: Iterable[Nat], needs: PortNeeds = NOTHING
+    spec: WorkloadEndpointSpec,
+    parts: Mapping[str, tuple[TierPolicies, ...]],
+    nats: Iterable[Nat],
+    needs: PortNeeds = NOTHING,
+    migration: Migration | None = None,
 ) -> Endpoint:
     """The message's record of a programmable workload endpoint; ``nats`` are those of its floating addresses that are its own."""
     return Endpoint(
@@ -69,6 +73,7 @@ def build_endpoint(
         gateway4=next((address for address in readable_addresses((spec.ipv4_gateway,)) if address.family == IPV4), None),
         trunk=needs.trunk,
         stateless=needs.stateless,
+        migration=migration,
     )
 
 

@@ -3,6 +3,7 @@
 In: ``on_input`` with the changes, in any order, repeated or not. Out: ``flush`` with the messages of ``messages.py``. The nodes of the
 graph are plain objects that call each other; this one joins them:
 
+    migrations, arrivals -> moves ......................................... which endpoints are away
     endpoints, network sets, profiles -> members (-> labels) .............. members of active sets -> outbox
     profiles, tiers, policies, local endpoints -> locals -> activation .... rules in use, sets in use -> outbox
     nodes, host endpoints -> autohosts .................................... endpoints, as above
@@ -35,6 +36,7 @@ from tabinet.calc.labels import LabelIndex
 from tabinet.calc.locals import LocalEndpoint, LocalIndex
 from tabinet.calc.members import MemberIndex
 from tabinet.calc.messages import SetDelta, SetUpdate, Update
+from tabinet.calc.moves import MoveIndex
 from tabinet.calc.outbox import Outbox
 from tabinet.calc.policies import Arrangement, PolicyIndex
 from tabinet.calc.policyfacts import EnforcedPolicy, PolicyResource, translate_policy
@@ -46,7 +48,8 @@ from tabinet.calc.routing import RoutingIndex, confirmed
 from tabinet.calc.staged import StagedEffect, staged_effects
 from tabinet.errors import Problem
 from tabinet.model import resources
-from tabinet.model.keys import AffinityKey, ResourceKey
+from tabinet.model.arrivals import Arrival
+from tabinet.model.keys import AffinityKey, ArrivalKey, ResourceKey
 
 ASKED = 250
 """So many local endpoints are asked in a unit of work whether a policy selects them."""
@@ -76,6 +79,7 @@ class Graph:
         "_in_sync",
         "_locals",
         "_members",
+        "_moves",
         "_outbox",
         "_policies",
         "_profiles",
@@ -96,6 +100,7 @@ class Graph:
         self._profiles = ProfileIndex()
         self._locals = LocalIndex()
         self._host_endpoints = HostEndpointIndex()
+        self._moves = MoveIndex()
         self._activation = Activation(self._members, self._outbox)
         self._routing = RoutingIndex(routed, self._outbox, dirty=dict.fromkeys(sorted(routed)))
         self._remote = RemoteIndex(routed, self._outbox)
@@ -107,6 +112,7 @@ class Graph:
         """Policies of which it has to be looked at again whether they are in use, and with which rules."""
         self._takers: dict[str, tuple[type, Take]] = {
             "WorkloadEndpoint": (resources.WorkloadEndpoint, self._on_endpoint_update),
+            "LiveMigration": (resources.LiveMigration, self._on_migration_update),
             "HostEndpoint": (resources.HostEndpoint, self._on_host_endpoint_update),
             "NetworkSet": (resources.NetworkSet, self._on_network_set_update),
             "GlobalNetworkSet": (resources.GlobalNetworkSet, self._on_network_set_update),
@@ -156,6 +162,8 @@ class Graph:
         elif isinstance(key, AffinityKey):
             self._routing.on_affinity_update(key, value)
             self._remote.on_affinity_update(key, confirmed(value))
+        elif isinstance(key, ArrivalKey):
+            self._look_at_ends(self._moves.on_arrival_update(key, value if isinstance(value, Arrival) else None))
 
     # --- endpoints and network sets ---
 
@@ -174,6 +182,14 @@ class Graph:
         needs = port_needs(resource.metadata.annotations, str(key))
         if self._locals.put(key, spec, revision, self._members.labels_of(key), needs):
             self._policies.enter_namespace(key.namespace)
+
+    def _on_migration_update(self, key: ResourceKey, resource: resources.LiveMigration | None, revision: int) -> None:
+        self._look_at_ends(self._moves.on_migration_update(key, resource))
+
+    def _look_at_ends(self, endpoints: set[ResourceKey]) -> None:
+        for key in endpoints:
+            self._remote.set_away(key, self._moves.is_away(key))
+            self._locals.touch(key)
 
     def _on_not_local(self, key: ResourceKey) -> None:
         if self._locals.delete(key) and key.namespace:
@@ -229,6 +245,7 @@ class Graph:
     def _on_node_update(self, key: ResourceKey, resource: resources.Node | None, revision: int) -> None:
         self._routing.on_node_update(key.name, resource)
         self._remote.on_node_update(key.name, resource)
+        self._look_at_ends(self._moves.on_host_update(key.name))
         self._reserved.on_node_update(key.name, resource)
         for endpoint in self._host_endpoints.on_node_update(key.name, resource, revision):
             self._take_host_endpoint(endpoint)
@@ -334,7 +351,8 @@ class Graph:
             self._count(local, arrangement, host_endpoint.profiles)
         else:
             arrangement = self._policies.for_workloads(local.match)
-            endpoint = build_endpoint(local.spec, arrangement.parts, nats, local.needs)
+            migration = self._moves.get(local.key, self._remote.addresses_of)
+            endpoint = build_endpoint(local.spec, arrangement.parts, nats, local.needs, migration)
             self._outbox.endpoints.set_desired(local.key, (local.revision, endpoint))
             self._count(local, arrangement, endpoint.profiles)
         return 1 if arrangement is before else 1 + len(arrangement.enforced) // ARRANGED

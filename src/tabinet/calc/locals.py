@@ -108,6 +108,12 @@ class LocalIndex:
             local.labels, local.match = labels, None
             self.dirty[local] = None
 
+    def touch(self, key: ResourceKey) -> None:
+        """The endpoint, if it is local, has to be looked at again."""
+        local = self.by_key.get(key)
+        if local is not None:
+            self.dirty[local] = None
+
     def forget_matches(self) -> None:
         """Every endpoint's policies have to be asked for again."""
         for local in self.by_key.values():

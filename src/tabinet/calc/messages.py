@@ -233,6 +233,37 @@ class Trunk(Message, frozen=True):
     """Of VLAN, 1 to 4094 (IEEE 802.1Q)."""
 
 
+class Place(enum.Enum):
+    """Where a machine is that moves, as one of its two endpoints sees it."""
+
+    DEPARTING = "departing"
+    """It runs here, and will go."""
+    LEFT = "left"
+    """It runs at the other end now."""
+    ARRIVING = "arriving"
+    """It still runs at the other end, and will come."""
+    ARRIVED = "arrived"
+    """It runs here, and has come."""
+
+
+class Migration(Message, frozen=True):
+    """The endpoint is one end of a live migration."""
+
+    place: Place
+    key: ResourceKey
+    """The LiveMigration."""
+    uid: str
+    other: str
+    """The host of the other end."""
+    addresses: tuple[Prefix, ...] = ()
+    """Of that host, one of each family; empty when it is not known."""
+
+    @property
+    def is_away(self) -> bool:
+        """True: the machine runs at the other end."""
+        return self.place in (Place.LEFT, Place.ARRIVING)
+
+
 class Endpoint(Message, frozen=True):
     """A local workload endpoint with its policy resolved."""
 
@@ -259,6 +290,17 @@ class Endpoint(Message, frozen=True):
     """A subport's interface is made by the host; None: it is there by other hands."""
     stateless: bool = False
     """Policy is asked about every packet that the workload sends or receives, replies too, by the packet's own header."""
+    migration: Migration | None = None
+
+    @property
+    def is_away(self) -> bool:
+        """True: the machine runs at the other end of its migration, so its addresses are not here."""
+        return self.migration is not None and self.migration.is_away
+
+    @property
+    def nets_here(self) -> tuple[Prefix, ...]:
+        """The addresses that are on this host; none while the machine is away."""
+        return () if self.is_away else self.nets
 
 
 class HostEndpoint(Message, frozen=True):

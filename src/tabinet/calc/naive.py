@@ -24,8 +24,10 @@ from tabinet.calc.endpoints import (
     readable,
     readable_nats,
 )
-from tabinet.calc.messages import ALL_HOSTS, ALL_POOLS, NAT_POOLS, Member, Nat, PortMember, SetKind, TierPolicies
+from tabinet.calc.messages import ALL_HOSTS, ALL_POOLS, NAT_POOLS, Member, Migration, Nat, PortMember, SetKind, TierPolicies
+from tabinet.calc.moves import migration_of, read_move
 from tabinet.calc.naive_remote import remote_routes, tunnels
+from tabinet.calc.nodefacts import node_facts
 from tabinet.calc.policyfacts import BUILT_IN_TIERS, HOSTS, WORKLOADS, PolicyFacts, StagedPolicy, arrange, describe_policy, translate_policy
 from tabinet.calc.ports import port_needs
 from tabinet.calc.profiles import BUILT_IN_PROFILES, profile_key, translate_profile
@@ -36,7 +38,8 @@ from tabinet.calc.scopes import NAMESPACE
 from tabinet.calc.specs import SetSpec
 from tabinet.calc.translate import Translation
 from tabinet.lib.ip import Prefix
-from tabinet.model.keys import AffinityKey, Key, ResourceKey
+from tabinet.model.arrivals import Arrival
+from tabinet.model.keys import AffinityKey, ArrivalKey, Key, ResourceKey
 from tabinet.model.protocols import parse_protocol
 from tabinet.model.resources import (
     BGPConfiguration,
@@ -51,6 +54,7 @@ from tabinet.model.resources import (
     HostEndpointPort,
     IPPool,
     KubeControllersConfiguration,
+    LiveMigration,
     NetworkPolicy,
     NetworkSet,
     Node,
@@ -95,7 +99,10 @@ def recompute(resources: Resources, hosts: frozenset[str]) -> State:
         parts = arrange(selecting(key), tiers, WORKLOADS)
         use(parts, endpoint.spec.profiles)
         needs = port_needs(endpoint.metadata.annotations, str(key))
-        state.endpoints[key] = (revision, build_endpoint(endpoint.spec, parts, _own_nats(endpoint, taken[endpoint.spec.node]), needs))
+        state.endpoints[key] = (
+            revision,
+            build_endpoint(endpoint.spec, parts, _own_nats(endpoint, taken[endpoint.spec.node]), needs, _migration(resources, key)),
+        )
     for key, (revision, host_endpoint) in _host_endpoints(resources, hosts).items():
         parts = arrange(selecting(key), tiers, HOSTS)
         use(parts, host_endpoint.spec.profiles)
@@ -127,6 +134,23 @@ def staged_endpoints(resources: Resources, hosts: frozenset[str]) -> dict[Resour
             if concerned in enforced if deletes else selects and any(belongs(facts) for belongs in parts.values()):
                 found[key].add(endpoint)
     return found
+
+
+def _migration(resources: Resources, endpoint: ResourceKey) -> Migration | None:
+    read = [read_move(key, value) for key, value in _of(resources, LiveMigration)]
+    moves = [move for move in read if move is not None and endpoint in (move.source, move.target)]
+    if not moves:
+        return None
+    move = min(moves, key=lambda move: (move.target != endpoint, move.key))
+    key = move.key
+    arrival, _ = resources.get(ArrivalKey(key.namespace, key.name), (None, 0))
+    nodes = {key.name: node_facts(key.name, node) for key, node in _of(resources, Node)}
+    return migration_of(
+        endpoint,
+        move,
+        isinstance(arrival, Arrival) and arrival.migration == move.uid,
+        lambda host: tuple(sorted(nodes[host].addresses.values())) if host in nodes else (),
+    )
 
 
 def _staged(resources: Resources) -> list[tuple[ResourceKey, StagedPolicy]]:
@@ -277,7 +301,9 @@ def _add_routing(state: State, resources: Resources, hosts: frozenset[str]) -> N
         facts.endpoints.setdefault(endpoint.spec.node, {})[name] = endpoint
     configurations = {key.name: value.spec for key, value in _of(resources, FelixConfiguration)}
     pools = {key.name: value for key, value in _of(resources, IPPool)}
-    endpoints = [endpoint for _, endpoint in _of(resources, WorkloadEndpoint)]
+    endpoints = [
+        endpoint for key, endpoint in _of(resources, WorkloadEndpoint) if (found := _migration(resources, key)) is None or not found.is_away
+    ]
     for host in hosts:
         own, peers = tunnels(host, facts.nodes, pools)
         state.tunnels |= {(host, tunnel): local for tunnel, local in own.items()}

@@ -72,6 +72,8 @@ class RemoteIndex:
     """By block: the hosts that claim it."""
     _blocks_of: dict[str, set[Prefix]] = field(default_factory=dict)
     _places: dict[ResourceKey, Place] = field(default_factory=dict)
+    _away: set[ResourceKey] = field(default_factory=set)
+    """Endpoints whose machine runs elsewhere."""
     _active: bool = False
     """A pool has a tunnel; the following are kept only then."""
     _holders: dict[Prefix, Few[ResourceKey]] = field(default_factory=dict)
@@ -122,7 +124,8 @@ class RemoteIndex:
             self._active = active
             self._holders, self._held = {}, {}
             for key, place in self._places.items() if active else ():
-                self._hold(key, place)
+                if key not in self._away:
+                    self._hold(key, place)
         self._dirty_all()
 
     def _settle_cidr(self, cidr: Prefix) -> None:
@@ -164,11 +167,28 @@ class RemoteIndex:
             del self._places[key]
         if now is not None:
             self._places[key] = now
-        if self._active:
+        if self._active and key not in self._away:
             if before is not None:
                 self._let_go(key, before)
             if now is not None:
                 self._hold(key, now)
+
+    def set_away(self, key: ResourceKey, away: bool) -> None:
+        """The endpoint's addresses are not on its host, because its machine runs at the other end of a migration; or they are."""
+        if away == (key in self._away):
+            return
+        place = self._places.get(key)
+        if away:
+            self._away.add(key)
+        else:
+            self._away.discard(key)
+        if place is not None and self._active:
+            (self._let_go if away else self._hold)(key, place)
+
+    def addresses_of(self, host: str) -> tuple[Prefix, ...]:
+        """The host's own addresses, at most one of each family."""
+        facts = self._nodes.get(host)
+        return tuple(sorted(facts.addresses.values())) if facts is not None else ()
 
     def _hold(self, key: ResourceKey, place: Place) -> None:
         host, texts = place

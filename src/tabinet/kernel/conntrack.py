@@ -1,15 +1,18 @@
 """The seam to the kernel's connection tracking: marks that are cleared, and flows that are made known.
 
-What the datapath asks of single flows is asked in nf_tables. This is for the two things that rules cannot do: see to flows that send
-nothing, and say which end began a flow that is older than the tracking. The real thing is ``kernel.ctsocket``, the fake ``kernel.ctfake``.
+What the datapath asks of single flows is asked in nf_tables. This is for what rules cannot do: see to flows that send nothing, say which
+end began a flow that is older than the tracking, and take flows along when a machine moves to another host. The real thing is
+``kernel.ctsocket``, the fake ``kernel.ctfake``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
 
+from tabinet.kernel.flowcodec import Flow
 from tabinet.lib.ip import Prefix
 
 
@@ -44,6 +47,22 @@ class Conntrack(Protocol):
 
         Raises:
             KernelError: it could not be added.
+        """
+        ...
+
+    def flows_of(self, address: Prefix) -> list[Flow]:
+        """The flows that this address (a host prefix) is an end of, translated or not, without those that cannot be handed over.
+
+        Raises:
+            KernelError: they could not be read.
+        """
+        ...
+
+    def add_flows(self, flows: Sequence[Flow]) -> int:
+        """The flows are known, with any TCP window; gives how many were not known before. A flow that cannot be added is left out.
+
+        Raises:
+            KernelError: nobody knows which were added.
         """
         ...
 

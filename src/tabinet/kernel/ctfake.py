@@ -6,10 +6,13 @@ In: the calls of ``kernel.conntrack.Conntrack``. Out: ``marks``, by flow, which 
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tabinet.errors import KernelError
 from tabinet.kernel.conntrack import TcpFlow
+from tabinet.kernel.flowcodec import Flow, about, renderable
+from tabinet.lib.ip import Prefix
 
 
 @dataclass(slots=True)
@@ -17,6 +20,8 @@ class FakeConntrack:
     """One network namespace's."""
 
     marks: dict[TcpFlow, int] = field(default_factory=dict)
+    flows: dict[bytes, Flow] = field(default_factory=dict)
+    """Whole entries, by the tuple that they began with."""
     failing: bool = False
     """The kernel answers nothing."""
 
@@ -35,6 +40,18 @@ class FakeConntrack:
             return False
         self.marks[flow] = mark
         return True
+
+    def flows_of(self, address: Prefix) -> list[Flow]:
+        """As the protocol says."""
+        self._answer("read flows")
+        return about(self.flows.values(), frozenset((address.packed,)))
+
+    def add_flows(self, flows: Sequence[Flow]) -> int:
+        """As the protocol says."""
+        self._answer("add flows")
+        new = [flow for flow, _ in renderable(flows) if flow.original not in self.flows]
+        self.flows |= {flow.original: flow for flow in new}
+        return len(new)
 
     def close(self) -> None:
         """Nothing to do."""

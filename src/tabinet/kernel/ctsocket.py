@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import errno
 import struct
+from collections.abc import Sequence
 
 from tabinet.kernel.conntrack import TcpFlow
+from tabinet.kernel.flowcodec import Flow, parse_flow, render_question, render_reply_question, renderable
 from tabinet.kernel.netlink import (
     NETLINK_NETFILTER,
     NLM_F_CREATE,
@@ -25,7 +27,7 @@ from tabinet.kernel.netlink import (
     open_netlink,
     read_attributes,
 )
-from tabinet.lib.ip import IPV4
+from tabinet.lib.ip import IPV4, Prefix
 
 _NEW, _GET = 1 << 8 | 0, 1 << 8 | 1
 _TUPLE_ORIGINAL, _TUPLE_REPLY, _STATUS, _PROTOCOL_INFO, _TIMEOUT, _MARK, _ZONE, _MARK_MASK = 1, 2, 3, 4, 7, 8, 18, 21
@@ -97,6 +99,24 @@ class CtSocket:
         if outcome is not None and outcome.errno != errno.EEXIST:
             raise outcome
         return outcome is None
+
+    def flows_of(self, address: Prefix) -> list[Flow]:
+        """See ``Conntrack.flows_of``. O(all flows) in the kernel, O(found) here."""
+        questions = [render_question(address, is_source=True), render_question(address, is_source=False), render_reply_question(address)]
+        found: dict[bytes, Flow] = {}
+        for question in questions:
+            pages = self._netlink.browse(Request(_GET, 0, question), lambda message: parse_flow(message.payload), "read flows")
+            found |= {flow.original: flow for page in pages for flow in page}
+        return list(found.values())
+
+    def add_flows(self, flows: Sequence[Flow]) -> int:
+        """See ``Conntrack.add_flows``."""
+        requests = [Request(_NEW, NLM_F_CREATE | NLM_F_EXCL, body) for _, body in renderable(flows)]
+        added = 0
+        for start in range(0, len(requests), _AT_ONCE):
+            outcomes = self._netlink.execute(requests[start : start + _AT_ONCE], lambda _: "add a flow")
+            added += sum(outcome is None for outcome in outcomes)
+        return added
 
 
 def _tuple(kind: int, flow: TcpFlow) -> bytes:

@@ -31,6 +31,7 @@ from tabinet.kernel.rtnetlink import (
     SCOPE_UNIVERSE,
     TABINET_PROTOCOL,
     AddAddress,
+    AddInterfaceRule,
     AddIpip,
     AddressEvent,
     AddRoute,
@@ -40,6 +41,7 @@ from tabinet.kernel.rtnetlink import (
     AddVxlan,
     DeleteAddress,
     DeleteForwarding,
+    DeleteInterfaceRule,
     DeleteLink,
     DeleteNeighbour,
     DeleteRoute,
@@ -47,6 +49,7 @@ from tabinet.kernel.rtnetlink import (
     ForwardingEvent,
     Hop,
     InterfaceAddress,
+    InterfaceRule,
     Link,
     LinkEvent,
     Neighbour,
@@ -67,7 +70,7 @@ NEWLINK, DELLINK, GETLINK = 16, 17, 18
 NEWADDR, DELADDR, GETADDR = 20, 21, 22
 NEWROUTE, DELROUTE, GETROUTE = 24, 25, 26
 NEWNEIGH, DELNEIGH, GETNEIGH = 28, 29, 30
-NEWRULE = 32
+NEWRULE, DELRULE, GETRULE = 32, 33, 34
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_LINKINFO = 1, 3, 4, 5, 18
 _IFLA_IFALIAS, _IFLA_NET_NS_FD, _IFLA_EXT_MASK = 20, 28, 29
@@ -80,7 +83,7 @@ _IFA_F_NODAD = 2
 _NDA_DST, _NDA_LLADDR = 1, 2
 _NUD_PERMANENT = 0x80
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC, _RTA_MULTIPATH, _RTA_TABLE, _RTA_VIA = 1, 4, 5, 6, 7, 9, 15, 18
-_FRA_SRC, _FRA_PRIORITY, _FRA_TABLE, _FRA_PROTOCOL, _FR_ACT_TO_TBL = 2, 6, 15, 21, 1
+_FRA_SRC, _FRA_IIFNAME, _FRA_PRIORITY, _FRA_TABLE, _FRA_PROTOCOL, _FR_ACT_TO_TBL = 2, 3, 6, 15, 21, 1
 _SCOPE_NOWHERE = 255
 _RTM_F_CLONED = 0x200
 _RTNH_F_ONLINK = 4
@@ -160,6 +163,10 @@ def render(operation: RtOp) -> Request:
             return Request(DELROUTE, 0, _route_key(route))
         case AddSourceRule():
             return Request(NEWRULE, NLM_F_CREATE | NLM_F_EXCL, _source_rule(operation))
+        case AddInterfaceRule(rule):
+            return Request(NEWRULE, NLM_F_CREATE | NLM_F_EXCL, _interface_rule(rule))
+        case DeleteInterfaceRule(rule):
+            return Request(DELRULE, 0, _interface_rule(rule))
         case _:
             raise TypeError(f"not an rtnetlink operation: {operation!r}")
 
@@ -267,6 +274,12 @@ def _source_rule(rule: AddSourceRule) -> bytes:
     return body + attribute(_FRA_PROTOCOL, bytes((TABINET_PROTOCOL,)))
 
 
+def _interface_rule(rule: InterfaceRule) -> bytes:
+    body = _RULE.pack(_AF[rule.family], 0, 0, 0, 0, _FR_ACT_TO_TBL, 0) + attribute(_FRA_IIFNAME, text(rule.interface))
+    body += attribute(_FRA_PRIORITY, u32(rule.priority)) + attribute(_FRA_TABLE, u32(rule.table))
+    return body + attribute(_FRA_PROTOCOL, bytes((TABINET_PROTOCOL,)))
+
+
 def _hop_attributes(hop: Hop) -> bytes:
     body = attribute(_RTA_OIF, u32(hop.index)) if hop.index else b""
     return body + attribute(_RTA_GATEWAY, hop.gateway.packed) if hop.gateway is not None else body
@@ -299,6 +312,11 @@ def get_routes(family: int, protocol: int, table: int) -> Request:
     """Dump of the routes of AF_INET or AF_INET6 in a table, filtered by the kernel (NETLINK_GET_STRICT_CHK)."""
     head = _ROUTE.pack(family, 0, 0, 0, table if table < 256 else 0, protocol, 0, 0, 0)
     return Request(GETROUTE, 0, head + attribute(_RTA_TABLE, u32(table)))
+
+
+def get_rules(family: int) -> Request:
+    """Dump of the routing rules of AF_INET or AF_INET6."""
+    return Request(GETRULE, 0, _RULE.pack(family, 0, 0, 0, 0, 0, 0))
 
 
 # --- messages to records --------------------------------------------------------------------------------------------
@@ -400,6 +418,15 @@ def parse_route(message: Message) -> Route | None:
         scope=scope,
         source=_prefix(family, found[_RTA_PREFSRC]) if _RTA_PREFSRC in found else None,
     )
+
+
+def parse_interface_rule(message: Message) -> InterfaceRule | None:
+    """The rule; None for one that is about something else than an interface, or not ours."""
+    family = _FAMILY.get(_head(_RULE, message)[0])
+    found = parse_attributes(message.payload, _RULE.size)
+    if family is None or _FRA_IIFNAME not in found or found.get(_FRA_PROTOCOL) != bytes((TABINET_PROTOCOL,)):
+        return None
+    return InterfaceRule(parse_text(found[_FRA_IIFNAME]), family, _u32(found.get(_FRA_TABLE)), _u32(found.get(_FRA_PRIORITY)))
 
 
 def _parse_hops(family: int, kind: int, found: dict[int, bytes], *, on_link: bool) -> tuple[Hop, ...]:

@@ -22,6 +22,7 @@ from tabinet.errors import KernelError
 from tabinet.kernel.rtnetlink import (
     MAIN_TABLE,
     AddAddress,
+    AddInterfaceRule,
     AddIpip,
     AddressEvent,
     AddRoute,
@@ -31,6 +32,7 @@ from tabinet.kernel.rtnetlink import (
     AddVxlan,
     DeleteAddress,
     DeleteForwarding,
+    DeleteInterfaceRule,
     DeleteLink,
     DeleteNeighbour,
     DeleteRoute,
@@ -39,6 +41,7 @@ from tabinet.kernel.rtnetlink import (
     ForwardingEvent,
     Hop,
     InterfaceAddress,
+    InterfaceRule,
     Link,
     LinkEvent,
     Neighbour,
@@ -129,6 +132,7 @@ class FakeRtnetlink:
         self._forwarding: dict[tuple[int, str], Forwarding] = {}
         self._routes: dict[RouteKey, Route] = {}
         self.rules: set[AddSourceRule] = set()
+        self._interface_rules: set[InterfaceRule] = set()
         self._next_index = 2
         self._listeners: list[FakeEvents] = []
         self._refusals: dict[type[RtOp], list[int]] = {}
@@ -187,6 +191,9 @@ class FakeRtnetlink:
 
     def routes(self, *, protocol: int = 0, table: int = MAIN_TABLE) -> list[Route]:
         return [route for route in self._routes.values() if route.table == table and protocol in (0, route.protocol)]
+
+    def interface_rules(self, table: int) -> list[InterfaceRule]:
+        return sorted(rule for rule in self._interface_rules if rule.table == table)
 
     # --- execution
 
@@ -248,6 +255,12 @@ class FakeRtnetlink:
             case AddSourceRule():
                 _need(operation not in self.rules, errno.EEXIST)
                 self.rules.add(operation)
+            case AddInterfaceRule(rule):
+                _need(rule not in self._interface_rules, errno.EEXIST)
+                self._interface_rules.add(rule)
+            case DeleteInterfaceRule(rule):
+                _need(rule in self._interface_rules, errno.ENOENT)
+                self._interface_rules.remove(rule)
             case _:
                 raise TypeError(f"not an rtnetlink operation: {operation!r}")
 

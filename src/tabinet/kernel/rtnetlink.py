@@ -21,6 +21,8 @@ TABINET_PROTOCOL = 84
 TABINET_REMOTE_PROTOCOL = 85
 """The same for routes to other hosts' workloads, through tunnels and beside them: a number of their own, so that no BGP daemon takes them
 for routes to workloads here."""
+TABINET_ARRIVAL_PROTOCOL = 86
+"""The same for routes to machines that are about to move here: nobody announces them."""
 MAIN_TABLE = 254
 
 SCOPE_UNIVERSE, SCOPE_LINK, SCOPE_HOST = 0, 253, 254
@@ -138,10 +140,10 @@ class Route(msgspec.Struct, frozen=True, gc=False):
     """The source address that the host itself prefers on this route."""
 
 
-def device_route(destination: Prefix, index: int, *, metric: int = 0, protocol: int = TABINET_PROTOCOL) -> Route:
+def device_route(destination: Prefix, index: int, *, metric: int = 0, protocol: int = TABINET_PROTOCOL, table: int = MAIN_TABLE) -> Route:
     """The destination is on the link of this interface."""
     scope = SCOPE_LINK if destination.family == IPV4 else SCOPE_UNIVERSE
-    return Route(destination, (Hop(index),), protocol=protocol, metric=metric, scope=scope)
+    return Route(destination, (Hop(index),), protocol=protocol, metric=metric, scope=scope, table=table)
 
 
 def gateway_route(destination: Prefix, gateway: Prefix, index: int = 0, *, metric: int = 0, protocol: int = TABINET_PROTOCOL) -> Route:
@@ -311,6 +313,27 @@ class AddSourceRule(RtOp, frozen=True):
     """Least first; the main table has 32766."""
 
 
+class InterfaceRule(msgspec.Struct, frozen=True, order=True, gc=False):
+    """Packets of a family that come in through the interface are routed by ``table`` before all others; what it does not know, as ever."""
+
+    interface: str
+    family: int
+    table: int
+    priority: int
+
+
+class AddInterfaceRule(RtOp, frozen=True):
+    """EEXIST when there is that rule."""
+
+    rule: InterfaceRule
+
+
+class DeleteInterfaceRule(RtOp, frozen=True):
+    """ENOENT when absent."""
+
+    rule: InterfaceRule
+
+
 def describe(operation: RtOp) -> str:
     """What the operation does, in words for an error message."""
     match operation:
@@ -337,6 +360,9 @@ def describe(operation: RtOp) -> str:
             return f"{verb} neighbour {n.address.address} of interface {n.index}"
         case AddRoute(route) | ReplaceRoute(route) | DeleteRoute(route):
             return f"{type(operation).__name__.removesuffix('Route').lower()} route {route.destination}"
+        case AddInterfaceRule(rule) | DeleteInterfaceRule(rule):
+            verb = "add" if isinstance(operation, AddInterfaceRule) else "delete"
+            return f"{verb} rule of IPv{rule.family} from interface {rule.interface} to table {rule.table}"
         case AddSourceRule(source, table):
             return f"add rule from {source.address} to table {table}"
         case _:
@@ -439,6 +465,10 @@ class Rtnetlink(Protocol):
 
     def routes(self, *, protocol: int = 0, table: int = MAIN_TABLE) -> list[Route]:
         """Routes of both families with this protocol number (0: any) in this table."""
+        ...
+
+    def interface_rules(self, table: int) -> list[InterfaceRule]:
+        """The rules of both families that lead from an interface to this table."""
         ...
 
     def close(self) -> None: ...

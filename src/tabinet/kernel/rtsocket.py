@@ -21,6 +21,7 @@ from tabinet.kernel.rtnetlink import (
     Event,
     Forwarding,
     InterfaceAddress,
+    InterfaceRule,
     Link,
     Neighbour,
     Overrun,
@@ -103,6 +104,15 @@ class RtSocket:
                 if error.errno != errno.ENOENT:  # a table without routes does not exist
                     raise
         return found
+
+    def interface_rules(self, table: int) -> list[InterfaceRule]:
+        """See ``Rtnetlink.interface_rules``."""
+        rules = [
+            rule
+            for family in rtcodec.FAMILIES
+            for rule in self._netlink.dump(rtcodec.get_rules(family), rtcodec.parse_interface_rule, "read rules")
+        ]
+        return [rule for rule in rules if rule.table == table]
 
 
 def open_rtnetlink(*, timeout_s: float = 10.0) -> RtSocket:

@@ -18,12 +18,13 @@ import msgspec
 from tabinet.errors import DataError, Problem
 from tabinet.lib.ip import parse_prefix
 from tabinet.model import ipam
-from tabinet.model.keys import IPAM_CONFIG, AffinityKey, BlockKey, HandleKey, Key, ResourceKey, VirtualAffinityKey, parse_path
+from tabinet.model.arrivals import Arrival
+from tabinet.model.keys import IPAM_CONFIG, AffinityKey, ArrivalKey, BlockKey, HandleKey, Key, ResourceKey, VirtualAffinityKey, parse_path
 from tabinet.model.kinds import BY_NAME
 from tabinet.model.resources import Resource
 from tabinet.model.semantics import problems_of, show
 
-Record = Resource | ipam.IpamRecord
+Record = Resource | ipam.IpamRecord | Arrival
 
 _MAX_DEPTH = 200
 _SELECTORS: tuple[str, ...] = ("selector", "namespaceSelector", "serviceAccountSelector")
@@ -55,6 +56,8 @@ def _decoder_of(key: Key) -> msgspec.json.Decoder[Any]:
             return _decoder(ipam.Block)
         case HandleKey():
             return _decoder(ipam.Handle)
+        case ArrivalKey():
+            return _decoder(Arrival)
 
 
 @functools.cache

@@ -1,9 +1,9 @@
 """Keys: what a stored value is about, and the etcd path that says so (calico-v3 layout, both ways).
 
 ``ResourceKey`` names a v3 resource; ``AffinityKey``, ``VirtualAffinityKey``, ``BlockKey`` and ``HandleKey`` name IPAM values;
-everything else under ``/calico/`` is not ours to interpret and parses to ``None``. ``parse_path(path_of(key)) == key`` for every key whose
-parts can stand in a path. The one IPAMConfiguration has a path of its own; the kinds that are views have none, so that nobody writes there
-by mistake (see ``views``). O(length of the path).
+``ArrivalKey`` names the arrival of a machine that moved; everything else is not ours to interpret and parses to ``None``.
+``parse_path(path_of(key)) == key`` for every key whose parts can stand in a path. The one IPAMConfiguration has a path of its own; the
+kinds that are views have none, so that nobody writes there by mistake (see ``views``). O(length of the path).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import msgspec
 
 from tabinet.lib.ip import Prefix, parse_prefix
+from tabinet.model.arrivals import ARRIVALS
 from tabinet.model.kinds import BY_NAME, BY_PLURAL, Kind
 
 ROOT = "/calico/"
@@ -59,7 +60,14 @@ class HandleKey(msgspec.Struct, frozen=True, order=True, gc=False):
     handle: str
 
 
-Key = ResourceKey | AffinityKey | VirtualAffinityKey | BlockKey | HandleKey
+class ArrivalKey(msgspec.Struct, frozen=True, order=True, gc=False):
+    """That a machine runs on the target of a migration: ``/tabinet/v1/arrivals/<namespace>/<name>``, named as the LiveMigration."""
+
+    namespace: str
+    name: str
+
+
+Key = ResourceKey | AffinityKey | VirtualAffinityKey | BlockKey | HandleKey | ArrivalKey
 """Everything that ``parse_path`` can return besides ``None``."""
 
 
@@ -81,6 +89,9 @@ def parse_path(path: str) -> Key | None:
     if path.startswith(HANDLES):
         handle = path[len(HANDLES) :]
         return HandleKey(handle) if handle and "/" not in handle else None
+    if path.startswith(ARRIVALS):
+        namespace, _, name = path[len(ARRIVALS) :].partition("/")
+        return ArrivalKey(namespace, name) if namespace and name and "/" not in name else None
     return ResourceKey("IPAMConfiguration", "default") if path == IPAM_CONFIG else None
 
 
@@ -134,6 +145,8 @@ def path_of(key: Key) -> str:
             return f"{AFFINITIES}{_part(host)}/{_block_part(block)}"
         case BlockKey(block):
             return f"{BLOCKS}{_block_part(block)}"
+        case ArrivalKey(namespace, name):
+            return f"{ARRIVALS}{_part(namespace)}/{_part(name)}"
         case HandleKey(handle):
             return f"{HANDLES}{_part(handle)}"
 

@@ -156,7 +156,7 @@ class Bindings:
             ingress=Stage(Role.TO_WORKLOAD, endpoint.ingress, endpoint.profiles),
             egress=Stage(Role.FROM_WORKLOAD, endpoint.egress, endpoint.profiles),
             own=frozenset(own),
-            local=frozenset(net for net in endpoint.nets if net.is_host),
+            local=frozenset(net for net in endpoint.nets_here if net.is_host),
             nats=tuple(nat for nat in endpoint.nats if nat.external.family == nat.internal.family),
             queueing=queueing(endpoint.interface, endpoint.qos),
             packets=_packet_stages(endpoint),

@@ -148,7 +148,7 @@ class World:
         untracked = self.without_connection(packet, ingress=False)
         if untracked is not None:
             return untracked is Action.ALLOW
-        if any(packet.destination in endpoint.nets for endpoint in self._owners()):
+        if any(packet.destination in endpoint.nets_here for endpoint in self._owners()):
             return True  # translated to a workload, and not yet routed there
         if is_failsafe(self.options.failsafe_outbound, packet.protocol, packet.destination_port, packet.destination):
             return True
@@ -172,7 +172,7 @@ class World:
     def is_own_source(self, packet: Packet) -> bool:
         """True when the packet may have its source where it comes from."""
         if not self._ours(packet.in_interface):
-            return not any(packet.source in endpoint.nets for endpoint in self._owners())
+            return not any(packet.source in endpoint.nets_here for endpoint in self._owners())
         sender = self._at(packet.in_interface)
         if sender is None:
             return False
@@ -200,7 +200,7 @@ class World:
         """What doNotTrack policy says of the packet; None: nothing, so that it is tracked."""
         packet = as_sent(packet)
         host = self._host_at(packet.in_interface if ingress else packet.out_interface)
-        if host is None or (ingress and any(packet.destination in endpoint.nets for endpoint in self._owners())):
+        if host is None or (ingress and any(packet.destination in endpoint.nets_here for endpoint in self._owners())):
             return None
         peer = packet.source if ingress else packet.destination
         inbound, outbound = self.options.failsafe_inbound, self.options.failsafe_outbound

@@ -91,10 +91,13 @@ def plan(tracker: DeltaTracker[RouteKey, Route]) -> list[RouteChange]:
 class RouteDriver:
     """Owns the routes of one protocol number in one network namespace."""
 
-    def __init__(self, rtnetlink: Rtnetlink, protocol: int = TABINET_PROTOCOL, metrics: Mapping[int, int] = METRICS) -> None:
+    def __init__(
+        self, rtnetlink: Rtnetlink, protocol: int = TABINET_PROTOCOL, metrics: Mapping[int, int] = METRICS, table: int = MAIN_TABLE
+    ) -> None:
         self._rtnetlink = rtnetlink
         self._protocol = protocol
         self._metrics = metrics
+        self._table = table
         self._tracker: DeltaTracker[RouteKey, Route] = DeltaTracker()
         self._ledger: Ledger[RouteKey, Route] = Ledger()
         self._by_index: dict[int, set[RouteKey]] = {}
@@ -109,13 +112,13 @@ class RouteDriver:
     def want(self, destination: Prefix, index: int) -> None:
         """Packets for the destination go out of the interface."""
         metric = self._metrics[destination.family]
-        route = device_route(destination, index, metric=metric, protocol=self._protocol)
+        route = device_route(destination, index, metric=metric, protocol=self._protocol, table=self._table)
         self._tracker.set_desired(RouteKey(destination, metric), route)
 
     def want_gateway(self, destination: Prefix, gateway: Prefix, index: int) -> None:
         """Packets for the destination go to the gateway, which is on the interface's link whatever addresses say."""
         metric = self._metrics[destination.family]
-        route = Route(destination, (Hop(index, gateway, on_link=True),), protocol=self._protocol, metric=metric)
+        route = Route(destination, (Hop(index, gateway, on_link=True),), protocol=self._protocol, metric=metric, table=self._table)
         self._tracker.set_desired(RouteKey(destination, metric), route)
 
     def unwant(self, destination: Prefix) -> None:
@@ -177,7 +180,9 @@ class RouteDriver:
         Raises:
             KernelError: it could not be.
         """
-        routes = {_key(route): route for route in self._rtnetlink.routes(protocol=self._protocol) if self._is_ours(route)}
+        routes = {
+            _key(route): route for route in self._rtnetlink.routes(protocol=self._protocol, table=self._table) if self._is_ours(route)
+        }
         self._tracker.replace_actual(routes)
         self._by_index = {}
         for key, route in routes.items():
@@ -185,7 +190,7 @@ class RouteDriver:
         self._stale = False
 
     def _is_ours(self, route: Route) -> bool:
-        return route.protocol == self._protocol and route.table == MAIN_TABLE
+        return route.protocol == self._protocol and route.table == self._table
 
     def _set_actual(self, key: RouteKey, route: Route) -> None:
         self._drop_actual(key)
