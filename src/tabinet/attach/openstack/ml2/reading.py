@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 from neutron.db import models_v2
 from neutron.db.models import l3
+from neutron.db.models import port_forwarding as _models  # noqa: F401  # ports refer to it, and only the API's process loads it by itself
 from neutron.db.models import securitygroup as security_groups
 from neutron.objects import trunk as trunk_objects
 from neutron.objects.qos import policy as qos_objects

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 
 from neutron import manager
 from neutron.common import config
-from neutron.db.models import port_forwarding as _models  # noqa: F401  # readings of ports name it, and only the API's extensions load it
 from neutron_lib import context as neutron_context
 from neutron_lib.plugins import directory
 from oslo_config import cfg
