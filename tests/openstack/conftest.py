@@ -10,6 +10,7 @@ from etcd_process import EtcdProcess, free_port
 from fake_nova import Nova
 from neutron_process import VENV, Neutron, make_template
 from openstack_world import World
+from whole_cloud import WholeCloud, whole_cloud
 
 if not (VENV / ".stamp").exists():
     collect_ignore_glob = ["test_*"]
@@ -41,3 +42,10 @@ def world(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         neutron.stop()
         etcd.kill()
         nova.stop()
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WholeCloud]:
+    """A cloud's whole control plane, running."""
+    with whole_cloud(tmp_path_factory.mktemp("whole")) as cloud:
+        yield cloud

@@ -14,6 +14,8 @@ class Nova:
     """``url`` is where it listens while it runs."""
 
     events: list[dict[str, Any]] = field(default_factory=list)
+    tokens: list[str] = field(default_factory=list)
+    """With which the requests came, where they had one."""
     server: ThreadingHTTPServer | None = None
 
     @property
@@ -22,12 +24,13 @@ class Nova:
         return f"http://127.0.0.1:{self.server.server_port}"
 
     def start(self) -> None:
-        events = self.events
+        events, tokens = self.events, self.tokens
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 events.extend(body["events"])
+                tokens.extend(self.headers.get_all("X-Auth-Token", ()))
                 answer = json.dumps({"events": [{**event, "code": 200} for event in body["events"]]}).encode()
                 self.send_response(200)
                 self.send_header("Content-Type", "application/json")

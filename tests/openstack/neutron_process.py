@@ -1,41 +1,37 @@
-"""A real Neutron for tests: its API under uwsgi, in a directory of its own, on a port of its own, with sqlite; and a client for its REST
-API.
+"""A real Neutron for tests: its API under uwsgi, in a directory of its own, on a port of its own; and a client for its REST API.
 
-It runs from ``.venv-openstack`` (``make setup-openstack``). Nobody is asked who he is (``auth_strategy = noauth``).
+It runs from ``.venv-openstack`` (``make setup-openstack``). Unless it is given more to stand on (``Backing``), its database is sqlite and
+nobody is asked who he is (``auth_strategy = {auth}``).
 """
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import signal
 import subprocess
-import time
-import urllib.error
-import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from etcd_process import free_port
+from keystone_process import PASSWORD, REGION, VENV, Keystone
+from rest import ApiError, request
+from running import Running, uwsgi
 
-ROOT = Path(__file__).parents[2]
-VENV = ROOT / ".venv-openstack"
+__all__ = ["PROJECT", "VENV", "ApiError", "Backing", "Neutron", "make_template"]
 PROJECT = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
-READY_WITHIN_S = 60.0
-ANSWER_WITHIN_S = 30.0
 
 NEUTRON_CONF = """\
 [DEFAULT]
-auth_strategy = noauth
+auth_strategy = {auth}
 core_plugin = ml2
 service_plugins = router,qos,trunk
-transport_url = fake://
+transport_url = {queue}
 state_path = {directory}
 api_paste_config = {venv}/etc/neutron/api-paste.ini
 enable_traditional_dhcp = false
-rpc_workers = 0
+rpc_workers = {rpc_workers}
+rpc_state_report_workers = 0
 notify_nova_on_port_status_changes = {nova}
 notify_nova_on_port_data_changes = false
 dns_domain = cloud.example.
@@ -43,7 +39,7 @@ max_allowed_address_pair = 50
 send_events_interval = 1
 {more}
 [database]
-connection = sqlite:///{directory}/neutron.sqlite?timeout=5
+connection = {database}
 [oslo_concurrency]
 lock_path = {directory}/lock
 [oslo_policy]
@@ -70,7 +66,30 @@ etcd_timeout = 3
 election_ttl = 2
 comparison_interval = {comparison_interval}
 isolate_networks = {isolated}
+{etcd_options}
 """
+AUTH = """\
+auth_url = {url}
+auth_type = password
+project_domain_id = default
+user_domain_id = default
+project_name = service
+username = neutron
+password = {password}
+region_name = {region}
+"""
+OPENED = (
+    "create_port:fixed_ips",
+    "create_port:fixed_ips:ip_address",
+    "create_port:fixed_ips:subnet_id",
+    "create_port:binding:profile",
+    "update_port:binding:profile",
+    "create_port_binding",
+    "delete_port_binding",
+    "activate",
+    "get_agent",
+)
+"""What everybody may who is nobody."""
 MAKE_DATABASE = """
 import sys
 from oslo_db.sqlalchemy import enginefacade
@@ -86,13 +105,17 @@ def make_template(path: Path) -> None:
     subprocess.run(command, check=True, capture_output=True)
 
 
-class ApiError(Exception):
-    """Neutron refused a request."""
+@dataclass(frozen=True)
+class Backing:
+    """What a Neutron stands on, besides etcd."""
 
-    def __init__(self, status: int, body: str) -> None:
-        self.status = status
-        self.body = body
-        super().__init__(f"HTTP {status}: {body}")
+    database: str = ""
+    """URL of an empty database; empty: sqlite, in the directory."""
+    queue: str = ""
+    """URL of the message queue; then ``neutron-rpc-server`` and ``neutron-periodic-workers`` run too. Empty: none."""
+    keystone: Keystone | None = None
+    etcd_options: Mapping[str, str] = field(default_factory=dict)
+    """More options of the section ``[tabinet]``."""
 
 
 @dataclass
@@ -106,54 +129,65 @@ class Neutron:
     isolated: bool = False
     nova: str = ""
     """URL of the Nova that is told about ports; empty: none."""
+    backing: Backing = Backing()
     port: int = field(default_factory=free_port)
-    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    api: Running | None = None
+    others: list[Running] = field(default_factory=list)
+    """The processes besides the API's."""
 
     def prepare(self, template: Path) -> None:
-        """Configuration and an empty database, copied from ``template``."""
+        """Configuration, and a database with nothing in it: copied from ``template``, or what Neutron's own migrations make."""
         self.directory.mkdir(exist_ok=True)
-        sections = f"[nova]\nauth_type = none\nendpoint = {self.nova}\n" if self.nova else ""
-        values = {"directory": self.directory, "venv": VENV, "nova": bool(self.nova), "more": "", "sections": sections}
+        keystone = self.backing.keystone
+        auth = keystone and AUTH.format(url=keystone.url, password=PASSWORD, region=REGION)
+        sections = f"[keystone_authtoken]\nwww_authenticate_uri = {keystone.url}\n{auth}" if keystone else ""
+        if self.nova:
+            sections += f"[nova]\n{auth}" if auth else f"[nova]\nauth_type = none\nendpoint = {self.nova}\n"
+        values = {
+            "directory": self.directory,
+            "venv": VENV,
+            "auth": "keystone" if keystone else "noauth",
+            "database": self.backing.database or f"sqlite:///{self.directory}/neutron.sqlite?timeout=5",
+            "queue": self.backing.queue or "fake://",
+            "rpc_workers": int(bool(self.backing.queue)),
+            "nova": bool(self.nova),
+            "more": "",
+            "sections": sections,
+        }
         (self.directory / "neutron.conf").write_text(NEUTRON_CONF.format(**values))
-        more = {"etcd": self.etcd, "comparison_interval": self.comparison_interval, "isolated": self.isolated}
+        options = "".join(f"{name} = {value}\n" for name, value in self.backing.etcd_options.items())
+        more = {"etcd": self.etcd, "comparison_interval": self.comparison_interval, "isolated": self.isolated, "etcd_options": options}
         (self.directory / "ml2_conf.ini").write_text(ML2_CONF.format(**more))
-        allowed = (
-            "create_port:fixed_ips",
-            "create_port:fixed_ips:ip_address",
-            "create_port:fixed_ips:subnet_id",
-            "create_port:binding:profile",
-            "update_port:binding:profile",
-            "create_port_binding",
-            "delete_port_binding",
-            "activate",
-        )
-        (self.directory / "policy.yaml").write_text("".join(f'"{action}": ""\n' for action in (*allowed, "get_agent")))
-        shutil.copy(template, self.directory / "neutron.sqlite")
+        opened = () if keystone else OPENED
+        (self.directory / "policy.yaml").write_text("".join(f'"{action}": ""\n' for action in opened))
+        if self.backing.database:
+            command = [VENV / "bin" / "neutron-db-manage", "--config-file", self.directory / "neutron.conf", "upgrade", "heads"]
+            subprocess.run(command, check=True, capture_output=True)
+        else:
+            shutil.copy(template, self.directory / "neutron.sqlite")
 
     def start(self) -> None:
         """The API answers."""
         environment = {
-            **os.environ,
             "OS_NEUTRON_CONFIG_DIR": str(self.directory),
             "OS_NEUTRON_CONFIG_FILES": "neutron.conf;ml2_conf.ini",
             "PYTHONWARNINGS": "ignore",
         }
-        command = [str(VENV / "bin" / "uwsgi"), "--http-socket", f"127.0.0.1:{self.port}", "--module", "neutron_wsgi:application"]
-        command += ["--master", "--processes", str(self.processes), "--threads", "4", "--enable-threads", "--lazy-apps", "--die-on-term"]
-        command += ["--pythonpath", str(Path(__file__).parent), "--need-app", "--disable-logging", "--virtualenv", str(VENV)]
-        with open(self.directory / "neutron.log", "ab") as log:
-            self.process = subprocess.Popen(command, cwd=self.directory, env=environment, stdout=log, stderr=log, start_new_session=True)
-        deadline = time.monotonic() + READY_WITHIN_S
-        while True:
-            try:
-                self.get("/networks")
-                return
-            except OSError:
-                alive = self.process.poll() is None
-                if not alive or time.monotonic() > deadline:
-                    self.stop()
-                    raise AssertionError(f"Neutron does not answer: {self.log()[-4000:]}") from None
-                time.sleep(0.05)
+        module = "neutron.wsgi.api:application" if self.backing.database else "neutron_wsgi:application"
+        command = uwsgi(VENV, module, self.port, self.processes, "--pythonpath", str(Path(__file__).parent))
+        files = [part for name in ("neutron.conf", "ml2_conf.ini") for part in ("--config-file", str(self.directory / name))]
+        for name in ("neutron-rpc-server", "neutron-periodic-workers") if self.backing.queue else ():
+            self.others.append(Running([str(VENV / "bin" / name), *files], self.directory, name, environment))
+            self.others[-1].start()
+        self.api = Running(command, self.directory, "neutron", environment)
+        self.api.start(self._answers)
+
+    def _answers(self) -> bool:
+        try:
+            self.get("/networks")
+        except OSError:
+            return False
+        return True
 
     def make_default_rules(self) -> None:
         """New groups have the rules that Neutron's migrations bring: everything may leave, members of a default group reach each other."""
@@ -167,38 +201,22 @@ class Neutron:
 
     def stop(self) -> None:
         """All of its processes are gone."""
-        if self.process is not None:
-            with_group = self.process.pid
-            self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(15)
-            except subprocess.TimeoutExpired:
-                os.killpg(with_group, signal.SIGKILL)
-                self.process.wait()
-            self.process = None
+        for each in (self.api, *self.others):
+            if each is not None:
+                each.stop()
+        self.others.clear()
 
     def log(self) -> str:
         return (self.directory / "neutron.log").read_text(errors="replace")
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        """What the API answers.
+        """What the API answers, to the administrator where it asks who it is.
 
         Raises:
             ApiError: it refused.
         """
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}/v2.0{path}",
-            method=method,
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"},
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=ANSWER_WITHIN_S) as answer:
-                data = answer.read()
-        except urllib.error.HTTPError as error:
-            with error:
-                raise ApiError(error.code, error.read().decode()) from None
-        return json.loads(data) if data else None
+        token = {"X-Auth-Token": self.backing.keystone.admin_token} if self.backing.keystone else {}
+        return request(method, f"http://127.0.0.1:{self.port}/v2.0{path}", body, token)[0]
 
     def get(self, path: str) -> Any:
         return self.call("GET", path)

@@ -18,7 +18,7 @@ from tabinet.attach.openstack.names import Region, endpoint_key, workload_of
 from tabinet.model.keys import path_of
 from tabinet.model.status import EndpointStatusKey, status_path_of
 from tabinet.store.api import Datastore, DeleteOp, PutOp
-from tabinet.store.open import open_store
+from tabinet.store.open import StoreConfig, open_store
 
 Document = dict[str, Any]
 RESOURCES = "/calico/resources/v3/projectcalico.org/"
@@ -34,12 +34,14 @@ class World:
     neutron: Neutron
     etcd: EtcdProcess
     nova: Nova
+    secrets: StoreConfig | None = None
+    """How to reach etcd, where its address is not enough."""
 
     def run(self, work: Callable[[Datastore], Awaitable[Any]]) -> Any:
         """Work with the store."""
 
         async def with_store() -> Any:
-            store = await open_store(self.etcd.endpoint)
+            store = await open_store(self.secrets or self.etcd.endpoint)
             try:
                 return await work(store)
             finally:

@@ -14,6 +14,7 @@ from pathlib import Path
 import grpc
 import grpc.aio
 import pytest
+from certificates import client_files, make_certificates, server_arguments
 from etcd_process import EtcdProcess, free_port
 
 from tabinet.errors import Compacted, InputError, NotFound, SetupError, StoreDenied, StoreError, StoreUnavailable
@@ -200,29 +201,7 @@ class Secured:
     pki: Path
 
     def options(self, **changes: str) -> dict[str, str]:
-        files = {name: str(self.pki / f"{stem}.pem") for name, stem in (("ca_file", "ca"), ("cert_file", "c"), ("key_file", "c-key"))}
-        return files | changes
-
-
-def make_certificates(pki: Path) -> None:
-    """ca, s (server, for 127.0.0.1), c (client), and another ca that nobody trusts."""
-    pki.mkdir()
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=pki, check=True, capture_output=True, timeout=30)
-
-    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
-    for ca in ("ca", "other"):
-        openssl("req", "-x509", *curve, "-subj", f"/CN={ca}", "-keyout", f"{ca}-key.pem", "-out", f"{ca}.pem")
-    (pki / "s.ext").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage=serverAuth,clientAuth\n")
-    (pki / "c.ext").write_text("extendedKeyUsage=clientAuth\n")
-    for name in ("s", "c"):
-        # No CN: etcd would take it for a user name.
-        openssl("req", "-new", *curve[:-2], "-subj", f"/O={name}", "-keyout", f"{name}-key.pem", "-out", f"{name}.csr")
-        openssl(
-            *("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca-key.pem", "-CAcreateserial", "-days", "2"),
-            *("-extfile", f"{name}.ext", "-out", f"{name}.pem"),
-        )
+        return client_files(self.pki) | changes
 
 
 @pytest.fixture(scope="module")
@@ -230,9 +209,8 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     directory = tmp_path_factory.mktemp("secured")
     pki = directory / "pki"
     make_certificates(pki)
-    arguments = [f"--cert-file={pki}/s.pem", f"--key-file={pki}/s-key.pem", f"--trusted-ca-file={pki}/ca.pem", "--client-cert-auth"]
-    arguments += ["--auth-token-ttl=1", "--bcrypt-cost=4"]
-    process = EtcdProcess(directory / "s", client_url=f"https://127.0.0.1:{free_port()}", arguments=tuple(arguments))
+    arguments = (*server_arguments(pki), "--auth-token-ttl=1", "--bcrypt-cost=4")
+    process = EtcdProcess(directory / "s", client_url=f"https://127.0.0.1:{free_port()}", arguments=arguments)
     process.start()
     try:
         command = ["etcdctl", f"--endpoints={process.endpoint}", f"--cacert={pki}/ca.pem", f"--cert={pki}/c.pem", f"--key={pki}/c-key.pem"]
