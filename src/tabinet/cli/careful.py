@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
+    from tabinet.analysis.fabric import Resources
+    from tabinet.analysis.situation import Changes
     from tabinet.cli.place import Place
-    from tabinet.model.documents import Document
     from tabinet.store.api import Datastore
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
@@ -33,7 +34,9 @@ class Duration(click.ParamType[float]):
         return float(seconds)
 
 
-async def plan_and_ask(store: Datastore, place: Place, documents: Sequence[Document], *, yes: bool) -> None:
+async def plan_and_ask(
+    store: Datastore, place: Place, changes_of: Callable[[Resources], Changes], *, yes: bool, question: str = "Apply this?"
+) -> None:
     """The plan was shown on standard error, and somebody agreed.
 
     Raises:
@@ -42,12 +45,12 @@ async def plan_and_ask(store: Datastore, place: Place, documents: Sequence[Docum
     """
     from tabinet.cli.fabric_reading import options_reader, read_resources
     from tabinet.cli.output import note, printable
-    from tabinet.cli.plan import changes_by_applying, plan_changes, render_plan
+    from tabinet.cli.plan import plan_changes, render_plan
 
     if not yes and not sys.stdin.isatty():
         raise click.UsageError("--plan asks on a terminal, and this is none: say --yes, or use tabinet plan")
     resources = await read_resources(store)
-    for line in render_plan(plan_changes(resources, changes_by_applying(documents, resources), options_reader(place))):
+    for line in render_plan(plan_changes(resources, changes_of(resources), options_reader(place))):
         note(printable(line))
     if not yes:
-        click.confirm("Apply this?", abort=True, err=True)
+        click.confirm(question, abort=True, err=True)

@@ -112,7 +112,9 @@ def apply(
         await refuse_bad_pools(client, documents)
         await refuse_broken_invariants(client, documents, "apply", force)
         if show_plan:
-            await plan_and_ask(client.store, place, documents, yes=yes)
+            from tabinet.cli.plan import changes_by_applying
+
+            await plan_and_ask(client.store, place, lambda resources: changes_by_applying(documents, resources), yes=yes)
         waiting = None if within_s is None else await _begin_pending(client, place, documents, within_s)
         try:
             await client.apply_many([document.data for document in documents], on_done=tally.outcomes.__setitem__)

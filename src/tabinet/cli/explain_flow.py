@@ -11,6 +11,7 @@ import click
 from tabinet.cli.place import STORE_OPTIONS, Place
 
 if TYPE_CHECKING:
+    from tabinet.analysis.fabric import Fabric
     from tabinet.analysis.fabric import Place as Spot
     from tabinet.analysis.way import Question
     from tabinet.lab.trace import HostTrace
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 @click.option("-4", "family", flag_value=4, type=int, help="IPv4 (default: what both have, IPv4 first).")
 @click.option("-6", "family", flag_value=6, type=int, help="IPv6.")
 @click.option("--trace", "traced", is_flag=True, help="In a lab: send such a packet, trace it on the hosts, and compare.")
+@click.option(
+    "--at", metavar="REVISION|TIME", default=None, help="As things were then (tabinet history): a revision, a time, or 15m, 2h, 3d ago."
+)
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="How to show it.")
 @click.option("--json", "as_json", is_flag=True, help="The same as -o json.")
 @STORE_OPTIONS
@@ -42,6 +46,7 @@ def explain(
     icmp_code: int,
     family: int | None,
     traced: bool,
+    at: str | None,
     output: str,
     as_json: bool,
 ) -> int:
@@ -66,7 +71,9 @@ def explain(
     from tabinet.cli.fabric_reading import read_fabric_around
     from tabinet.cli.output import printable, show_json
 
-    fabric = read_fabric_around(place, (source, destination))
+    if at is not None and traced:
+        raise click.UsageError("--trace sends a packet now: it cannot be traced --at another time")
+    fabric = read_fabric_around(place, (source, destination)) if at is None else read_past(place, at)
     start, end = find_ends(fabric, source, destination, family)
     question = ask(start, end, protocol, port, source_port, icmp_type, icmp_code)
     found = explain_packet(fabric, question)
@@ -79,6 +86,20 @@ def explain(
     if traced:
         check_agreement(found.allowed, question, traces)
     return 0 if found.allowed else 1
+
+
+def read_past(place: Place, at: str) -> Fabric:
+    """The fabric as it was; what is not known of it has been told."""
+    from tabinet.analysis.fabric import survey
+    from tabinet.cli.fabric_reading import options_reader, with_store
+    from tabinet.cli.moments import read_moments, render_unsure
+    from tabinet.cli.output import note
+
+    _, (moment,) = with_store(place, lambda store: read_moments(store, (at,)))
+    note(f"as it was at revision {moment.revision}")
+    for line in render_unsure(moment):
+        note(line)
+    return survey(moment.resources, options_reader(place))
 
 
 def trace_packet(place: Place, question: Question) -> list[HostTrace]:

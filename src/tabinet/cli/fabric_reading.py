@@ -87,6 +87,13 @@ async def read_resources(store: Datastore) -> Resources:
     return reader.found
 
 
+def decoded(items: Iterable[KeyValue]) -> Resources:
+    """The resources that stand in these values; broken ones fail closed."""
+    reader = _Reader()
+    reader.take(items)
+    return reader.found
+
+
 class _Reader:
     def __init__(self) -> None:
         self.found: dict[Key, tuple[object, int]] = {}

@@ -101,6 +101,14 @@ def changes_by_deleting(keys: Sequence[ResourceKey], resources: Resources) -> Ch
     return {key: None for key in keys if key in resources}
 
 
+def changes_between(before: Resources, after: Resources) -> Changes:
+    """What leads from the one to the other."""
+    from tabinet.analysis.plan import changed_resources
+
+    changes: dict[Key, object | None] = {key: None for key in before if key not in after}
+    return changed_resources(before, changes | {key: value for key, (value, _) in after.items()})
+
+
 def exit_code(found: Plan) -> int:
     """Of the command."""
     if found.opened or found.not_enumerated:

@@ -36,6 +36,11 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "dataplane": ("tabinet.cli.dataplane:dataplane", "What this host's kernel should hold, and what it holds."),
         "verify": ("tabinet.cli.verify:verify", "Prove invariants for every endpoint and packet, or show the packet that breaks them."),
         "history": ("tabinet.cli.history:history", "Show who changed what, and when."),
+        "diff": ("tabinet.cli.restore:diff", "Say which resources and which flows differ between two moments."),
+        "restore": (
+            "tabinet.cli.restore:restore",
+            "Make resources as they were at a revision or time: those named, or all that the history knows.",
+        ),
         "clerk": ("tabinet.cli.clerk:clerk", "Keep the history of what others change, and take back what nobody confirmed."),
         "invariant": ("tabinet.cli.invariant:invariant", "Statements that must always hold, kept in the store."),
         "plan": ("tabinet.cli.plan:plan", "Say which flows applying FILES would open and close."),
