@@ -82,8 +82,8 @@ class Fabric:
             if netns.exists(self.name(place)):
                 netns.delete(self.name(place))
 
-    def pings(self, source: str, target: str, *options: str) -> bool:
-        return self.run(source, "ping", "-c1", "-W2", *options, target).returncode == 0
+    def pings(self, source: str, target: str, *options: str, wait_s: int = 20) -> bool:
+        return self.run(source, "ping", "-c1", f"-W{wait_s}", *options, target).returncode == 0
 
 
 class Host:
@@ -176,7 +176,7 @@ def fabric() -> Iterator[Fabric]:
 def test_workloads_reach_each_other_through_ip_in_ip(fabric: Fabric, hosts: list[Host]) -> None:
     one = hosts[0]
     w1, w2 = (address for _, address in WORKLOADS.values())
-    assert not fabric.pings("w1", w2)
+    assert not fabric.pings("w1", w2, wait_s=1)
     for host in hosts:
         assert (host.tunnel().workload_mtu, host.manager.apply().problems) == (MTU, ())
     assert fabric.pings("w1", w2)
@@ -200,7 +200,7 @@ def test_workloads_reach_each_other_through_ip_in_ip(fabric: Fabric, hosts: list
             "",
             [],
         )
-    assert not fabric.pings("w1", w2)
+    assert not fabric.pings("w1", w2, wait_s=1)
     for host in hosts:
         host.tunnel()
         link = host.link()

@@ -114,7 +114,8 @@ def _link_trials(rtnetlink: RtSocket) -> list[_Trial]:
         ensure(ProcSysctl(), "net/ipv4/fib_multipath_hash_policy", "1")
 
     def vlan() -> None:
-        execute_all(rtnetlink, [AddVlan("probe2", 1, 7)])
+        parent = next(link.index for link in rtnetlink.links() if link.name == "probe0")  # which the first trial made; lo takes none
+        execute_all(rtnetlink, [AddVlan("probe2", parent, 7)])
 
     return [
         _Trial("veth interfaces", "a workload in a namespace is attached by one", "load the module veth (CONFIG_VETH)", veth),

@@ -221,7 +221,7 @@ class FakeRtnetlink:
                 self._add_vlan(operation)
             case SetAlias(name, alias):
                 _need(any(link.name == name for link in self._links.values()), errno.ENODEV)
-                self._change(self.index_of(name), alias=alias)
+                self._set_alias(self.index_of(name), alias)
             case DeleteLink(name):
                 self._delete_link(name)
             case SetLink():
@@ -306,6 +306,7 @@ class FakeRtnetlink:
         _need(operation.parent in self._links, errno.ENODEV)
         _need(all(link.vlan != operation.tag for link in self._vlans_on(operation.parent)), errno.EEXIST)
         parent = self._links[operation.parent]
+        _need(parent.name != "lo", errno.EOPNOTSUPP)
         index = self._new_link(operation.name, parent.mac, parent.mtu, 0)
         self._peers[index] = _ELSEWHERE
         self._change(index, kind="vlan", peer_index=parent.index, vlan=operation.tag)
@@ -368,7 +369,7 @@ class FakeRtnetlink:
         if operation.mtu:
             self._change(operation.index, mtu=operation.mtu)
         if operation.alias is not None:
-            self._change(operation.index, alias=operation.alias)
+            self._set_alias(operation.index, operation.alias)
         if operation.up is not None and operation.up != self._links[operation.index].up:
             self._change(operation.index, up=operation.up)
             if not operation.up:
@@ -382,8 +383,14 @@ class FakeRtnetlink:
         self._links[index] = msgspec.structs.replace(self._links[index], **changes)
         self._announce(LinkEvent(self._links[index], False))
 
+    def _set_alias(self, index: int, alias: str) -> None:
+        if self._links[index].up:
+            self._change(index, alias=alias)
+        else:
+            self._links[index] = msgspec.structs.replace(self._links[index], alias=alias)
+
     def _settle_carrier(self, index: int) -> None:
-        """A veth has carrier when both of its ends are up, a VLAN interface when its parent has."""
+        """A veth has carrier when both of its ends are up, a VLAN interface follows a parent that is up."""
         peer = self._peers.get(index)
         if peer is None:
             return
@@ -395,7 +402,7 @@ class FakeRtnetlink:
         for end in (index, peer):
             if end != _ELSEWHERE and self._links[end].carrier != carrier:
                 self._change(end, carrier=carrier, running=carrier)
-                for child in self._vlans_on(end):
+                for child in self._vlans_on(end) if self._links[end].up else ():
                     self._settle_carrier(child.index)
 
     def _flush(self, index: int) -> None:

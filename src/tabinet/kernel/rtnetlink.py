@@ -8,6 +8,7 @@ nf_tables there is no transaction. Sources: rtnetlink(7), linux/rtnetlink.h, ip-
 from __future__ import annotations
 
 import enum
+import errno
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
@@ -208,8 +209,9 @@ class AddIpip(RtOp, frozen=True):
 class AddVlan(RtOp, frozen=True):
     """The interface exists, down: what its parent receives with this tag comes in by it, and what it sends goes out of the parent with it.
 
-    It can be up while the parent is down (loose binding), it has a carrier only while the parent has one, and it goes with the parent.
-    EEXIST when the name, or the parent's tag, is taken; ENODEV without the parent; EOPNOTSUPP when the kernel has no such interfaces.
+    It can be up while the parent is down (loose binding). It follows the carrier of a parent that is up, and goes with the parent.
+    EEXIST when the name, or the parent's tag, is taken; ENODEV without the parent; EOPNOTSUPP on loopback, and when
+    the kernel has no such interfaces.
     """
 
     name: str
@@ -220,7 +222,7 @@ class AddVlan(RtOp, frozen=True):
 
 
 class SetAlias(RtOp, frozen=True):
-    """The interface of this name has this alias. ENODEV when absent."""
+    """The interface of this name has this alias. ENODEV when absent. The kernel tells of it only while the interface is up."""
 
     name: str
     alias: str
@@ -482,6 +484,18 @@ def execute_all(rtnetlink: Rtnetlink, operations: Sequence[RtOp]) -> None:
     """
     for failure in failures(rtnetlink.execute(operations)):
         raise failure
+
+
+def is_gone(rtnetlink: Rtnetlink, index: int) -> bool:
+    """True when there is no such interface (any more): what was asked of it failed for no other reason, and its event is on its way.
+
+    Waits until the kernel has finished what it does with interfaces, so one that it is about to delete is gone afterwards.
+
+    Raises:
+        KernelError: no outcome is known.
+    """
+    outcome = rtnetlink.execute([SetLink(index)])[0]
+    return outcome is not None and outcome.errno == errno.ENODEV
 
 
 def failures(outcomes: Iterable[KernelError | None]) -> list[KernelError]:

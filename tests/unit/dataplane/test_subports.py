@@ -170,3 +170,12 @@ def test_what_the_kernel_refuses_is_tried_again(host: TrunkHost) -> None:
     assert key("s") in host.manager.take_changed()
     host.settle()
     assert host.reason("s") == ""
+
+
+def test_a_subport_that_goes_at_once_leaves_nothing(host: TrunkHost) -> None:
+    host.manager.on_endpoint_update(subport("s", "tapp", 7, "10.0.1.1"))
+    host.manager.apply()
+    assert not host.link("taps").up
+    host.manager.on_endpoint_remove(EndpointRemove(key("s")))
+    host.settle()
+    assert host.vlans() == {}

@@ -361,3 +361,43 @@ def test_gateways_in_use_are_addresses_of_the_host(host: Host) -> None:
     assert gateways() == {"10.0.0.5"}
     host.manager.on_endpoint_update(update("a", "10.0.0.5", "10.0.0.1"))
     assert gateways() == {"10.0.0.1"}
+
+
+@pytest.mark.parametrize("heard", range(8))
+def test_an_interface_that_vanishes_before_its_endpoint_is_neither_failure_nor_drift(host: Host, heard: int) -> None:
+    """However much of the news had come when the agent looked."""
+    host.add_link("cali1")
+    host.add_link("cali2")
+    host.manager.on_endpoint_update(endpoint("a", "cali1", "10.0.0.1", "fd00::1"))
+    host.manager.on_endpoint_update(endpoint("b", "cali2", "10.0.0.2"))
+    host.turn()
+    host.turn()
+    host.rt.stranger(DeleteLink("cali1"))
+    news = host.events.read()
+    for event in news[:heard]:
+        host.manager.on_event(event)
+    # Another address for each: for the one that is there it works.
+    host.manager.on_endpoint_update(endpoint("a", "cali1", "10.0.0.3", "fd00::1"))
+    host.manager.on_endpoint_update(endpoint("b", "cali2", "10.0.0.4"))
+    result = host.manager.apply()
+    assert (result.errors, result.drifts) == ([], ())
+    assert host.reason("b") == ""
+    for event in news[heard:]:
+        host.manager.on_event(event)
+    result = host.manager.apply()
+    assert (result.errors, result.drifts) == ([], ())
+    assert host.reason("a") == "interface cali1 does not exist"
+    host.manager.on_endpoint_remove(EndpointRemove(key("a")))
+    host.turn()
+    assert host.manager.in_sync
+    assert host.routes == {local_route(p("10.0.0.4"), host.rt.index_of("cali2"))}
+
+
+def test_an_endpoint_that_goes_before_its_interface_is_no_drift(host: Host) -> None:
+    host.add_link("cali1")
+    host.manager.on_endpoint_update(endpoint("a", "cali1", "10.0.0.1"))
+    host.turn()
+    host.turn()
+    host.manager.on_endpoint_remove(EndpointRemove(key("a")))
+    assert host.manager.apply().drifts == ()
+    assert host.rt.neighbours() == []

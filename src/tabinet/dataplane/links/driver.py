@@ -11,13 +11,14 @@ Invariants
   workload's, only permanent neighbours are removed again: they are of no use to anyone else. Sysctls, addresses and the administrative
   state stay as they are when the workload goes. An address of the host that is not wanted any more is removed by the driver that added it,
   and by no other: nothing in the kernel says whose it is.
-- What failed stays pending; an interface that vanished meanwhile is no longer wanted once its event has been heard.
+- What failed stays pending. An interface that vanished meanwhile is no failure and no drift: nothing is wanted of it any more.
 
 Cost: linear in what is pending; O(1) when nothing is. A new interface costs about seven reads of sysctls. Not thread-safe.
 """
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Mapping
 
 import msgspec
@@ -55,11 +56,14 @@ from tabinet.kernel.rtnetlink import (
     RtOp,
     SetLink,
     SetNeighbour,
+    is_gone,
 )
 from tabinet.kernel.sysctl import Sysctl, dotted
 from tabinet.lib.delta import DeltaTracker
 from tabinet.lib.ip import Prefix
 
+_VANISHED = (errno.ENODEV, errno.ENOENT)
+"""What the kernel says of an interface that is not there, and of its sysctls."""
 HOST = 0
 """The index under which the host's own facts are kept."""
 
@@ -297,12 +301,22 @@ class LinkDriver:
         if self._tracker.in_sync:
             return LinkResult((), {})
         self._read_parameters()
-        drifts = tuple(self._describe_drift(item, text) for item, text in self._ledger.drifted(self._tracker))
+        drifts = [(item.index, self._describe_drift(item, text)) for item, text in self._ledger.drifted(self._tracker)]
         self._ledger.complete = True
         steps = plan(self._tracker)
         done = self._write_parameters([step for step in steps if isinstance(step.item, Parameter)])
         done += self._execute([step for step in steps if not isinstance(step.item, Parameter)])
-        return LinkResult(tuple(describe(step, self._names.get(step.item.index, "?")) for step in done), dict(self.errors), drifts)
+        changed = tuple(describe(step, self._names.get(step.item.index, "?")) for step in done)
+        gone = self._forget_vanished()
+        return LinkResult(changed, dict(self.errors), tuple(drift for index, drift in drifts if index not in gone))
+
+    def _forget_vanished(self) -> set[int]:
+        """Of the interfaces that an error is about, those that are not there are known to be gone; gives their indices."""
+        suspects = [index for index, error in self.errors.items() if index != HOST and error.errno in _VANISHED]
+        gone = {index for index in suspects if is_gone(self._rtnetlink, index)}
+        for index in gone:
+            self._forget(index)
+        return gone
 
     def _describe_drift(self, item: Item, text: str) -> Drift:
         name = self._names.get(item.index, "?")

@@ -50,13 +50,13 @@ class VlanResult(msgspec.Struct, frozen=True):
     """What somebody else had changed."""
 
 
-def plan(name: str, wanted: Vlan | None, found: Link | None, parent: Link | None) -> list[RtOp]:
+def plan(name: str, wanted: Vlan | None, found: Link | None, parent: Link | None, *, ours: bool) -> list[RtOp]:
     """The steps from what is found to what is wanted. What is in the way and not ours stays."""
     steps: list[RtOp] = []
     if wanted is not None and found is not None and is_as_wanted(wanted, found, parent):
-        return [SetAlias(name, OWNER)] if found.alias != OWNER else []
+        return [] if ours else [SetAlias(name, OWNER)]
     if found is not None:
-        if not _is_ours(found):
+        if not ours:
             return []
         steps.append(DeleteLink(name))
     if wanted is not None and parent is not None:
@@ -67,10 +67,6 @@ def plan(name: str, wanted: Vlan | None, found: Link | None, parent: Link | None
 def is_as_wanted(wanted: Vlan, found: Link, parent: Link | None) -> bool:
     """True when the interface is the one that is wanted."""
     return parent is not None and found.kind == "vlan" and (found.peer_index, found.vlan) == (parent.index, wanted.tag)
-
-
-def _is_ours(link: Link) -> bool:
-    return link.kind == "vlan" and link.alias == OWNER
 
 
 class VlanDriver:
@@ -86,6 +82,8 @@ class VlanDriver:
         self._dirty: set[str] = set()
         self._made: dict[str, AddVlan] = {}
         """How the interfaces that are as wanted were made."""
+        self._marked: set[str] = set()
+        """Interfaces that carry our alias, which the kernel does not tell of while they are down."""
         self.errors: dict[str, KernelError] = {}
         """Of the last attempt, by name."""
 
@@ -127,9 +125,12 @@ class VlanDriver:
         error = self.errors.get(name)
         if error is not None:
             return UNSUPPORTED if error.errno == errno.EOPNOTSUPP else f"interface {name} could not be made: {error}"
-        if found is not None and not _is_ours(found):
+        if found is not None and not self._is_ours(found):
             return f"interface {name} is there and is not VLAN {wanted.tag} of {wanted.parent}"
         return f"interface {name} is being made"
+
+    def _is_ours(self, link: Link) -> bool:
+        return link.kind == "vlan" and (link.alias == OWNER or link.name in self._marked)
 
     def _find(self, name: str) -> Link | None:
         index = self._index.get(name)
@@ -151,6 +152,8 @@ class VlanDriver:
                     if self._index.get(name) == link.index:
                         del self._index[name]
                     self._touch(name)
+                if gone and link.kind == "vlan":
+                    self._marked.discard(link.name)
                 if not gone:
                     self._links[link.index] = link
                     self._index[link.name] = link.index
@@ -163,7 +166,8 @@ class VlanDriver:
         """These are all interfaces."""
         self._links = {link.index: link for link in links}
         self._index = {link.name: link.index for link in self._links.values()}
-        self._dirty |= self._wanted.keys() | {link.name for link in self._links.values() if _is_ours(link)}
+        self._marked.clear()
+        self._dirty |= self._wanted.keys() | {link.name for link in self._links.values() if self._is_ours(link)}
 
     def _touch(self, name: str) -> None:
         """Something happened to the interface of this name."""
@@ -185,7 +189,9 @@ class VlanDriver:
         for name in sorted(self._dirty):
             wanted = self._wanted.get(name)
             parent = self._find(wanted.parent) if wanted is not None else None
-            steps += [(name, step) for step in plan(name, wanted, self._find(name), parent)]
+            found = self._find(name)
+            ours = found is not None and self._is_ours(found)
+            steps += [(name, step) for step in plan(name, wanted, found, parent, ours=ours)]
             self.errors.pop(name, None)
         outcomes = self._rtnetlink.execute([step for _, step in steps]) if steps else []
         self._dirty.clear()
@@ -197,6 +203,8 @@ class VlanDriver:
                     if self._made.get(name) == step:
                         drifts.append(Drift(DriftKind.LINK, name, f"{_describe(step)}: is missing"))
                     self._made[name] = step
+                elif isinstance(step, SetAlias):
+                    self._marked.add(name)
             elif outcome.errno != errno.ENODEV:  # what went meanwhile has an event on its way
                 self.errors[name] = outcome
                 if outcome.errno != errno.EOPNOTSUPP:

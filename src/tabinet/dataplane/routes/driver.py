@@ -7,7 +7,8 @@ memory reads what is there and adopts it: when nothing differs it does nothing.
 Invariants
 - Only routes with our protocol number are replaced or deleted. A route is added exclusively, so that another's route of equal
   destination and metric is reported, never overwritten.
-- What failed stays pending and is tried again by the next ``apply``; when to call it is for the caller's loop.
+- What failed stays pending and is tried again by the next ``apply``; when to call it is for the caller's loop. That an interface has
+  vanished is no failure: its event is on its way.
 - The metrics of routes to workloads are the lowest the kernel has, so that they win over what BGP learned for the same address; those of
   routes to other hosts come next.
 
@@ -38,6 +39,7 @@ from tabinet.kernel.rtnetlink import (
     Rtnetlink,
     RtOp,
     device_route,
+    is_gone,
 )
 from tabinet.lib.delta import DeltaTracker
 from tabinet.lib.ip import IPV4, IPV6, Prefix
@@ -104,6 +106,8 @@ class RouteDriver:
         self._stale = True
         self._unannounced: set[RouteKey] = set()
         """Routes that came to life without a word of the kernel."""
+        self._vanished: set[RouteKey] = set()
+        """Routes that the last ``apply`` could not make because their interfaces were not there any more."""
         self.errors: dict[Prefix, KernelError] = {}
         """Of the last attempt, by destination; a destination that is applied or not wanted any more has none."""
 
@@ -223,8 +227,8 @@ class RouteDriver:
         reading = self._stale
         if reading:
             self.resync()
-        drifts = tuple(Drift(DriftKind.ROUTE, str(key.destination), text) for key, text in self._ledger.drifted(self._tracker))
-        self.errors = {}
+        drifted = self._ledger.drifted(self._tracker)
+        self.errors, self._vanished = {}, set()
         operations, surprised = self._execute([*self._announcements(), *plan(self._tracker)])
         if surprised:  # what we believed is not so: believe the kernel, and try once more
             self.resync()
@@ -233,7 +237,8 @@ class RouteDriver:
             operations += more
         if reading:
             self._ledger.note(self._tracker)
-        return RouteResult(tuple(operations), dict(self.errors), drifts)
+        drifts = (Drift(DriftKind.ROUTE, str(key.destination), text) for key, text in drifted if key not in self._vanished)
+        return RouteResult(tuple(operations), dict(self.errors), tuple(drifts))
 
     def _announcements(self) -> list[RouteChange]:
         """Takes routes away and makes them again: replacing a route by itself is not announced (fib_table_insert)."""
@@ -257,6 +262,10 @@ class RouteDriver:
             raise
         surprised = False
         for step, outcome in zip(steps, outcomes, strict=True):
+            if outcome is not None and self._has_vanished(step, outcome):
+                self._ledger.forget(step.key)
+                self._vanished.add(step.key)
+                continue
             if outcome is not None and not _already_gone(step, outcome):
                 self.errors[step.key.destination] = outcome
                 surprised = surprised or outcome.errno == errno.EEXIST
@@ -269,6 +278,12 @@ class RouteDriver:
                 self._set_actual(step.key, step.result)
                 self._ledger.made(step.key, step.result)
         return operations, surprised
+
+    def _has_vanished(self, step: RouteChange, outcome: KernelError) -> bool:
+        """The route cannot be made because an interface of its hops is not there any more."""
+        if step.result is None or outcome.errno not in (errno.ENODEV, errno.ENETDOWN):
+            return False
+        return any(is_gone(self._rtnetlink, hop.index) for hop in step.result.hops if hop.index)
 
 
 def _already_gone(step: RouteChange, outcome: KernelError) -> bool:
