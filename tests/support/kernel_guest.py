@@ -33,7 +33,7 @@ MODULES = (
 """What tests use, and the kernel cannot load by itself: the guest has no modprobe."""
 PROGRAMS = ("ip", "nft", "nsenter", "ping", "bridge", "tc")
 MEMORY_MIB = 512
-DEADLINE_S = 300.0
+DEADLINE_S = 600.0
 """A machine that is busy with other things takes ten times as long as a quiet one."""
 END = "kernel-guest: the end"
 _KERNEL_ARGUMENTS = (
