@@ -8,8 +8,7 @@ Pure; O(resources) once, then what the change concerns.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TypeVar
+from collections.abc import Iterator
 
 import msgspec
 
@@ -19,22 +18,10 @@ from tabinet.analysis.describe import Describer, FlowGroup
 from tabinet.analysis.fabric import OptionsOf, Resources
 from tabinet.analysis.relation import Relation
 from tabinet.analysis.situation import Calculation, Changes, Situation, relate
-from tabinet.calc.messages import (
-    EndpointRemove,
-    EndpointUpdate,
-    PolicyRemove,
-    PolicyUpdate,
-    ProfileRemove,
-    ProfileUpdate,
-    SetRemove,
-    SetUpdate,
-)
+from tabinet.analysis.tables import HostCost, Tables, differing
 from tabinet.calc.replica import State, policies_of, set_kinds
 from tabinet.model.keys import ResourceKey
-from tabinet.model.resources import HostEndpoint
-from tabinet.rules.builder import TableBuilder
-
-K = TypeVar("K")
+from tabinet.model.resources import HostEndpoint, WorkloadEndpoint
 
 HOSTS_COUNTED = 4
 """Of so many hosts the tables are built to say what the change costs there."""
@@ -48,14 +35,6 @@ class FirstPolicy(msgspec.Struct, frozen=True, kw_only=True):
     gets: bool
     endpoints: int
     which: str
-
-
-class HostCost(msgspec.Struct, frozen=True, kw_only=True):
-    """What a host's table has before and after."""
-
-    host: str
-    rules: tuple[int, int]
-    elements: tuple[int, int]
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,7 +55,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 def make_plan(calculation: Calculation, changes: Changes, options_of: OptionsOf) -> Plan:
     """What the changes do; the calculation has them from now on."""
-    before = calculation.situation
+    before = calculation.prepare(changes)
     after = calculation.change(changes)
     universe, (was, now) = relate([before, after])
     describer = Describer(universe, {**before.resources, **after.resources})
@@ -86,14 +65,15 @@ def make_plan(calculation: Calculation, changes: Changes, options_of: OptionsOf)
         delta = compare(was, now)
     except TooMany:
         delta, why_not = Delta((), ()), f"more than {now.boxes.budget} groups of flows meet: narrow the change down, or ask explain"
-    changed = _changed_endpoints(before.state, after.state)
-    hosts = sorted({_host_of(before.state, after.state, key) for key in changed})
+    changed = set(after.twins.expanded(_changed_endpoints(before.state, after.state)))
+    hosts = sorted({_host_of(before, after, key) for key in changed})
+    tables = Tables(before, after, options_of)
     return Plan(
         opened=tuple(describer.groups(delta.opened, now)),
         closed=tuple(describer.groups(delta.closed, was)),
         first_policies=tuple(_first_policies(was, now, describer)),
         changed_endpoints=len(changed),
-        hosts=tuple([_cost(host, before, after, options_of) for host in hosts[:HOSTS_COUNTED]]),
+        hosts=tuple([tables.cost(host) for host in hosts[:HOSTS_COUNTED]]),
         more_hosts=max(0, len(hosts) - HOSTS_COUNTED),
         not_enumerated=why_not,
         notes=tuple(_notes(after, universe.left_out)),
@@ -118,10 +98,10 @@ def _first_policies(was: Relation, now: Relation, describer: Describer) -> Itera
 
 def _changed_endpoints(before: State, after: State) -> set[ResourceKey]:
     """O(endpoints) at worst, without looking into sets: a shared one is the same object."""
-    sets = _differing(before.sets, after.sets)
-    policies = _differing(before.policies, after.policies)
+    sets = differing(before.sets, after.sets)
+    policies = differing(before.policies, after.policies)
     policies |= {key for key, policy in after.policies.items() if sets and not sets.isdisjoint(set_kinds(policy))}
-    profiles = _differing(before.profiles, after.profiles)
+    profiles = differing(before.profiles, after.profiles)
     found = set()
     for key in before.endpoints.keys() | after.endpoints.keys():
         was, now = before.endpoints.get(key), after.endpoints.get(key)
@@ -130,66 +110,10 @@ def _changed_endpoints(before: State, after: State) -> set[ResourceKey]:
     return found
 
 
-def _differing(before: Mapping[K, object], after: Mapping[K, object]) -> set[K]:
-    return {key for key in before.keys() | after.keys() if before.get(key) is not after.get(key)}
-
-
-def _host_of(before: State, after: State, key: ResourceKey) -> str:
-    entry = after.endpoints.get(key) or before.endpoints[key]
-    return entry[1].host
-
-
-def _cost(host: str, before: Situation, after: Situation, options_of: OptionsOf) -> HostCost:
-    """For the workloads of the host. The second table is made from the first, as an agent would."""
-    builder = TableBuilder(options_of(after.state.config.get(host, {})))
-    was, now = _on_host(host, before.state), _on_host(host, after.state)
-    _tell(builder, State(), was)
-    rules, elements = _size_of(builder)
-    _tell(builder, was, now)
-    rules_then, elements_then = _size_of(builder)
-    return HostCost(host=host, rules=(rules, rules_then), elements=(elements, elements_then))
-
-
-def _on_host(host: str, state: State) -> State:
-    """What of the state the host is told about its workloads."""
-    endpoints = {key: entry for key, entry in state.endpoints.items() if entry[1].host == host}
-    policies = {key for _, endpoint in endpoints.values() for key in policies_of(endpoint)}
-    profiles = {name for _, endpoint in endpoints.values() for name in endpoint.profiles if name in state.profiles}
-    local = State(
-        policies={key: state.policies[key] for key in policies},
-        profiles={name: state.profiles[name] for name in profiles},
-        endpoints=endpoints,
-    )
-    announced = [*local.policies.values(), *local.profiles.values()]
-    local.sets = {set_id: state.sets[set_id] for set_id in {name for policy in announced for name in set_kinds(policy)}}
-    return local
-
-
-def _tell(builder: TableBuilder, known: State, state: State) -> None:
-    """The builder has what is not known already; what is gone is removed."""
-    for set_id in _differing(known.sets, state.sets) & state.sets.keys():
-        builder.on_update(SetUpdate(set_id, *state.sets[set_id]))
-    for key in _differing(known.policies, state.policies) & state.policies.keys():
-        builder.on_update(PolicyUpdate(key, state.policies[key]))
-    for name in _differing(known.profiles, state.profiles) & state.profiles.keys():
-        builder.on_update(ProfileUpdate(name, state.profiles[name]))
-    for key in _differing(known.endpoints, state.endpoints):
-        entry = state.endpoints.get(key)
-        builder.on_update(EndpointRemove(key) if entry is None else EndpointUpdate(key, *entry))
-    for key in known.policies.keys() - state.policies.keys():
-        builder.on_update(PolicyRemove(key))
-    for name in known.profiles.keys() - state.profiles.keys():
-        builder.on_update(ProfileRemove(name))
-    for set_id in known.sets.keys() - state.sets.keys():
-        builder.on_update(SetRemove(set_id))
-
-
-def _size_of(builder: TableBuilder) -> tuple[int, int]:
-    """Rules, and elements of sets and maps."""
-    builder.flush()
-    table = builder.table
-    elements = sum(map(len, table.elements.values())) + sum(map(len, table.maps.values()))
-    return sum(len(chain.rules) for chain in table.chains.values()), elements
+def _host_of(before: Situation, after: Situation, key: ResourceKey) -> str:
+    value, _ = after.resources.get(key) or before.resources[key]
+    assert isinstance(value, WorkloadEndpoint)
+    return value.spec.node
 
 
 def _notes(after: Situation, left_out: list[str]) -> Iterator[str]:

@@ -67,7 +67,7 @@ def find_reach(situation: Situation, source: Selector | None, destination: Selec
     """
     selectors = [selector for selector in (source, destination) if selector is not None]
     marks = marks_of(situation.resources, selectors, [by] if by is not None else [])
-    universe = divide([situation.state], (), marks)
+    universe = divide([situation.state], (), marks, situation.twins.groups)
     relation = Relation(universe, 0, situation.order, Boxes(HeaderSpace()))
     describer = Describer(universe, situation.resources)
     describer.prepare()

@@ -1,12 +1,14 @@
 """What the calculation says for all hosts at once, and what it would say with other resources.
 
 In: resources, then changes of them. Out: ``Situation``s, each a state and the order of its tiers and policies. The calculation is the
-agents' own, incremental one: a changed situation costs what changed, and shares with the one before what did not.
+agents' own, incremental one: a changed situation costs what changed, and shares with the one before what did not. Of endpoints that are
+alike (``twins``) only one is calculated, and only that one is in the state.
 Pure.
 """
 
 from __future__ import annotations
 
+import types
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -16,6 +18,7 @@ from tabinet.analysis.boxes import Boxes
 from tabinet.analysis.fabric import Resources
 from tabinet.analysis.headers import HeaderSpace
 from tabinet.analysis.relation import Relation, TierOrder
+from tabinet.analysis.twins import Twins, asked_by, asked_by_profile, find_twins
 from tabinet.analysis.universe import Universe, divide
 from tabinet.calc.graph import Graph
 from tabinet.calc.inputs import Delete, InSync, Put
@@ -32,19 +35,23 @@ from tabinet.calc.messages import (
     SetUpdate,
     Update,
 )
-from tabinet.calc.policyfacts import BUILT_IN_TIERS, describe_policy, tier_rank
+from tabinet.calc.policyfacts import BUILT_IN_TIERS, PolicyFacts, describe_policy, tier_rank
+from tabinet.calc.profiles import BUILT_IN_PROFILES
 from tabinet.calc.replica import State
 from tabinet.lib.ip import Prefix
 from tabinet.model.keys import Key, ResourceKey
-from tabinet.model.resources import GlobalNetworkPolicy, HostEndpoint, NetworkPolicy, Node, Tier, WorkloadEndpoint
+from tabinet.model.resources import GlobalNetworkPolicy, HostEndpoint, NetworkPolicy, Node, Profile, Tier, WorkloadEndpoint
 
 
 class Situation(msgspec.Struct, frozen=True):
     """What all hosts were told."""
 
     state: State
+    """Without endpoints that another one stands for."""
     order: TierOrder
     resources: Resources
+    twins: Twins = msgspec.field(default_factory=Twins)
+    """Who stands for whom; the same for all situations of a calculation that can be compared."""
 
 
 Changes = Mapping[Key, object | None]
@@ -57,10 +64,25 @@ class Calculation:
 
     graph: Graph
     situation: Situation
+    facts: dict[ResourceKey, PolicyFacts]
+    """Of all policies."""
+
+    def prepare(self, changes: Changes) -> Situation:
+        """The situation, in which each endpoint that the changes could tell from its twins is calculated by itself."""
+        now = self.situation
+        asked = now.twins.asked | _asked({key: value for key, value in changes.items() if value is not None}, self._facts_of(changes))
+        alone = now.twins.released(now.twins.touched(now.resources, changes, asked))
+        if alone:
+            for key in alone:
+                value, revision = now.resources[key]
+                self.graph.on_input(Put(key, value, revision))
+            self.situation = Situation(self._told(), now.order, now.resources, now.twins)
+        return self.situation
 
     def change(self, changes: Changes) -> Situation:
         """The situation with these changes, which is the calculation's from now on. O(what they change)."""
-        resources = dict(self.situation.resources)
+        before = self.prepare(changes)
+        resources = dict(before.resources)
         for key, value in changes.items():
             if value is None:
                 resources.pop(key, None)
@@ -68,6 +90,17 @@ class Calculation:
             else:
                 resources[key] = (value, 0)
                 self.graph.on_input(Put(key, value, 0))
+        facts = self._facts_of(changes)
+        self.facts = {key: each for key, each in self.facts.items() if key not in changes} | facts
+        order = before.order if not _arranges(changes) else order_of(resources, self.facts)
+        self.situation = Situation(self._told(), order, resources, before.twins)
+        return self.situation
+
+    def _facts_of(self, changes: Changes) -> dict[ResourceKey, PolicyFacts]:
+        return facts_of({key: value for key, value in changes.items() if value is not None})
+
+    def _told(self) -> State:
+        """A new state, with what the calculation has to tell."""
         before = self.situation.state
         state = State(
             sets=dict(before.sets), policies=dict(before.policies), profiles=dict(before.profiles), endpoints=dict(before.endpoints)
@@ -75,42 +108,70 @@ class Calculation:
         state.config = dict(before.config)
         for update in self.graph.flush():
             _tell(state, update)
-        self.situation = Situation(state, order_of(resources), resources)
-        return self.situation
+        return state
 
 
-def calculate(resources: Resources, more_hosts: frozenset[str] = frozenset()) -> Calculation:
-    """The calculation of these resources for every host that has an endpoint or a Node, and for ``more_hosts``."""
-    hosts = {value.spec.node for value, _ in resources.values() if isinstance(value, WorkloadEndpoint | HostEndpoint)}
-    hosts |= {key.name for key, (value, _) in resources.items() if isinstance(value, Node) and isinstance(key, ResourceKey)}
-    graph = Graph(frozenset(hosts) | more_hosts, routed=frozenset())
+def calculate(resources: Resources, coming: Changes = types.MappingProxyType({})) -> Calculation:
+    """The calculation of these resources for every host that has an endpoint or a Node; changes that are ``coming`` cost less later."""
+    values = {key: value for key, (value, _) in resources.items()}
+    hosts = {value.spec.node for value in (*values.values(), *coming.values()) if isinstance(value, WorkloadEndpoint | HostEndpoint)}
+    hosts |= {key.name for key, value in values.items() if isinstance(value, Node) and isinstance(key, ResourceKey)}
+    facts = facts_of(values)
+    new = {key: value for key, value in coming.items() if value is not None}
+    asked = _asked(values, facts) | _asked(new, facts_of(new))
+    twins = find_twins(resources, asked, coming)
+    graph = Graph(frozenset(hosts), routed=frozenset())
     for key, (value, revision) in resources.items():
-        graph.on_input(Put(key, value, revision))
+        if key not in twins.leader:
+            graph.on_input(Put(key, value, revision))
     graph.on_input(InSync())
     state = State()
     for update in graph.flush():
         _tell(state, update)
-    return Calculation(graph, Situation(state, order_of(resources), resources))
+    return Calculation(graph, Situation(state, order_of(resources, facts), resources, twins), facts)
 
 
 def relate(situations: list[Situation], nets: tuple[Prefix, ...] = ()) -> tuple[Universe, list[Relation]]:
-    """One universe for all of them, and what each allows in it; ``nets`` are told apart as well."""
-    universe = divide([situation.state for situation in situations], nets)
+    """One universe for all of them, of one calculation, and what each allows in it; ``nets`` are told apart as well."""
+    assert all(situation.twins is situations[0].twins for situation in situations)
+    universe = divide([situation.state for situation in situations], nets, twins=situations[0].twins.groups)
     boxes = Boxes(HeaderSpace())
     return universe, [Relation(universe, index, situation.order, boxes) for index, situation in enumerate(situations)]
 
 
-def order_of(resources: Resources) -> TierOrder:
+def facts_of(values: Mapping[Key, object]) -> dict[ResourceKey, PolicyFacts]:
+    """What decides where policies apply, of those among the values."""
+    return {
+        key: describe_policy(key, value)
+        for key, value in values.items()
+        if isinstance(value, NetworkPolicy | GlobalNetworkPolicy) and isinstance(key, ResourceKey)
+    }
+
+
+def order_of(resources: Resources, facts: Mapping[ResourceKey, PolicyFacts]) -> TierOrder:
     """The order of all tiers and policies."""
     tiers = dict(BUILT_IN_TIERS)
-    facts = []
     for key, (value, _) in resources.items():
         if isinstance(key, ResourceKey) and isinstance(value, Tier):
             tiers[key.name] = value.spec
-        elif isinstance(key, ResourceKey) and isinstance(value, NetworkPolicy | GlobalNetworkPolicy):
-            facts.append(describe_policy(key, value))
     names = sorted(tiers, key=lambda name: tier_rank(name, tiers[name]))
-    return TierOrder(names, [policy.key for policy in sorted(facts, key=lambda policy: policy.rank)])
+    return TierOrder(names, [policy.key for policy in sorted(facts.values(), key=lambda policy: policy.rank)])
+
+
+def _arranges(changes: Changes) -> bool:
+    """The changes may change the order."""
+    return any(isinstance(key, ResourceKey) and key.kind in ("Tier", "NetworkPolicy", "GlobalNetworkPolicy") for key in changes)
+
+
+def _asked(values: Mapping[Key, object], facts: Mapping[ResourceKey, PolicyFacts]) -> frozenset[str]:
+    """The label keys that selectors ask for."""
+    found: set[str] = set()
+    for key, value in values.items():
+        if isinstance(value, NetworkPolicy | GlobalNetworkPolicy) and isinstance(key, ResourceKey):
+            found |= asked_by(facts[key], value)
+        elif isinstance(value, Profile):
+            found |= asked_by_profile(value.spec)
+    return frozenset(found).union(*[asked_by_profile(spec) for spec in BUILT_IN_PROFILES.values()])
 
 
 def _tell(state: State, update: Update) -> None:

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from tabinet.analysis.masks import Mask, mask_of
+from tabinet.analysis.twins import Twin
 from tabinet.calc.messages import Endpoint, Policy, PortMember, SetKind, Side, TierPolicies
 from tabinet.calc.replica import State
 from tabinet.lib.ip import IPV4, IPV6, Prefix, parse_address
@@ -132,11 +133,17 @@ class Universe:
 
 
 def divide(
-    states: Sequence[State], nets: Iterable[Prefix] = (), marks: Mapping[ResourceKey, Marks] = types.MappingProxyType({})
+    states: Sequence[State],
+    nets: Iterable[Prefix] = (),
+    marks: Mapping[ResourceKey, Marks] = types.MappingProxyType({}),
+    twins: Mapping[ResourceKey, Sequence[Twin]] = types.MappingProxyType({}),
 ) -> Universe:
-    """The universe of these states; ``nets`` shall be told apart besides those that rules name, and endpoints with other ``marks``."""
+    """The universe of these states; ``nets`` shall be told apart besides those that rules name, and endpoints with other ``marks``.
+
+    ``twins`` are endpoints that the states do not have, by the one that stands for them, which has all of its addresses for itself.
+    """
     universe = Universe(tuple(states))
-    builder = _Builder(universe, marks)
+    builder = _Builder(universe, marks, twins)
     builder.collect(nets)
     builder.sweep()
     builder.classify_endpoints()
@@ -149,6 +156,7 @@ def divide(
 class _Builder:
     universe: Universe
     marks: Mapping[ResourceKey, Marks]
+    twins: Mapping[ResourceKey, Sequence[Twin]]
     nets_of: dict[Prefix, set[int]] = field(default_factory=lambda: defaultdict(set))
     """By net: the predicates that hold in it."""
     singles: dict[Prefix, list[int]] = field(default_factory=lambda: defaultdict(list))
@@ -258,21 +266,34 @@ class _Builder:
         """Every address of every endpoint is in a class."""
         universe = self.universe
         numbers: dict[tuple[object, ...], int] = {}
-        for address, owners in self.owned.items():
+
+        def enter(key: ResourceKey, address: Prefix, shared: tuple[object, ...], policed: tuple[int | None, ...]) -> None:
             starts, signatures = universe._atoms[address.family]
             nets = signatures[bisect_right(starts, address.value) - 1]
+            marks = self.marks.get(key)
+            place = (shared, nets, marks)
+            number = numbers.get(place)
+            if number is None:
+                policing = tuple([None if each is None else self._policings[each] for each in policed])
+                number = numbers[place] = self._add(Kind(address.family, members, nets, ports, marks, policing), address)
+            universe.units[number].append(Unit(key, address))
+            universe.of_address.setdefault(address, []).append(number)
+
+        expanded: set[tuple[ResourceKey, int]] = set()
+        for address, owners in self.owned.items():
             members = tuple(sorted(self.singles.get(address, ())))
             ports = self._ports_at(address)
             for key in owners:
                 policed = tuple([self._policing(state.endpoints.get(key), address) for state in universe.states])
-                marks = self.marks.get(key)
-                place = (address.family, members, nets, ports, marks, policed)
-                number = numbers.get(place)
-                if number is None:
-                    policing = tuple([None if each is None else self._policings[each] for each in policed])
-                    number = numbers[place] = self._add(Kind(address.family, members, nets, ports, marks, policing), address)
-                universe.units[number].append(Unit(key, address))
-                universe.of_address.setdefault(address, []).append(number)
+                shared = (address.family, members, ports, policed)
+                enter(key, address, shared, policed)
+                alike = self.twins.get(key)
+                if alike and (key, address.family) not in expanded:
+                    expanded.add((key, address.family))
+                    for twin, addresses in alike:
+                        for other in addresses:
+                            if other.family == address.family:
+                                enter(twin, other, shared, policed)
 
     def _policing(self, entry: tuple[int, Endpoint] | None, address: Prefix) -> int | None:
         """Number of what applies to the endpoint. Endpoints that are alike share its parts, so that few are compared as a whole."""
@@ -293,7 +314,7 @@ class _Builder:
         """Every address that no endpoint has is in a class."""
         universe = self.universe
         taken: dict[tuple[int, int], int] = defaultdict(int)
-        for address in self.owned:
+        for address in universe.of_address:
             starts, _ = universe._atoms[address.family]
             taken[address.family, bisect_right(starts, address.value) - 1] += 1
         nobody = (None,) * len(universe.states)
@@ -321,10 +342,10 @@ class _Builder:
         """An address from start to before stop that no endpoint has: one that people use in examples, or the first that looks like one."""
         length = 32 if family == IPV4 else 128
         for likely in _EXAMPLES[family]:
-            if start <= likely.value < stop and likely not in self.owned:
+            if start <= likely.value < stop and likely not in self.universe.of_address:
                 return likely
         for place in range(start + 1 if stop - start > 1 else start, stop):
-            if Prefix(family, place, length) not in self.owned:
+            if Prefix(family, place, length) not in self.universe.of_address:
                 return Prefix(family, place, length)
         return Prefix(family, start, length)
 

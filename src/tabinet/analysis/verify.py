@@ -57,7 +57,7 @@ def verify(situation: Situation, invariants: Sequence[Invariant]) -> list[Verdic
     keys = list(dict.fromkeys(invariant.isolated.label for invariant in invariants if invariant.isolated is not None))
     marks = marks_of(situation.resources, selectors, keys)
     nets = tuple(net for party in parties for net in (*party.nets, *party.not_nets))
-    universe = divide([situation.state], nets, marks)
+    universe = divide([situation.state], nets, marks, situation.twins.groups)
     relation = Relation(universe, 0, situation.order, Boxes(HeaderSpace()))
     describer = Describer(universe, situation.resources)
     describer.prepare()

@@ -24,7 +24,6 @@ from tabinet.errors import DataError, InputError, Problem
 from tabinet.model.codec import decode_document
 from tabinet.model.invariants import Invariant, read_invariant
 from tabinet.model.kept_invariants import INVARIANTS, KEPT_OVERRIDES, OVERRIDES, Override
-from tabinet.model.resources import WorkloadEndpoint
 from tabinet.store.api import Datastore, DeleteOp, PutOp
 from tabinet.store.recording import mark_overridden
 
@@ -78,9 +77,8 @@ async def refuse_what_breaks(store: Datastore, changes_of: ChangesOf, *, command
 
 def newly_broken(resources: Resources, changes: Changes, invariants: Sequence[Invariant]) -> list[Verdict]:
     """What holds now and would not hold after the changes."""
-    hosts = frozenset(value.spec.node for value in changes.values() if isinstance(value, WorkloadEndpoint))
-    calculation: Calculation = calculate(resources, hosts)
-    before: Situation = calculation.situation
+    calculation: Calculation = calculate(resources, changes)
+    before: Situation = calculation.prepare(changes)
     broken = [verdict for verdict in verify(calculation.change(changes), invariants) if not verdict.holds]
     names = {verdict.name for verdict in broken}
     if not names:

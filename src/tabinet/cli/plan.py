@@ -62,10 +62,8 @@ def plan_changes(resources: Resources, changes: Changes, options_of: OptionsOf) 
     """What the changes do."""
     from tabinet.analysis.plan import make_plan
     from tabinet.analysis.situation import calculate
-    from tabinet.model.resources import WorkloadEndpoint
 
-    hosts = frozenset(value.spec.node for value in changes.values() if isinstance(value, WorkloadEndpoint))
-    return make_plan(calculate(resources, hosts), changes, options_of)
+    return make_plan(calculate(resources, changes), changes, options_of)
 
 
 def read_changes(files: Sequence[str], recursive: bool, delete: bool, resources: Resources) -> Changes:
