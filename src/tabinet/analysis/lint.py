@@ -14,19 +14,31 @@ from dataclasses import dataclass, field
 import msgspec
 
 from tabinet.analysis.boxes import TooMany
+from tabinet.analysis.breadth import Inhabited, inhabited
 from tabinet.analysis.fabric import Fabric
 from tabinet.analysis.labels import effective_labels
 from tabinet.analysis.relation import Relation
 from tabinet.analysis.removal import Removal, Removed
 from tabinet.analysis.situation import Situation, relate
-from tabinet.analysis.words import Words
+from tabinet.analysis.words import Words, rule_text
+from tabinet.calc.endpoints import readable
 from tabinet.calc.messages import Action, Policy
 from tabinet.calc.policyfacts import describe_policy
 from tabinet.calc.replica import set_kinds
+from tabinet.lib.ip import Prefix
 from tabinet.model.keys import ResourceKey
-from tabinet.model.resources import GlobalNetworkPolicy, GlobalNetworkSet, NetworkPolicy, NetworkSet, WorkloadEndpoint
+from tabinet.model.resources import (
+    GlobalNetworkPolicy,
+    GlobalNetworkSet,
+    HostEndpoint,
+    NetworkPolicy,
+    NetworkSet,
+    Profile,
+    Rule,
+    WorkloadEndpoint,
+)
 from tabinet.rules.options import TableOptions
-from tabinet.selector import Eq, In, Selector, label_keys, leaves
+from tabinet.selector import Eq, In, Ne, NotIn, Selector, label_keys, leaves
 from tabinet.selector.tree import Node
 
 ALIKE = 0.8
@@ -41,7 +53,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, order=True):
     where: str
     """Resource, and path in it."""
     what: str
-    """``never-matches``, ``shadowed``, ``no-effect``, ``selects-nobody``, ``typo`` or ``too-many`` (it could not be told)."""
+    """``never-matches``, ``shadowed``, ``no-effect``, ``selects-nobody``, ``broad``, ``typo`` or ``too-many`` (it could not be told)."""
     text: str
     """What is there."""
     evidence: str
@@ -51,7 +63,7 @@ def lint(situation: Situation) -> list[Finding]:
     """All findings, by place."""
     _, (relation,) = relate([situation])
     linter = _Linter(situation, relation)
-    return sorted([*linter.policies(), *linter.profiles(), *linter.names()])
+    return sorted([*linter.policies(), *linter.profiles(), *linter.names(), *linter.breadth()])
 
 
 @dataclass(slots=True)
@@ -152,6 +164,23 @@ class _Linter:
         empty = [self.words.set_text(name) for name in set_kinds(Policy(chosen, ())) if not sets[name][1]]
         return f"nobody is selected by {', '.join(empty)}" if empty else "its parts exclude each other, or leave no packet"
 
+    # --- breadth ---
+
+    def breadth(self) -> Iterator[Finding]:
+        """Allow rules with prefixes of which hardly anything exists."""
+        existing = inhabited(self.situation.resources)
+        for key, (value, _) in self.situation.resources.items():
+            if not isinstance(value, NetworkPolicy | GlobalNetworkPolicy | Profile) or not isinstance(key, ResourceKey):
+                continue
+            for direction, rules in (("ingress", value.spec.ingress), ("egress", value.spec.egress)):
+                for index, rule in enumerate(rules):
+                    if str(rule.action) == "Allow":
+                        for net, narrow, count in _broad_nets(existing, rule):
+                            evidence = (
+                                f"of {net} there is only {narrow} ({count} pools, sets and addresses); the rest is outside or nobody's"
+                            )
+                            yield Finding(where=f"{key} spec.{direction}[{index}]", what="broad", text=rule_text(rule), evidence=evidence)
+
     # --- names ---
 
     def names(self) -> Iterator[Finding]:
@@ -161,21 +190,21 @@ class _Linter:
             for key in sorted(label_keys(root) - labels.keys()):
                 yield from _typo(where, text, "label", key, labels)
             for leaf in leaves(root):
-                values = (leaf.value,) if isinstance(leaf, Eq) else leaf.values if isinstance(leaf, In) else ()
+                values = (leaf.value,) if isinstance(leaf, Eq | Ne) else leaf.values if isinstance(leaf, In | NotIn) else ()
                 known = labels.get(getattr(leaf, "key", ""), set())
                 for value in values:
                     if known and value not in known:
                         yield from _typo(where, text, f"value of {getattr(leaf, 'key', '')}", value, known)
 
     def _known_labels(self) -> dict[str, set[str]]:
-        """The values of every label of endpoints and network sets."""
+        """The values of every label of endpoints, of workloads and hosts, and of network sets."""
         found: dict[str, set[str]] = {}
         resources = self.situation.resources
         for key, (value, _) in resources.items():
             labels: dict[str, str] = {}
             if isinstance(value, WorkloadEndpoint) and isinstance(key, ResourceKey):
                 labels = effective_labels(resources, key, value)
-            elif isinstance(value, NetworkSet | GlobalNetworkSet):
+            elif isinstance(value, NetworkSet | GlobalNetworkSet | HostEndpoint):
                 labels = value.metadata.labels
             for name, text in labels.items():
                 found.setdefault(name, set()).add(text)
@@ -205,8 +234,27 @@ class _Linter:
                             yield path, selector
 
 
+def _broad_nets(existing: Inhabited, rule: Rule) -> Iterator[tuple[Prefix, Prefix, int]]:
+    """Prefixes of a rule that are far wider than what exists in them, with that."""
+    for side in (rule.source, rule.destination):
+        for net in readable(side.nets):
+            found = existing.too_broad(net)
+            if found is not None and not side.not_nets and not side.selector:
+                yield net, *found
+
+
 def _typo(where: str, text: str, what: str, name: str, known: Iterable[str]) -> Iterator[Finding]:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=ALIKE)
+    names = sorted(known)
+    close = [each for each in names if _is_swapped(name, each)] or difflib.get_close_matches(name, names, n=1, cutoff=ALIKE)
     if close:
         evidence = f"nobody has the {what} {name!r}; did you mean {close[0]!r}?"
         yield Finding(where=where, what="typo", text=text, evidence=evidence)
+
+
+def _is_swapped(name: str, other: str) -> bool:
+    """Two neighbouring letters changed places: the commonest slip, and in short names far from alike by difflib's measure."""
+    differing = [index for index, (one, two) in enumerate(zip(name, other, strict=False)) if one != two]
+    if len(name) != len(other) or len(differing) != 2 or differing[1] != differing[0] + 1:
+        return False
+    first, second = differing
+    return name[first] == other[second] and name[second] == other[first]

@@ -15,8 +15,8 @@ def lint(place: Place, as_json: bool) -> int:
     """Find rules and policies that do nothing, and names that look mistyped.
 
     Rules that can never match, that earlier rules leave nothing to, or without which every packet has the same verdict; policies that
-    select nobody or make no difference; labels that nobody has and that look like one that somebody has. Each with its evidence. As
-    things are now: with other endpoints a rule may have something to do.
+    select nobody or make no difference; rules that allow prefixes of which hardly anything exists; labels that nobody has and that look
+    like one that somebody has. Each with its evidence. As things are now: with other endpoints a rule may have something to do.
 
     Exit code 0: nothing found, 1: something.
     """

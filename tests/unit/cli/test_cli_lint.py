@@ -50,6 +50,23 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[tuple[str, str, str]]]] = {
             ("shadowed", "NetworkPolicy/shop/db2 spec.ingress[0]", "taken by NetworkPolicy/shop/db spec.ingress[0]"),
         ],
     ),
+    "broad": (
+        [policy("db", "app == 'db'", [WEB_TO_DB, rule(source={"nets": ["10.0.0.0/8", "172.16.0.0/12", "10.65.0.0/24", "10.64.0.0/15"]})])],
+        [("broad", "NetworkPolicy/shop/db spec.ingress[1]", "of 10.0.0.0/8 there is only 10.65.0.0/16")],
+    ),
+    "broad in parts": (
+        [
+            policy("db", "app == 'db'", [WEB_TO_DB, rule(source={"nets": ["192.168.0.0/16"]}), rule(source={"nets": ["fd00::/8"]})]),
+        ],
+        [
+            ("broad", "NetworkPolicy/shop/db spec.ingress[1]", "of 192.168.0.0/16 there is only 192.168.0.0/22"),
+            ("broad", "NetworkPolicy/shop/db spec.ingress[2]", "of fd00::/8 there is only fd00::/25"),
+        ],
+    ),
+    "value of a refusal": (
+        [policy("db", "app == 'db'", [{**WEB_TO_DB, "source": {"selector": "app != 'wbe'"}}])],
+        [("typo", "NetworkPolicy/shop/db spec.ingress[0]", "did you mean 'web'?")],
+    ),
     "profile": (
         [policy("db", "app == 'db'", [WEB_TO_DB]), PROFILE],
         [("shadowed", "Profile/open spec.egress[1]", "taken by Profile/open spec.egress[0]")],
