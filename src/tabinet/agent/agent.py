@@ -23,6 +23,7 @@ from tabinet.agent.dataplane import ApplyReport, Dataplane, EndpointStatus
 from tabinet.agent.kernelthread import KernelThread, call_aside
 from tabinet.agent.log import Logger
 from tabinet.agent.metrics import Metrics
+from tabinet.agent.moving import Moving
 from tabinet.agent.notify import notify
 from tabinet.agent.operator import told_in_slices
 from tabinet.agent.parameters import Parameters, felix_problems, restart_needed
@@ -92,6 +93,8 @@ class Agent:
     retry: Backoff
     chance: Callable[[], float]
     """A number from 0 to 1, for the backoff."""
+    moving: Moving | None = None
+    """Live migrations."""
     adopter: Adopter | None = None
     """For connections that are older than the table, if this agent made it."""
     status: SyncStatus | None = None
@@ -142,6 +145,9 @@ class Agent:
                 group.create_task(self.requests.run())
                 group.create_task(self.tunnels.run(self._publish_soon))
                 group.create_task(self.checksums.run(self._publish_soon))
+                if self.moving is not None:
+                    self.moving.ask = self._ask_kernel
+                    group.create_task(self.moving.run())
                 if self.bgp is not None:
                     group.create_task(self.bgp.run(self._publish_soon))
         finally:
@@ -197,8 +203,12 @@ class Agent:
                 self._publish_soon()
                 continue
             self._kernel_asked = False
+            for key, moved in self.moving.take_switches() if self.moving is not None else ():
+                await self.kernel.call(self.dataplane.switch, key, moved)
             report = await self.kernel.call(self.dataplane.apply, updates, self.calculation.complete)
             self._listen()
+            if self.moving is not None:
+                self.moving.on_applied(report.arriving)
             await self._note_statuses(report)
             self._take_report(report, revision, perf_counter() - begin, bool(updates))
 
@@ -215,6 +225,8 @@ class Agent:
 
     def _route(self, updates: list[Update]) -> None:
         self._problems = None if updates else self._problems
+        if self.moving is not None:
+            self.moving.on_updates(updates)
         for update in updates:
             self.tunnels.on_update(update)
             self.checksums.on_update(update)

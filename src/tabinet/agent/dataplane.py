@@ -10,8 +10,9 @@ which also says what somebody else had changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from time import monotonic
 
 import msgspec
 
@@ -23,9 +24,11 @@ from tabinet.calc.intents import peering_addresses
 from tabinet.calc.messages import NO_QOS, BgpUpdate, Endpoint, EndpointRemove, EndpointUpdate, SetDelta, Update
 from tabinet.dataplane.drift import Drift, DriftKind
 from tabinet.dataplane.facts import wanted_facts
+from tabinet.dataplane.moves import Expected, MoveManager
 from tabinet.dataplane.nft.counters import TableCounters
 from tabinet.dataplane.nft.driver import NftDriver
 from tabinet.dataplane.nft.repair import repair
+from tabinet.dataplane.switches import Switches
 from tabinet.dataplane.tc.driver import BandwidthDriver
 from tabinet.dataplane.tunnels.manager import TunnelManager, TunnelsApplied
 from tabinet.dataplane.tunnels.plan import TUNNELS
@@ -33,12 +36,14 @@ from tabinet.dataplane.view import AnyView, wanted_views
 from tabinet.dataplane.workloads import WorkloadManager
 from tabinet.errors import KernelError
 from tabinet.kernel.conntrack import Conntrack
+from tabinet.kernel.flowcodec import Flow, about
 from tabinet.kernel.nftables import Nftables, NftReader
 from tabinet.kernel.rtnetlink import AddressEvent, LinkEvent, Overrun, RtEvents, Rtnetlink
 from tabinet.lib.ip import Prefix
 from tabinet.model.keys import ResourceKey
 from tabinet.rules.builder import TableBuilder
 from tabinet.rules.ir import TableDelta
+from tabinet.rules.marks import GENERATION_MASK
 
 
 class EndpointStatus(msgspec.Struct, frozen=True, gc=False):
@@ -78,6 +83,8 @@ class ApplyReport(msgspec.Struct, frozen=True):
     """What keeps tunnels from carrying what they should, in words."""
     workload_mtu: int = 0
     """The largest packet that workloads can send wherever it goes, in bytes; 0 when no tunnel limits it."""
+    arriving: Mapping[ResourceKey, Expected] = {}
+    """Endpoints whose machine is expected here, and where it will be seen."""
 
 
 @dataclass(slots=True)
@@ -97,9 +104,16 @@ class Dataplane:
     interface_prefixes: tuple[str, ...]
     conntrack: Conntrack | None = None
     """Closed with the rest."""
+    clock: Callable[[], float] = monotonic
+    linger_s: float = 30.0
+    """How long machines that have left are passed on after their endpoint is gone."""
+    moves: MoveManager = field(init=False)
     counting: Counting = field(init=False)
     floating: bool = True
     """Floating addresses have routes, so that BGP announces them."""
+    _switches: Switches = field(default_factory=Switches)
+    _switched: dict[ResourceKey, EndpointUpdate] = field(default_factory=dict)
+    """Endpoints to be taken in again."""
     _limited: dict[ResourceKey, str] = field(default_factory=dict)
     """Interfaces of the endpoints whose bandwidth is limited."""
     _addresses_known: bool = False
@@ -121,6 +135,7 @@ class Dataplane:
     """Found by this ``apply``."""
 
     def __post_init__(self) -> None:
+        self.moves = MoveManager(self.rtnetlink, self.workloads, self.interface_prefixes, self.clock, self.linger_s)
         self.counting = Counting(self.nftables, self.reader, self.nft, self.builder.counted)
 
     def event_fd(self) -> int:
@@ -130,6 +145,8 @@ class Dataplane:
     def apply(self, updates: Iterable[Update], complete: bool) -> ApplyReport:
         """The kernel is as the updates say, but for ``error``. ``complete``: the first snapshot is in the updates so far."""
         self._take_in(updates)
+        switched, self._switched = self._switched, {}
+        self._take_in(switched.values())
         addresses_changed = self._read_events()
         self._addresses_known = self._addresses_known and not addresses_changed
         self._begun = self._begun or complete
@@ -141,7 +158,9 @@ class Dataplane:
             self._waiting.clear()
         self.workloads.begin()
         try:
+            self.moves.prepare()
             result = self.workloads.apply()
+            operations["moves"] = self.moves.apply()
         except KernelError as problem:
             error = error or str(problem)
         else:
@@ -165,7 +184,36 @@ class Dataplane:
             drifts=drifts,
             problems=tunnels.problems,
             workload_mtu=tunnels.workload_mtu,
+            arriving=self.moves.arriving(),
         )
+
+    def switch(self, key: ResourceKey, moved: bool) -> None:
+        """The machine behind a local endpoint was seen to have changed its host, or not to have; the next ``apply`` follows."""
+        told = self._switches.switch(key, moved)
+        if told is not None:
+            self._switched[key] = told
+
+    def flows_of(self, nets: Iterable[Prefix]) -> list[Flow]:
+        """Flows that these addresses are ends of, to be handed over to another host, which asks its own policy about them.
+
+        Raises:
+            KernelError: they could not be read.
+        """
+        if self.conntrack is None:
+            return []
+        found = {flow.original: flow for net in nets if net.is_host for flow in self.conntrack.flows_of(net)}
+        return [msgspec.structs.replace(flow, mark=flow.mark & ~GENERATION_MASK) for flow in found.values()]
+
+    def add_flows(self, flows: list[Flow], nets: Iterable[Prefix]) -> int:
+        """Flows that another host handed over are known, as far as these addresses are ends of them; gives how many are new.
+
+        Raises:
+            KernelError: nobody knows which were added.
+        """
+        if self.conntrack is None:
+            return 0
+        mine = about(flows, frozenset(net.packed for net in nets))
+        return self.conntrack.add_flows([msgspec.structs.replace(flow, mark=flow.mark & ~GENERATION_MASK) for flow in mine])
 
     def verify(self, now_s: float) -> VerifyReport:
         """A little more of the kernel has been looked at; nothing is changed here. ``now_s``: any clock that only goes forward."""
@@ -177,7 +225,7 @@ class Dataplane:
                 wait_s = self.verification.turn(now_s)
             except KernelError:
                 self._stale = True
-        in_sync = self.workloads.in_sync and self.bandwidth.in_sync and self.tunnels.in_sync
+        in_sync = self.moves.in_sync and self.workloads.in_sync and self.bandwidth.in_sync and self.tunnels.in_sync
         differs = self._stale or self.verification.audit.suspects or not in_sync
         return VerifyReport(bool(differs), wait_s)
 
@@ -208,13 +256,16 @@ class Dataplane:
         self.rtnetlink.close()
 
     def _take_in(self, updates: Iterable[Update]) -> None:
-        for update in updates:
+        for told in updates:
+            update = self._switches.take(told) if isinstance(told, EndpointUpdate) else told
             self.builder.on_update(update)
             self._chains_may_change = self._chains_may_change or not isinstance(update, SetDelta)
             self.tunnels.on_update(update)
             match update:
                 case EndpointUpdate(key=key, revision=revision, endpoint=endpoint):
-                    self.workloads.on_endpoint_update(self._with_floating(update))
+                    routed = self._with_floating(update)
+                    self.workloads.on_endpoint_update(routed)
+                    self.moves.on_endpoint_update(routed)
                     self._limit(key, endpoint)
                     self._revisions[key] = revision
                     self._waiting.add(key)
@@ -222,7 +273,9 @@ class Dataplane:
                 case BgpUpdate(intent=intent):
                     self.workloads.want_host_addresses(peering_addresses(intent))
                 case EndpointRemove(key=key):
+                    self._switches.forget(key)
                     self.workloads.on_endpoint_remove(update)
+                    self.moves.on_endpoint_remove(update)
                     self._limit(key, None)
                     self._revisions.pop(key, None)
                     self._waiting.discard(key)
@@ -284,6 +337,7 @@ class Dataplane:
         changed = False
         for event in self.events.read():
             self.workloads.on_event(event)
+            self.moves.on_event(event)
             self.bandwidth.on_event(event)
             self.tunnels.on_event(event)
             changed = changed or isinstance(event, AddressEvent | LinkEvent | Overrun)

@@ -1,8 +1,8 @@
 """The agent's HTTP face: ``/metrics`` (Prometheus text), ``/report``, ``/health``, ``/readiness`` and ``/liveness`` (JSON); and ``fetch``
 for whoever asks.
 
-Serves GET only, one request a connection, bounded in size and time; on a TCP address or a unix socket. Health is answered from state that
-the agent holds anyway; metrics ask the kernel for its counters first.
+Serves GET, and commands where there are some; one request a connection, bounded in size and time; on a TCP address or a unix socket. Health
+is answered from state that the agent holds anyway; metrics ask the kernel for its counters first.
 """
 
 from __future__ import annotations
@@ -31,12 +31,16 @@ class Response(msgspec.Struct, frozen=True):
 
 
 Routes = dict[str, Callable[[], Awaitable[Response]]]
+Command = Callable[[str, str], Awaitable[Response]]
+"""What is done at a POST, which has no body: for the path up to its last part, and that part."""
 
 _FOR_ROOT = Response(403, "text/plain", b"only for root\n")
 _REASONS = {200: "OK", 404: "Not Found", 403: "Forbidden", 405: "Method Not Allowed", 400: "Bad Request", 503: "Service Unavailable"}
 
 
-async def serve(address: str, routes: Routes, *, only_root: bool = False, timeout_s: float = REQUEST_TIMEOUT_S) -> asyncio.Server:
+async def serve(
+    address: str, routes: Routes, command: Command | None = None, *, only_root: bool = False, timeout_s: float = REQUEST_TIMEOUT_S
+) -> asyncio.Server:
     """A running server on ``address:port``, ``unix:/path``, or ``unix:@name`` (of the network namespace, without a file: unix(7)).
 
     ``only_root``: of unix sockets; others than processes of root get no answer. ``timeout_s``: longest time for one request.
@@ -50,7 +54,7 @@ async def serve(address: str, routes: Routes, *, only_root: bool = False, timeou
             async with asyncio.timeout(timeout_s):
                 head = await reader.readuntil(b"\r\n\r\n")
                 refused = only_root and _user(writer) != 0
-                writer.write(render_response(_FOR_ROOT if refused else await respond(head, routes)))
+                writer.write(render_response(_FOR_ROOT if refused else await respond(head, routes, command)))
                 await writer.drain()
         except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
             pass  # the peer's loss: it gets no answer
@@ -83,12 +87,15 @@ def _user(writer: asyncio.StreamWriter) -> int:
     return int(struct.unpack("3i", found)[1])
 
 
-async def respond(head: bytes, routes: Routes) -> Response:
+async def respond(head: bytes, routes: Routes, command: Command | None = None) -> Response:
     """The response to a request head (RFC 9112)."""
     parts = head.split(b"\r\n", 1)[0].split(b" ")
     if len(parts) != 3:
         return Response(400, "text/plain", b"bad request\n")
     method, target = parts[0], parts[1].split(b"?", 1)[0].decode("ascii", "replace")
+    if method == b"POST" and command is not None:
+        path, _, name = target.rpartition("/")
+        return await command(path, name)
     if method != b"GET":
         return Response(405, "text/plain", b"only GET\n")
     route = routes.get(target)
@@ -97,7 +104,7 @@ async def respond(head: bytes, routes: Routes) -> Response:
     return await route()
 
 
-async def fetch(address: str, path: str, timeout_s: float = 3.0) -> Response:
+async def fetch(address: str, path: str, timeout_s: float = 3.0, *, method: str = "GET") -> Response:
     """What an agent at ``address:port``, ``unix:/path`` or ``unix:@name`` answers.
 
     Raises:
@@ -110,7 +117,7 @@ async def fetch(address: str, path: str, timeout_s: float = 3.0) -> Response:
             host, _, port = address.rpartition(":")
             reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
         try:
-            writer.write(f"GET {path} HTTP/1.1\r\nHost: tabinet\r\nConnection: close\r\n\r\n".encode())
+            writer.write(f"{method} {path} HTTP/1.1\r\nHost: tabinet\r\nConnection: close\r\n\r\n".encode())
             await writer.drain()
             head, _, body = (await reader.read(-1)).partition(b"\r\n\r\n")
         finally:

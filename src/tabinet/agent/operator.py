@@ -22,6 +22,8 @@ from tabinet.errors import SetupError
 ADDRESS = "unix:@tabinet-operator"
 VIEW = "/dataplane"
 STATISTICS = "/policy-statistics"
+STOPPED, RUNNING = "/machine/stopped", "/machine/running"
+"""Before an interface's name: a hypervisor's hook tells that the machine behind it has stopped, to go on elsewhere, or runs."""
 ANSWER_TIMEOUT_S = 60.0
 SLICE_S = 0.003
 
@@ -71,3 +73,21 @@ def ask(path: str, address: str = ADDRESS) -> bytes | None:
     if response.status != 200:
         raise SetupError(f"the agent of this host does not tell: {response.body.decode(errors='replace').strip()}")
     return response.body
+
+
+def tell_machine(interface: str, *, running: bool, address: str = ADDRESS) -> bool | None:
+    """The agent of this network namespace knows that the machine behind the interface has stopped here for good, or runs; False: no machine
+    moves there. None: there is no agent.
+
+    Raises:
+        SetupError: it does not answer, or not us.
+    """
+    try:
+        response = asyncio.run(fetch(address, f"{RUNNING if running else STOPPED}/{interface}", ANSWER_TIMEOUT_S, method="POST"))
+    except ConnectionRefusedError:
+        return None
+    except OSError as error:  # TimeoutError is one
+        raise SetupError(f"the agent of this host does not answer: {error or 'not in time'}") from error
+    if response.status not in (200, 404):
+        raise SetupError(f"the agent of this host does not take it: {response.body.decode(errors='replace').strip()}")
+    return response.status == 200

@@ -165,6 +165,14 @@ PARAMETERS: tuple[Parameter, ...] = (
         "felix", "reporting_interval_s", "seconds", 30.0, "How often the host's own status is renewed.", "reportingInterval", live=True
     ),
     Parameter("felix", "reporting_ttl_s", "seconds", 90.0, "How long the host's status outlives a dead agent.", "reportingTTL", live=True),
+    Parameter(
+        "felix",
+        "live_migration_route_convergence_time_s",
+        "seconds",
+        30.0,
+        "How long packets for a machine that has moved are passed on from the host that it left.",
+        "liveMigrationRouteConvergenceTime",
+    ),
     Parameter("felix", "ipv6_support", "switch", True, "Program IPv6 as well.", "ipv6Support"),
     Parameter(
         "felix",

@@ -29,8 +29,9 @@ from tabinet.agent.http import Response, Routes, serve
 from tabinet.agent.kernelthread import KernelThread, call_aside
 from tabinet.agent.log import Logger, open_log
 from tabinet.agent.metrics import Metrics
+from tabinet.agent.moving import Moving
 from tabinet.agent.notify import notify
-from tabinet.agent.operator import ADDRESS, ANSWER_TIMEOUT_S, operator_routes
+from tabinet.agent.operator import ADDRESS, ANSWER_TIMEOUT_S, RUNNING, STOPPED, operator_routes
 from tabinet.agent.parameters import Parameters, store_config
 from tabinet.agent.reporter import Reporter
 from tabinet.agent.statusrequests import StatusRequests, look_at
@@ -60,6 +61,7 @@ from tabinet.kernel.nftsocket import open_nftables
 from tabinet.kernel.packetlog import open_packet_log
 from tabinet.kernel.rtnetlink import TABINET_PROTOCOL, TABINET_REMOTE_PROTOCOL, Watch
 from tabinet.kernel.rtsocket import open_events, open_rtnetlink
+from tabinet.kernel.sightings import Sightings, SocketSightings
 from tabinet.kernel.sysctl import ProcSysctl
 from tabinet.kernel.tcsocket import open_traffic_control
 from tabinet.lib.backoff import Backoff
@@ -127,6 +129,14 @@ class Face:
         """What the policies have counted."""
         return await self.agent.tell_statistics() if self.agent is not None else b"{}"
 
+    async def note_machine(self, command: str, interface: str) -> Response:
+        """A hook of the hypervisor tells of a machine that moves."""
+        moving = self.agent.moving if self.agent is not None else None
+        if moving is None or command not in (STOPPED, RUNNING):
+            return Response(503, "text/plain", b"the agent is starting\n")
+        known = moving.stopped(interface) if command == STOPPED else moving.running(interface)
+        return Response(200, "text/plain", b"") if known else Response(404, "text/plain", b"no machine moves there\n")
+
     async def show_life(self) -> Response:
         """The process answers."""
         return Response(200, "application/json", b'{"live":true}')
@@ -163,14 +173,19 @@ async def build_agent(parameters: Parameters, companions: Sequence[Companion] = 
         if address:
             server = await serve(address, face.routes())
             stack.callback(server.close)
-        operator = await serve(ADDRESS, operator_routes(face.tell_view, face.tell_statistics), only_root=True, timeout_s=ANSWER_TIMEOUT_S)
+        operator = await serve(
+            ADDRESS, operator_routes(face.tell_view, face.tell_statistics), face.note_machine, only_root=True, timeout_s=ANSWER_TIMEOUT_S
+        )
         stack.callback(operator.close)
         store = await open_store(store_config(parameters))
         stack.push_async_callback(store.close)
         parameters = parameters.under(await read_felix(store, host, log, face.wait))
         dataplane = await kernel.call(open_dataplane, parameters)
         stack.push_async_callback(kernel.call, dataplane.close)
-        face.agent = assemble(parameters, host, store, dataplane, kernel, face.metrics, _bgp(parameters, dataplane, kernel, log), log)
+        sightings = SocketSightings()
+        stack.callback(sightings.close)
+        bgp = _bgp(parameters, dataplane, kernel, log)
+        face.agent = assemble(parameters, host, store, dataplane, kernel, face.metrics, bgp, log, sightings)
         face.agent.calculation.keeper.begin()
         if is_new:
             face.agent.adopter = await kernel.call(open_adopter, parameters, log)
@@ -275,6 +290,7 @@ def open_dataplane(parameters: Parameters) -> Dataplane:
             ),
             interface_prefixes=parameters.items("felix", "interface_prefix"),
             floating=parameters.text("felix", "floating_ips") == "Enabled",
+            linger_s=parameters.seconds("felix", "live_migration_route_convergence_time_s"),
         )
     except (OSError, KernelError) as error:
         raise SetupError(f"the kernel refuses a netlink socket: {error}; the agent needs root (CAP_NET_ADMIN) and nf_tables") from error
@@ -289,6 +305,7 @@ def assemble(
     metrics: Metrics,
     bgp: BgpWatcher | None,
     log: Logger,
+    sightings: Sightings | None = None,
 ) -> Agent:
     """The agent made of these parts and of its own."""
     started, first = time.monotonic(), [True]
@@ -323,6 +340,7 @@ def assemble(
             heartbeat=heartbeat,
         ),
         requests=StatusRequests(host, store, look_at(bgp), _now, lambda: feed.hold),
+        moving=Moving(host, store, kernel, dataplane, sightings, log) if sightings is not None else None,
         metrics=metrics,
         log=log,
         retry=APPLY_BACKOFF,

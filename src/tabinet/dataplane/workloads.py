@@ -90,6 +90,7 @@ class WorkloadManager:
         self._links: dict[int, Link] = {}
         self._index: dict[str, int] = {}
         self._host_addresses: tuple[Prefix, ...] = ()
+        self._detours: dict[Prefix, tuple[Prefix, int]] = {}
         self._gateways: RefCounter[Prefix] = RefCounter()
         """Addresses that endpoints use as their gateway."""
         self._host_stale = True
@@ -117,6 +118,14 @@ class WorkloadManager:
         self._host_stale = self._host_stale or addresses != self._host_addresses
         self._host_addresses = addresses
 
+    def detour(self, ways: dict[Prefix, tuple[Prefix, int]]) -> None:
+        """Addresses of machines that have left, with the gateway and interface by which they are reached: routed there where nobody here
+        has them, and announced as before."""
+        concerned = {net for net in self._detours.keys() | ways.keys() if self._detours.get(net) != ways.get(net)}
+        self._detours = ways
+        for net in concerned:
+            self._settle_address(net)
+
     def begin(self) -> None:
         """The endpoints are complete: from now on ``apply`` acts, and what belongs to no endpoint goes."""
         self._begun = True
@@ -133,7 +142,7 @@ class WorkloadManager:
         rivals = {key} | {rival for name in interfaces for rival in self._interface_claims.get(name, ())}
         if before is not None:
             _withdraw(self._interface_claims, before.interface, key)
-            for net in before.nets:
+            for net in before.nets_here:
                 _withdraw(self._address_claims, net, key)
             if before.gateway4 is not None and self._gateways.drop(before.gateway4):
                 self._host_stale = True
@@ -141,7 +150,7 @@ class WorkloadManager:
         if endpoint is not None:
             self._endpoints[key] = endpoint
             self._interface_claims.setdefault(endpoint.interface, set()).add(key)
-            for net in endpoint.nets:
+            for net in endpoint.nets_here:
                 self._address_claims.setdefault(net, set()).add(key)
             if endpoint.gateway4 is not None and self._gateways.add(endpoint.gateway4):
                 self._host_stale = True
@@ -271,7 +280,9 @@ class WorkloadManager:
     def _settle_address(self, net: Prefix) -> None:
         owner = self._address_owner(net)
         index = self._usable(self._endpoints[owner].interface) if owner is not None else None
-        if index is None:
+        if index is None and net in self._detours:
+            self._route_driver.want_gateway(net, *self._detours[net])
+        elif index is None:
             self._route_driver.unwant(net)
         else:
             self._route_driver.want(net, index)
@@ -285,7 +296,9 @@ class WorkloadManager:
             self._link_driver.drop(index)
             return
         endpoint = self._endpoints[owner]
-        self._link_driver.want(index, name, {net: endpoint.mac for net in endpoint.nets if self._address_owner(net) == owner})
+        neighbours = {net: endpoint.mac for net in endpoint.nets if endpoint.is_away or self._address_owner(net) == owner}
+        # The kernel would answer a guest that has just come and announces its own address, which is still routed to where it was.
+        self._link_driver.want(index, name, neighbours, answers=not endpoint.is_away)
 
     # --- out
 
@@ -376,7 +389,7 @@ class WorkloadManager:
             return f"interface {name} could not be set up: {self._link_driver.errors[index]}"
         if not self._link_driver.is_set_up(index):
             return f"interface {name} is being set up"
-        for net in endpoint.nets:
+        for net in endpoint.nets_here:
             rival = self._address_owner(net)
             if rival != key:
                 return f"address {net} is claimed by {rival}"

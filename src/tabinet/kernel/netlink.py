@@ -394,7 +394,7 @@ def open_netlink(protocol: int, *, groups: Sequence[int] = (), packet_filter: by
         for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
             sock.setsockopt(_SOL_NETLINK, option, 1)
         if packet_filter:
-            _attach_filter(sock, packet_filter)
+            attach_filter(sock, packet_filter)
         sock.bind((0, 0))
         for group in groups:
             sock.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
@@ -404,7 +404,7 @@ def open_netlink(protocol: int, *, groups: Sequence[int] = (), packet_filter: by
     return NetlinkSocket(sock, timeout_s)
 
 
-def _attach_filter(sock: socket.socket, program: bytes) -> None:
+def attach_filter(sock: socket.socket, program: bytes) -> None:
     """What arrives at the socket passes the program first."""
     # struct sock_fprog holds a pointer: the buffer has to live until the call is over
     buffer = ctypes.create_string_buffer(program, len(program))

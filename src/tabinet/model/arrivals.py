@@ -10,6 +10,8 @@ from __future__ import annotations
 import msgspec
 
 ARRIVALS = "/tabinet/v1/arrivals/"
+FLOWS = "/tabinet/v1/flows/"
+"""Below it, by target host: flows that sources hand over, under a lease."""
 
 
 class Arrival(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -24,3 +26,13 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 def render_arrival(arrival: Arrival) -> bytes:
     """The stored value."""
     return msgspec.json.encode(arrival)
+
+
+def flows_prefix(host: str) -> str:
+    """Below it is what is handed over to this host."""
+    return f"{FLOWS}{host}/"
+
+
+def flows_path(host: str, namespace: str, name: str) -> str:
+    """Below it are the parts of what is handed over for a migration to this host."""
+    return f"{flows_prefix(host)}{namespace}/{name}"

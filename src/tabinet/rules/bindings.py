@@ -157,7 +157,7 @@ class Bindings:
             egress=Stage(Role.FROM_WORKLOAD, endpoint.egress, endpoint.profiles),
             own=frozenset(own),
             local=frozenset(net for net in endpoint.nets_here if net.is_host),
-            nats=tuple(nat for nat in endpoint.nats if nat.external.family == nat.internal.family),
+            nats=tuple(nat for nat in (() if endpoint.is_away else endpoint.nats) if nat.external.family == nat.internal.family),
             queueing=queueing(endpoint.interface, endpoint.qos),
             packets=_packet_stages(endpoint),
         )

@@ -28,10 +28,12 @@ from tabinet.dataplane.tc.driver import BandwidthDriver
 from tabinet.dataplane.tunnels.manager import build_tunnels
 from tabinet.dataplane.tunnels.plan import TunnelOptions
 from tabinet.dataplane.workloads import WorkloadManager
+from tabinet.kernel.ctfake import FakeConntrack
 from tabinet.kernel.ethtool import FakeOffloads
 from tabinet.kernel.nftfake import FakeNftables
 from tabinet.kernel.rtfake import FakeEvents, FakeRtnetlink
 from tabinet.kernel.rtnetlink import AddVeth, Route
+from tabinet.kernel.sightings import FakeSightings
 from tabinet.kernel.sysctl import FakeSysctl
 from tabinet.kernel.tcfake import FakeTrafficControl
 from tabinet.model.keys import ResourceKey, path_of
@@ -76,7 +78,9 @@ class World:
     rtnetlink: FakeRtnetlink = field(default_factory=FakeRtnetlink)
     sysctl: FakeSysctl = field(default_factory=FakeSysctl)
     traffic_control: FakeTrafficControl = field(default_factory=FakeTrafficControl)
+    conntrack: FakeConntrack = field(default_factory=FakeConntrack)
     events: FakeEvents | None = None
+    sightings: FakeSightings = field(init=False)
 
     def add_interface(self, workload: str) -> int:
         self.rtnetlink.stranger(AddVeth(f"cali{workload}", f"p{workload}"))
@@ -136,9 +140,11 @@ class World:
             rtnetlink=self.rtnetlink,
             events=self.events,
             interface_prefixes=("cali", "tap"),
+            conntrack=self.conntrack,
         )
+        self.sightings = FakeSightings()
         log = open_log("error", "text", HOST)
-        agent = assemble(parse_parameters(toml, {}), HOST, self.store, dataplane, kernel, Metrics(), None, log)
+        agent = assemble(parse_parameters(toml, {}), HOST, self.store, dataplane, kernel, Metrics(), None, log, self.sightings)
         try:
             async with asyncio.TaskGroup() as group:
                 task = group.create_task(agent.run())
@@ -148,3 +154,4 @@ class World:
             self.rtnetlink._listeners.remove(self.events)
             kernel.close()
             dataplane.close()
+            self.sightings.close()

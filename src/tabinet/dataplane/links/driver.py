@@ -157,9 +157,10 @@ class LinkDriver:
         """The host is a router: forwarding, multipath hashing, and on the loopback interface the gateway's address and these."""
         self._want(HOST, host_items(self._ipv6, addresses))
 
-    def want(self, index: int, name: str, neighbours: Mapping[Prefix, str]) -> None:
-        """A workload with these addresses (and their MAC where known, else "") lives behind the interface."""
-        self._want(index, workload_items(index, name, neighbours, self._ipv6, self._localnet))
+    def want(self, index: int, name: str, neighbours: Mapping[Prefix, str], *, answers: bool = True) -> None:
+        """A workload with these addresses (and their MAC where known, else "") lives behind the interface. ``answers``: the host answers
+        for every address that is not there."""
+        self._want(index, workload_items(index, name, neighbours, self._ipv6, self._localnet, answers=answers))
 
     def drop(self, index: int) -> None:
         """The interface is no workload's."""

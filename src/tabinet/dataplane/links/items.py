@@ -81,9 +81,11 @@ def host_items(ipv6: bool, addresses: Iterable[Prefix] = ()) -> dict[Item, str]:
     return items
 
 
-def workload_items(index: int, name: str, neighbours: Mapping[Prefix, str], ipv6: bool, localnet: bool = False) -> dict[Item, str]:
+def workload_items(
+    index: int, name: str, neighbours: Mapping[Prefix, str], ipv6: bool, localnet: bool = False, *, answers: bool = True
+) -> dict[Item, str]:
     """What an interface wants behind which a workload lives. ``neighbours``: its addresses with the MAC where that is known. ``localnet``:
-    what was translated to an address of the loopback net is taken in."""
+    what was translated to an address of the loopback net is taken in. ``answers``: the host answers for others' addresses."""
 
     def parameter(family: str, table: str, what: str) -> Parameter:
         return Parameter(index, interface_key(family, table, name, what))
@@ -91,7 +93,7 @@ def workload_items(index: int, name: str, neighbours: Mapping[Prefix, str], ipv6
     items: dict[Item, str] = {
         parameter("ipv4", "conf", "forwarding"): "1",
         # the workload asks for its gateway, and, with a subnet's mask, for its neighbours: the host answers for all of them
-        parameter("ipv4", "conf", "proxy_arp"): "1",
+        parameter("ipv4", "conf", "proxy_arp"): "1" if answers else "0",
         parameter("ipv4", "neigh", "proxy_delay"): "0",
         # sources are checked by the policy table, which knows more than the routing table does
         parameter("ipv4", "conf", "rp_filter"): "0",

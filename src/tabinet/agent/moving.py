@@ -1,0 +1,257 @@
+"""``Moving``: sees machines come and go, tells the other hosts, and hands flows over.
+
+A machine has changed its host as soon as one of these is known, whichever comes first: a frame from it on the target's interface (QEMU
+announces it by RARP within a millisecond, and guests announce themselves); what a hook of the hypervisor tells (``stopped``, ``running``);
+that its new binding is active, which is another endpoint in the store and needs nothing here.
+
+In: endpoints as the calculation tells them, interfaces on which machines are expected, what hooks tell. Out: ``Dataplane.switch``; an
+Arrival in the store, written by the target, which every host follows; flows, written by the source under a lease where only the target
+looks, taken by the target whenever they come. Neither waits for the other: packets need only the routes, and a flow that is not known yet
+is judged as every flow that is older than the tracking.
+
+Failures of the store are logged and retried while the migration lasts; the kernel is right without it. Belongs to the agent's loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from tabinet.agent.dataplane import Dataplane
+from tabinet.agent.kernelthread import KernelThread
+from tabinet.agent.log import Logger
+from tabinet.calc.messages import Endpoint, EndpointRemove, EndpointUpdate, Migration, Place, Update
+from tabinet.dataplane.moves import Expected
+from tabinet.errors import DataError, KernelError, StoreError
+from tabinet.kernel.flowcodec import parse_part, render_parts
+from tabinet.kernel.sightings import Sightings
+from tabinet.lib.ip import Prefix
+from tabinet.model.arrivals import Arrival, flows_path, flows_prefix, render_arrival
+from tabinet.model.keys import ArrivalKey, ResourceKey, path_of
+from tabinet.store.api import Datastore, DeleteOp, PutEvent, PutOp, WatchBatch
+from tabinet.store.syncer import Syncer, SyncEvent
+
+FLOWS_TTL_S = 60
+"""How long flows stay in the store: the target takes them at once."""
+RETRY_S = 0.5
+SWITCH_WITHIN_S = 2.0
+ON_TARGET = (Place.ARRIVING, Place.ARRIVED)
+
+
+class Moved(msgspec.Struct, frozen=True, gc=False):
+    """A local endpoint that is an end of a migration."""
+
+    endpoint: Endpoint
+    migration: Migration
+
+
+@dataclass(slots=True)
+class Moving:
+    """The migrations of one host; ``run`` never returns."""
+
+    host: str
+    store: Datastore
+    kernel: KernelThread
+    dataplane: Dataplane
+    sightings: Sightings
+    log: Logger
+    ask: Callable[[], None] = lambda: None
+    """The agent is to apply what changed."""
+    _ends: dict[ResourceKey, Moved] = field(default_factory=dict)
+    _expected: dict[int, tuple[ResourceKey, str]] = field(default_factory=dict)
+    """By interface index: who is expected there, and the hardware address."""
+    _seen: dict[ResourceKey, str] = field(default_factory=dict)
+    """By endpoint: the uid of the migration that was seen to be over here."""
+    _jobs: asyncio.Queue[tuple[str, ResourceKey, Moved]] = field(default_factory=asyncio.Queue)
+    """For the store: what is to be done, in order."""
+    _switches: list[tuple[ResourceKey, bool]] = field(default_factory=list)
+    _applied: asyncio.Event = field(default_factory=asyncio.Event)
+    """The kernel has followed every switch."""
+    _nets: dict[str, tuple[Prefix, ...]] = field(default_factory=dict)
+    """Whose flows are taken: by the path that they come under, the machine's addresses."""
+
+    # --- in
+
+    def on_updates(self, updates: Iterable[Update]) -> None:
+        """What the calculation tells of endpoints."""
+        for update in updates:
+            match update:
+                case EndpointUpdate(key=key, endpoint=endpoint):
+                    self._on_endpoint(key, endpoint)
+                case EndpointRemove(key=key):
+                    self._on_endpoint(key, None)
+                case _:
+                    pass
+
+    def _on_endpoint(self, key: ResourceKey, endpoint: Endpoint | None) -> None:
+        before = self._ends.pop(key, None)
+        migration = endpoint.migration if endpoint is not None else None
+        if endpoint is None or migration is None:
+            if before is not None:
+                self._on_over(key, before)
+            return
+        now = self._ends[key] = Moved(endpoint, migration)
+        if migration.place in ON_TARGET:
+            self._nets[self._flows_path(now)] = endpoint.nets
+        if migration.place is Place.LEFT and self._seen.get(key) != migration.uid:
+            self._note_left(key, now)
+
+    def _on_over(self, key: ResourceKey, before: Moved) -> None:
+        """The endpoint is part of no migration any more, or gone."""
+        seen = self._seen.pop(key, "")
+        if before.migration.place is Place.DEPARTING and not seen:
+            self._jobs.put_nowait(("hand over", key, before))  # its new binding is active
+        if before.migration.place in ON_TARGET:
+            self._jobs.put_nowait(("forget", key, before))
+            # The source may learn of the end of the migration later than we do.
+            asyncio.get_running_loop().call_later(FLOWS_TTL_S, self._nets.pop, self._flows_path(before), None)
+
+    def _flows_path(self, moved: Moved) -> str:
+        key = moved.migration.key
+        return flows_path(self.host, key.namespace, key.name)
+
+    # --- what is seen, or told
+
+    def stopped(self, interface: str) -> bool:
+        """The hypervisor has stopped the machine behind the interface for good: it goes on at the target. False: nothing moves there."""
+        for key, moved in self._at(interface):
+            if moved.migration.place is Place.DEPARTING:
+                self._note_left(key, moved)
+                return True
+        return False
+
+    def running(self, interface: str) -> bool:
+        """The machine behind the interface runs: it has come, or it goes on here after all. False: nothing moves there."""
+        for key, moved in self._at(interface):
+            if moved.migration.place is Place.ARRIVING:
+                self._note_arrived(key, moved, "told")
+            elif moved.migration.place is Place.DEPARTING and self._seen.pop(key, ""):
+                self.log.info("machine stays", endpoint=str(key))
+                self._switch(key, moved=False)
+            return True
+        return False
+
+    def _at(self, interface: str) -> list[tuple[ResourceKey, Moved]]:
+        return [(key, moved) for key, moved in self._ends.items() if moved.endpoint.interface == interface]
+
+    def _on_sighting(self) -> None:
+        for sighting in self.sightings.read():
+            key, mac = self._expected.get(sighting.index, (None, ""))
+            moved = self._ends.get(key) if key is not None else None
+            if key is not None and moved is not None and moved.migration.place is Place.ARRIVING and mac in ("", sighting.mac):
+                self._note_arrived(key, moved, "seen")
+
+    def _note_arrived(self, key: ResourceKey, moved: Moved, how: str) -> None:
+        if self._seen.get(key) == moved.migration.uid:
+            return
+        self._seen[key] = moved.migration.uid
+        self.log.info("machine has come", endpoint=str(key), source=moved.migration.other, how=how)
+        self._switch(key, moved=True)
+        self._jobs.put_nowait(("arrived", key, moved))
+
+    def _note_left(self, key: ResourceKey, moved: Moved) -> None:
+        self._seen[key] = moved.migration.uid
+        self.log.info("machine has left", endpoint=str(key), target=moved.migration.other)
+        self._switch(key, moved=True)
+        self._jobs.put_nowait(("hand over", key, moved))
+
+    def _switch(self, key: ResourceKey, *, moved: bool) -> None:
+        self._switches.append((key, moved))
+        self._applied.clear()
+        self.ask()
+
+    def take_switches(self) -> list[tuple[ResourceKey, bool]]:
+        """What the dataplane is to follow next: endpoints, and whether their machine has changed its host."""
+        switches, self._switches = self._switches, []
+        return switches
+
+    def on_applied(self, arriving: Mapping[ResourceKey, Expected]) -> None:
+        """The kernel holds what it was asked for; machines are expected on these interfaces."""
+        if not self._switches:
+            self._applied.set()
+        expected = {each.index: (key, each.mac) for key, each in arriving.items()}
+        if expected != self._expected:
+            self._expected = expected
+            self.sightings.watch(expected)
+
+    # --- work
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self.sightings.fileno(), self._on_sighting)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._work())
+                group.create_task(Syncer(self.store, [flows_prefix(self.host)]).run(self._on_flows))
+        finally:
+            loop.remove_reader(self.sightings.fileno())
+
+    async def _work(self) -> None:
+        while True:
+            job, key, moved = await self._jobs.get()
+            try:
+                match job:
+                    case "arrived":
+                        await self._tell_arrival(moved)
+                    case "forget":
+                        await self.store.txn((), (DeleteOp(path_of(_arrival_key(moved))),))
+                    case _:
+                        await self._hand_over(key, moved)
+            except StoreError as error:
+                self.log.warning("migration: the store is away", job=job, endpoint=str(key), error=str(error))
+                await asyncio.sleep(RETRY_S)
+                if key in self._ends or job == "forget":
+                    self._jobs.put_nowait((job, key, moved))
+            except KernelError as error:
+                self.log.warning("migration: flows are not handed over", endpoint=str(key), error=str(error))
+
+    async def _tell_arrival(self, moved: Moved) -> None:
+        arrival = Arrival(migration=moved.migration.uid, host=self.host)
+        await self.store.txn((), (PutOp(path_of(_arrival_key(moved)), render_arrival(arrival)),))
+
+    async def _hand_over(self, key: ResourceKey, moved: Moved) -> None:
+        """The other end finds the flows in the store."""
+        with contextlib.suppress(TimeoutError):
+            # Many flows take a tenth of a second to read, and packets come before flows.
+            async with asyncio.timeout(SWITCH_WITHIN_S):
+                await self._applied.wait()
+        flows = await self.kernel.call(self.dataplane.flows_of, moved.endpoint.nets)
+        if not flows:
+            return
+        lease = await self.store.grant(FLOWS_TTL_S)
+        parts = await asyncio.to_thread(lambda: list(render_parts(flows)))
+        migration = moved.migration
+        for number, part in enumerate(parts):
+            path = flows_path(migration.other, migration.key.namespace, migration.key.name)
+            await self.store.txn((), (PutOp(f"{path}/{number}", part, lease),))
+        self.log.info("flows handed over", endpoint=str(key), target=migration.other, flows=len(flows), bytes=sum(map(len, parts)))
+
+    async def _on_flows(self, event: SyncEvent) -> None:
+        if not isinstance(event, WatchBatch):
+            return
+        for change in event.events:
+            if isinstance(change, PutEvent):
+                await self._take_part(change.item.key, change.item.value)
+
+    async def _take_part(self, path: str, value: bytes) -> None:
+        """Flows of a machine that comes here are known; they are in the store no more."""
+        nets = self._nets.get(path.rpartition("/")[0])
+        if nets is None:
+            return  # of a migration that is over, or not known yet: its lease ends
+        try:
+            flows = await asyncio.to_thread(parse_part, value, path)
+            added = await self.kernel.call(self.dataplane.add_flows, flows, nets)
+            self.log.info("flows taken over", migration=path.rpartition("/")[0], flows=len(flows), added=added)
+            await self.store.txn((), (DeleteOp(path),))
+        except (DataError, KernelError, StoreError) as error:
+            self.log.warning("migration: flows are not taken over", path=path, error=str(error))
+
+
+def _arrival_key(moved: Moved) -> ArrivalKey:
+    key = moved.migration.key
+    return ArrivalKey(key.namespace, key.name)

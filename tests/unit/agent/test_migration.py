@@ -1,0 +1,208 @@
+"""A machine that moves, as the agents of its two hosts see it; here h1 is one of them, h2 the other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from agent_world import World, endpoint, endpoint_key, until
+
+from tabinet.agent import agent as agent_module
+from tabinet.agent import verification
+from tabinet.agent.agent import Agent
+from tabinet.dataplane.moves import ARRIVALS_TABLE
+from tabinet.kernel.flowcodec import Flow, parse_part, render_parts
+from tabinet.kernel.netlink import attribute, nested
+from tabinet.kernel.rtnetlink import AddAddress, AddVeth, InterfaceAddress, Route, SetLink
+from tabinet.lib.ip import Prefix, parse_address
+from tabinet.model.arrivals import flows_path
+from tabinet.model.keys import ArrivalKey, ResourceKey, path_of
+from tabinet.rules import layout
+
+MAC = "02:00:00:00:00:01"
+NETS = ("10.0.0.1/32", "fd00::1/128")
+HERE, THERE = endpoint_key("vm"), ResourceKey("WorkloadEndpoint", "h2-lab-vm-eth0", "default")
+NODES = {"h1": ("172.20.0.1/24", "fd20::1/64"), "h2": ("172.20.0.2/24", "fd20::2/64")}
+FLOWS = flows_path("h2", "default", THERE.name), flows_path("h1", "default", HERE.name)
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setattr(agent_module, "VERIFY_FIRST_S", 0.05)
+    monkeypatch.setattr(verification, "QUIET_WAIT_S", 0.05)
+    made = World()
+    made.rtnetlink.stranger(AddVeth("eth0", "cable"))
+    for name in ("eth0", "cable"):
+        made.rtnetlink.stranger(SetLink(made.rtnetlink.index_of(name), up=True))
+    for text, length in (("172.20.0.1", 24), ("fd20::1", 64)):
+        made.rtnetlink.stranger(AddAddress(InterfaceAddress(made.rtnetlink.index_of("eth0"), parse_address(text), length)))
+    return made
+
+
+async def prepare(world: World, *, target: ResourceKey, uid: str = "u1") -> None:
+    """Both endpoints and the migration from one to the other are in the store."""
+    for name, (v4, v6) in NODES.items():
+        await world.put(ResourceKey("Node", name), {"spec": {"bgp": {"ipv4Address": v4, "ipv6Address": v6}}})
+    key, document = endpoint("vm", *NETS, mac=MAC)
+    await world.put(key, document)
+    await world.put(THERE, document | {"spec": document["spec"] | {"node": "h2"}})
+    await world.put(ResourceKey("LiveMigration", target.name, "default"), migration(HERE if target is THERE else THERE, target, uid))
+
+
+def migration(source: ResourceKey, target: ResourceKey, uid: str) -> dict[str, Any]:
+    def end(key: ResourceKey) -> dict[str, Any]:
+        host = key.name.partition("-")[0]
+        return {"workloadEndpoint": {"hostname": host, "orchestratorID": "lab", "workloadID": "default/vm", "endpointID": "eth0"}}
+
+    return {"metadata": {"uid": uid}, "spec": {"source": end(source), "target": end(target)}}
+
+
+def ways(routes: list[Route] | set[Route]) -> dict[str, str]:
+    """Gateway, or interface index, by destination."""
+    found = {}
+    for route in routes:
+        [hop] = route.hops
+        found[str(route.destination)] = str(hop.gateway.address if hop.gateway is not None else hop.index)
+    return found
+
+
+def flow(source: str = "10.9.9.9", target: str = "10.0.0.1") -> Flow:
+    def tuple_(one: str, other: str, ports: tuple[int, int]) -> bytes:
+        addresses = nested(1, *(attribute(at, parse_address(text).packed) for at, text in enumerate((one, other), 1)))
+        return addresses + nested(2, attribute(1, b"\x06"), *(attribute(at, port.to_bytes(2, "big")) for at, port in enumerate(ports, 2)))
+
+    return Flow(tuple_(source, target, (4000, 80)), tuple_(target, source, (80, 4000)), 0xE, 60, mark=0x00000101)
+
+
+def local_addresses(agent: Agent) -> set[Prefix]:
+    elements = agent.dataplane.builder.table.elements
+    return {element for name in layout.LOCAL.values() for element in elements[name]}  # type: ignore[misc]  # addresses
+
+
+ONWARDS = {"10.0.0.1/32": "172.20.0.2", "fd00::1/128": "fd20::2"}
+
+
+async def test_on_the_target_everything_is_ready_and_nobody_is_told_until_the_machine_is_seen(world: World) -> None:
+    async with world.agent() as agent:
+        await prepare(world, target=HERE)
+        tap = world.add_interface("vm")
+        await until(lambda: world.is_up(HERE))
+        inside = {net: str(tap) for net in NETS}
+        await until(lambda: ways(world.rtnetlink.routes(table=ARRIVALS_TABLE)) == inside)
+        assert world.routes == set()
+        assert {rule.interface for rule in world.rtnetlink.interface_rules(ARRIVALS_TABLE)} >= {"eth0", "cable"}
+        assert not any(rule.interface in ("lo", "calivm") for rule in world.rtnetlink.interface_rules(ARRIVALS_TABLE))
+        assert local_addresses(agent) == set()
+        assert {str(each.address) for each in world.rtnetlink.neighbours()} == set(NETS)
+        assert world.sysctl.read("net/ipv4/conf/calivm/proxy_arp") == "0"
+        await until(lambda: world.sightings.watched == {tap})
+
+        world.sightings.see(tap, "02:00:00:00:00:99")
+        await world.put_raw(f"{FLOWS[1]}/0", next(render_parts([flow(), flow(target="10.0.0.2")])))
+        await until(lambda: world.conntrack.flows)
+        assert [each.mark for each in world.conntrack.flows.values()] == [0x1], "of this machine only, and judged anew"
+        assert world.routes == set(), "somebody else's frame says nothing"
+        world.sightings.see(tap, MAC)
+        await until(lambda: ways(world.routes) == inside)
+        assert world.rtnetlink.routes(table=ARRIVALS_TABLE) == []
+        assert world.rtnetlink.interface_rules(ARRIVALS_TABLE) == []
+        assert {str(address) for address in local_addresses(agent)} == set(NETS)
+        assert world.sysctl.read("net/ipv4/conf/calivm/proxy_arp") == "1"
+        arrival = path_of(ArrivalKey("default", HERE.name))
+        await until(lambda: arrival in world.store._items)
+        assert b'"u1"' in world.store._items[arrival].value
+        await until(lambda: f"{FLOWS[1]}/0" not in world.store._items)
+        await until(lambda: not world.sightings.watched)
+
+        await world.delete(THERE)
+        await world.delete(ResourceKey("LiveMigration", HERE.name, "default"))
+        await until(lambda: arrival not in world.store._items)
+        assert ways(world.routes) == inside
+
+
+async def test_a_restarted_agent_of_the_target_knows_from_the_store_that_the_machine_has_come(world: World) -> None:
+    tap = world.add_interface("vm")
+    await prepare(world, target=HERE)
+    await world.put_raw(path_of(ArrivalKey("default", HERE.name)), b'{"migration":"earlier"}')
+    async with world.agent():
+        await until(lambda: world.rtnetlink.routes(table=ARRIVALS_TABLE))
+        assert world.routes == set()
+    await world.put_raw(path_of(ArrivalKey("default", HERE.name)), b'{"migration":"u1"}')
+    async with world.agent():
+        await until(lambda: ways(world.routes) == {net: str(tap) for net in NETS})
+        await until(lambda: not world.rtnetlink.routes(table=ARRIVALS_TABLE))
+
+
+async def test_the_source_passes_on_what_comes_for_a_machine_that_has_left_and_hands_its_flows_over(world: World) -> None:
+    tap = world.add_interface("vm")
+    world.conntrack.flows = {each.original: each for each in (flow(), flow(target="10.0.0.2"))}
+    async with world.agent() as agent:
+        await prepare(world, target=THERE)
+        await until(lambda: ways(world.routes) == {net: str(tap) for net in NETS})
+        moving = agent.moving
+        assert moving is not None
+        await until(lambda: moving._ends)
+        assert not moving.stopped("calinobody")
+        assert moving.stopped("calivm")
+        await until(lambda: ways(world.routes) == ONWARDS)
+        assert ways(world.rtnetlink.routes(protocol=86)) == ONWARDS
+        assert local_addresses(agent) == set()
+        await until(lambda: f"{FLOWS[0]}/0" in world.store._items)
+        [handed] = parse_part(world.store._items[f"{FLOWS[0]}/0"].value)
+        assert (handed.original, handed.mark) == (flow().original, 1)
+        assert world.store._items[f"{FLOWS[0]}/0"].lease
+
+        await world.delete(HERE)
+        await until(lambda: world.routes == set())
+        assert ways(world.rtnetlink.routes(protocol=86)) == ONWARDS, "for those who have not heard yet"
+        agent.dataplane.moves.clock = lambda: 1e12
+        await until(lambda: world.rtnetlink.routes(protocol=86) == [])
+
+
+async def test_a_machine_that_goes_on_where_it_was_keeps_its_addresses(world: World) -> None:
+    tap = world.add_interface("vm")
+    async with world.agent() as agent:
+        await prepare(world, target=THERE)
+        moving = agent.moving
+        assert moving is not None
+        await until(lambda: moving._ends and world.routes)
+        assert moving.stopped("calivm")
+        await until(lambda: ways(world.routes) == ONWARDS)
+        assert moving.running("calivm")
+        await until(lambda: ways(world.routes) == {net: str(tap) for net in NETS})
+        assert moving.stopped("calivm")
+        await until(lambda: ways(world.routes) == ONWARDS)
+        await world.delete(ResourceKey("LiveMigration", THERE.name, "default"))  # it failed
+        await world.delete(THERE)
+        await until(lambda: ways(world.routes) == {net: str(tap) for net in NETS})
+        await until(lambda: world.rtnetlink.routes(protocol=86) == [])
+
+
+@pytest.mark.parametrize("how", ["arrival", "activation"])
+async def test_the_source_learns_from_the_store_that_the_machine_has_left(world: World, how: str) -> None:
+    world.add_interface("vm")
+    world.conntrack.flows = {flow().original: flow()}
+    async with world.agent():
+        await prepare(world, target=THERE)
+        await until(lambda: world.routes)
+        if how == "arrival":
+            await world.put_raw(path_of(ArrivalKey("default", THERE.name)), b'{"migration":"u1"}')
+            await until(lambda: ways(world.routes) == ONWARDS)
+        else:
+            await world.delete(HERE)
+            await until(lambda: world.routes == set())
+        assert ways(world.rtnetlink.routes(protocol=86)) == ONWARDS
+        await until(lambda: f"{FLOWS[0]}/0" in world.store._items)
+
+
+async def test_a_target_that_is_behind_routers_gets_nothing_passed_on(world: World) -> None:
+    """They would send it back: to them the machine is still here."""
+    tap = world.add_interface("vm")
+    async with world.agent() as agent:
+        await prepare(world, target=THERE)
+        await world.put(ResourceKey("Node", "h2"), {"spec": {"bgp": {"ipv4Address": "172.21.0.2/24"}}})
+        await until(lambda: ways(world.routes) == {net: str(tap) for net in NETS})
+        await world.put_raw(path_of(ArrivalKey("default", THERE.name)), b'{"migration":"u1"}')
+        await until(lambda: world.routes == set())
+        assert world.rtnetlink.routes(protocol=86) == []
+        assert agent.health()[0]
