@@ -77,7 +77,7 @@ def discover(number: int, kind: Kind = Kind.DISCOVER) -> bytes:
     options = ((50, address4(number)), (54, bytes((169, 254, 1, 1)))) if kind is Kind.REQUEST else ()
     data = render_message(Message(op=1, kind=kind, xid=number + 1, mac=mac_of(number), flags=0x8000, options=options))
     head = struct.pack(">BBHHHBBH", 0x45, 0, 28 + len(data), 0, 0, 64, UDP, 0) + bytes(4) + b"\xff" * 4
-    total = sum(struct.unpack(">10H", head))
+    total: int = sum(struct.unpack(">10H", head))
     total = (total & 0xFFFF) + (total >> 16)
     head = head[:10] + (~total & 0xFFFF).to_bytes(2, "big") + head[12:]
     return BROADCAST + mac_of(number) + b"\x08\x00" + head + struct.pack(">HHHH", 68, 67, 8 + len(data), 0) + data
@@ -126,9 +126,15 @@ def open_tap(name: str) -> int:
 
 def endpoint(number: int) -> bytes:
     v4 = ".".join(map(str, address4(number)))
-    metadata = {"name": f"h1-openstack-vm{number}-p{number}", "namespace": "openstack", "uid": str(uuid.uuid4())}
+    metadata: dict[str, Any] = {"name": f"h1-openstack-vm{number}-p{number}", "namespace": "openstack", "uid": str(uuid.uuid4())}
     metadata |= {"creationTimestamp": "2026-01-01T00:00:00Z", "annotations": {"openstack.projectcalico.org/network-id": "n"}}
-    spec = {"orchestrator": "openstack", "workload": f"vm{number}", "node": "h1", "endpoint": f"p{number}", "interfaceName": f"tap{number}"}
+    spec: dict[str, Any] = {
+        "orchestrator": "openstack",
+        "workload": f"vm{number}",
+        "node": "h1",
+        "endpoint": f"p{number}",
+        "interfaceName": f"tap{number}",
+    }
     spec |= {"mac": mac_of(number).hex(":"), "ipNetworks": [f"{v4}/32", f"fd65::{number + 1:x}/128"]}
     document = {"apiVersion": "projectcalico.org/v3", "kind": "WorkloadEndpoint", "metadata": metadata, "spec": spec}
     return json.dumps(document).encode()
@@ -170,7 +176,8 @@ class Site:
         Raises:
             TimeoutError: one was not answered.
         """
-        waiting, begun, took, at = list(reversed(numbers)), {}, [], {}
+        waiting, took = list(reversed(numbers)), list[float]()
+        begun, at = dict[int, float](), dict[int, int]()
         while waiting or begun:
             while waiting and len(begun) < together:
                 number = waiting.pop()

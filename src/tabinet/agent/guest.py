@@ -146,16 +146,17 @@ def _open_frame_responders(
 def _open_proxy(parameters: Parameters, directory: Directory, notes: Notes) -> MetadataProxy | None:
     """What listens where the agent's rules lead requests for metadata; None: nothing of ours."""
     service, file = parameters.text("guest", "metadata_service"), parameters.text("guest", "metadata_secret_file")
-    if not service:
+    local = parameters.switch("guest", "local_metadata")
+    if not service and not local:
         return None
     metadata = metadata_of(parameters)
-    if metadata is None or not service.rpartition(":")[2].isdigit():
-        raise SetupError("guest.metadata_service is a host and a port, and felix.metadata_addr must not be none with it")
+    if metadata is None or (service and not service.rpartition(":")[2].isdigit()):
+        raise SetupError("guest.metadata_service is a host and a port, and felix.metadata_addr must not be none where metadata is served")
     try:
         secret = Path(file).read_bytes().strip() if file else b""
     except OSError as error:
         raise SetupError(f"cannot read guest.metadata_secret_file {file}: {error.strerror}") from error
-    return MetadataProxy(open_listener(metadata.address.address, metadata.port), directory, service, secret, notes)
+    return MetadataProxy(open_listener(metadata.address.address, metadata.port), directory, service, secret, notes, local)
 
 
 def guest_options(parameters: Parameters) -> GuestOptions:

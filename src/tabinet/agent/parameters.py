@@ -131,6 +131,13 @@ PARAMETERS: tuple[Parameter, ...] = (
     ),
     Parameter(
         "guest",
+        "local_metadata",
+        "switch",
+        False,
+        "Answer requests for metadata of guests that are not Nova's, from annotations of their endpoints.",
+    ),
+    Parameter(
+        "guest",
         "metadata_secret_file",
         "text",
         "",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
@@ -30,6 +30,11 @@ INTERFACE = click.option(
 JSON = click.option("--json", "as_json", is_flag=True, help="As JSON.")
 
 
+def _read(_: click.Context, __: click.Parameter, file: IO[str] | None) -> str:
+    """The text of a file that was named; none without."""
+    return file.read() if file is not None else ""
+
+
 @click.group()
 def workload() -> None:
     """Attach interfaces and namespaces of this host by hand or from a script."""
@@ -47,6 +52,9 @@ def workload() -> None:
 @click.option("--profile", "profiles", multiple=True, metavar="NAME", help="A profile; repeatable. Without, only policy lets packets pass.")
 @click.option("--mac", default="", metavar="MAC", help="Hardware address of the interface inside, or of the guest.")
 @click.option("--mtu", default=0, type=click.IntRange(0, 65535), help="Of the interface in a namespace.  [default: what tunnels carry]")
+@click.option("--hostname", default="", metavar="NAME", help="What DHCP and metadata tell the guest of its name.")
+@click.option("--ssh-keys", metavar="FILE", type=click.File(), callback=_read, help="Public keys for metadata, one a line.")
+@click.option("--user-data", metavar="FILE", type=click.File(), callback=_read, help="User data for metadata, such as cloud-init's.")
 @click.option("--wait", "wait_s", default=30.0, show_default=True, type=click.FloatRange(0), help="Seconds to wait for the agent; 0: none.")
 @INTERFACE
 @NAMESPACE
@@ -133,10 +141,17 @@ def request_of(host: str, options: dict[str, Any], pools: dict[str, Prefix], int
         pools6=pools6,
         labels=labels,
         profiles=tuple(options["profiles"]),
+        annotations=_told(options),
         mac=options["mac"].lower(),
         mtu=options["mtu"],
         interface_prefix=interface_prefix,
     )
+
+
+def _told(options: dict[str, Any]) -> dict[str, str]:
+    """What the guest is told of itself (``guest.instance``)."""
+    told = {"hostname": options["hostname"], "ssh-keys": options["ssh_keys"], "user-data": options["user_data"]}
+    return {f"tabinet.io/{name}": text for name, text in told.items() if text}
 
 
 def workload_of(host: str, name: str, namespace: str, interface: str) -> Workload:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from tabinet.errors import DataError
+from tabinet.guest.instance import HOSTNAME, Instance, make_instance
 from tabinet.lib.ip import Prefix, parse_address, parse_prefix
 from tabinet.model.codec import decode_stored
 from tabinet.model.keys import ResourceKey, kind_prefix
@@ -75,6 +76,8 @@ class Port(msgspec.Struct, frozen=True, kw_only=True):
     """Of Neutron; empty for workloads of others."""
     facts: PortFacts = PortFacts()
     gateway4: Prefix | None = None
+    local: Instance | None = None
+    """What a guest that is not Nova's learns of itself; of ports of Neutron None."""
     in_container: bool = False
     """A runtime gives it its addresses, and it needs no router told."""
 
@@ -127,16 +130,23 @@ def make_port(key: ResourceKey, endpoint: WorkloadEndpoint) -> Port:
         parse_address(fixed.address)
     if not facts.fqdn and annotations.get(FQDN_ANNOTATION):
         facts = msgspec.structs.replace(facts, fqdn=annotations[FQDN_ANNOTATION])
+    addresses = tuple(parse_prefix(text) for text in spec.ip_networks)
+    network = annotations.get(NETWORK_ANNOTATION, "")
+    local = None if network or facts.fixed else make_instance(endpoint, addresses)
+    if local is not None and HOSTNAME in local.told and not facts.hostname:
+        first, dot, _ = local.hostname.partition(".")
+        facts = msgspec.structs.replace(facts, hostname=first, fqdn=local.hostname if dot else facts.fqdn)
     return Port(
         key=key,
         interface=spec.interface_name,
         mac=parse_mac(spec.mac),
-        addresses=tuple(parse_prefix(text) for text in spec.ip_networks),
+        addresses=addresses,
         instance=spec.workload,
         project=endpoint.metadata.labels.get(PROJECT_LABEL, ""),
-        network=annotations.get(NETWORK_ANNOTATION, ""),
+        network=network,
         facts=facts,
         gateway4=parse_address(spec.ipv4_gateway) if spec.ipv4_gateway else None,
+        local=local,
         in_container=bool(spec.pod or spec.container_id),
     )
 

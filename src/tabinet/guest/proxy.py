@@ -1,9 +1,10 @@
-"""``MetadataProxy``: guests' requests to 169.254.169.254 are passed on to Nova's metadata service, in the name of who asks.
+"""``MetadataProxy``: guests' requests to 169.254.169.254 are passed on to Nova's metadata service, in the name of who asks; guests that are
+not Nova's are answered from their endpoint (``instance``).
 
-In: connections that the host's table has translated to the proxy's address. Out: connections to Nova. Who asks is told by the interface
-that the connection came by, together with the source address; both have been checked by the table before, and what the request says of
-itself does not count. One request a connection. Bounded: connections of a guest at a time, bytes, and time; a guest that opens many
-is refused and nobody else is.
+In: connections that the host's table has translated to the proxy's address. Out: connections to Nova, answers. Who asks is told by the
+interface that the connection came by, together with the source address; both have been checked by the table before, and what the request
+says of itself does not count. One request a connection. Bounded: connections of a guest at a time, bytes, and time; a guest that opens
+many is refused and nobody else is.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from dataclasses import dataclass, field
 
 from tabinet.errors import PacketError, SetupError
 from tabinet.guest.directory import Directory, Port
-from tabinet.guest.metadata import forwarded_head, parse_head, render_head
+from tabinet.guest.instance import Instance, look_up
+from tabinet.guest.metadata import RequestHead, forwarded_head, parse_head, render_head
 from tabinet.lib.ip import parse_address
 
 HEAD_BYTES = 16 << 10
@@ -27,6 +29,7 @@ REQUEST_S = 30.0
 HEAD_S = 5.0
 MOST_OF_A_GUEST = 16
 """Connections at a time."""
+TOKEN_PATH, TOKEN = "/latest/api/token", "nobody-asks-for-it"
 MOST_ANSWER_BYTES = 16 << 20
 _CHUNK = 64 << 10
 _IP_PKTINFO, _IP_PKTOPTIONS, _IP_FREEBIND = 8, 9, 15
@@ -74,9 +77,11 @@ class MetadataProxy:
     listener: socket.socket
     directory: Directory
     service: str
-    """Nova's: ``host:port``."""
+    """Nova's: ``host:port``; empty: there is none."""
     secret: bytes
     note: Note
+    local: bool = False
+    """Guests that are not Nova's are answered."""
     counts: Counter[str] = field(default_factory=Counter)
     _open: Counter[str] = field(default_factory=Counter)
     """Connections by interface."""
@@ -118,6 +123,11 @@ class MetadataProxy:
         except (PacketError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             self.counts["not HTTP"] += 1
             return await _refuse(writer, b"400 Bad Request")
+        if port.local is not None and self.local:
+            return await self._answer(port.local, head, writer)
+        if not self.service:
+            self.counts["from nobody"] += 1
+            return await _refuse(writer, b"404 Not Found")
         request = render_head(forwarded_head(head, port, source, self.service, self.secret)) + body
         host, _, number = self.service.rpartition(":")
         try:
@@ -133,6 +143,24 @@ class MetadataProxy:
             self.counts["passed on"] += 1
         finally:
             ours.close()
+
+    async def _answer(self, instance: Instance, head: RequestHead, writer: asyncio.StreamWriter) -> None:
+        """What the endpoint says. Sessions of Ec2 are opened and not asked for: who asks is known without."""
+        target, text = head.target.decode("ascii"), None
+        if (head.method, target) == (b"PUT", TOKEN_PATH):
+            text = TOKEN
+        elif head.method in (b"GET", b"HEAD"):
+            text = look_up(instance, target)
+        self.counts["answered" if text is not None else "not there"] += 1
+        if text is None:
+            await _refuse(writer, b"404 Not Found")
+            return
+        body = text.encode()
+        fields = f"Content-Type: text/plain\r\nContent-Length: {len(body)}\r\nConnection: close\r\n"
+        if text is TOKEN:
+            fields += "X-Aws-Ec2-Metadata-Token-Ttl-Seconds: 21600\r\n"
+        writer.write(b"HTTP/1.1 200 OK\r\n" + fields.encode() + b"\r\n" + (b"" if head.method == b"HEAD" else body))
+        await writer.drain()
 
 
 async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:

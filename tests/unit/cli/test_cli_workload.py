@@ -23,6 +23,9 @@ NOTHING: dict[str, Any] = {
     "ipv4": None,
     "ipv6": None,
     "profiles": (),
+    "hostname": "",
+    "ssh_keys": "",
+    "user_data": "",
     "mac": "",
     "mtu": 0,
     "interface": "eth0",
@@ -40,6 +43,14 @@ def test_the_name_is_that_of_the_namespace_or_tap_unless_it_is_given() -> None:
     assert str(requested().workload.key) == "WorkloadEndpoint/default/h1-tabinet-vm1-eth0"
     assert requested(tap="tap7", netns=None).workload.workload == "tap7"
     assert requested(name="db").workload.workload == "db"
+
+
+def test_what_the_guest_is_told_of_itself() -> None:
+    assert requested().annotations == {}
+    assert requested(hostname="web1", user_data="#!/bin/sh").annotations == {
+        "tabinet.io/hostname": "web1",
+        "tabinet.io/user-data": "#!/bin/sh",
+    }
 
 
 @pytest.mark.parametrize(
