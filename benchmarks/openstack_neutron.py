@@ -1,7 +1,7 @@
 """The part of the benchmark ``openstack`` that runs inside Neutron's Python (``.venv-openstack``): prints its figures as JSON.
 
-``python -m benchmarks.openstack_neutron DIRECTORY ETCD PORTS GROUPS CALLS``: a Neutron with sqlite in the directory and so many ports
-(written into its tables directly: over the API it would take an hour) and groups; the etcd is empty.
+``python -m benchmarks.openstack_neutron DIRECTORY ETCD PORTS GROUPS CALLS [DATABASE]``: a Neutron with sqlite in the directory (or another
+empty database) and so many ports (written into its tables directly: over the API it would take an hour) and groups; the etcd is empty.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ rpc_workers = 0
 notify_nova_on_port_status_changes = false
 notify_nova_on_port_data_changes = false
 [database]
-connection = sqlite:///{directory}/neutron.sqlite
+connection = {database}
 [oslo_concurrency]
 lock_path = {directory}/lock
 [quotas]
@@ -65,8 +65,9 @@ etcd_endpoints = {etcd}
 def main() -> None:
     directory, etcd, ports, groups, calls = Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:6])
     config = directory / "neutron.conf"
-    config.write_text(CONFIG.format(directory=directory, etcd=etcd))
-    engine = create_engine(f"sqlite:///{directory}/neutron.sqlite")
+    database = "".join(sys.argv[6:7]) or f"sqlite:///{directory}/neutron.sqlite"
+    config.write_text(CONFIG.format(directory=directory, etcd=etcd, database=database))
+    engine = create_engine(database)
     head.get_metadata().create_all(engine)
     load_neutron([str(config)])
     ids = _fill(engine, ports, groups)
