@@ -2,7 +2,8 @@
 
 In: resources, and changes of them. Out: a ``Plan``. Exact for policy between workloads and with the outside: every flow of a group is
 opened (closed), no other one is; each group has a witness, a packet that can be tried. What cannot be enumerated is said, not cut.
-Not looked at: host endpoints, translation, doNotTrack (``explain`` does), and whether packets find their way (routes).
+Not looked at: host endpoints, translation, doNotTrack (``explain`` does; what a change concerns of them is said, see ``coverage``), and
+whether packets find their way (routes).
 Pure; O(resources) once, then what the change concerns.
 """
 
@@ -13,15 +14,16 @@ from collections.abc import Iterator
 import msgspec
 
 from tabinet.analysis.boxes import TooMany
+from tabinet.analysis.coverage import changed_policies, uncovered, uncovered_by_change
 from tabinet.analysis.delta import Delta, compare
 from tabinet.analysis.describe import Describer, FlowGroup
 from tabinet.analysis.fabric import OptionsOf, Resources
 from tabinet.analysis.relation import Relation
 from tabinet.analysis.situation import Calculation, Changes, Situation, relate
-from tabinet.analysis.tables import HostCost, Tables, differing
-from tabinet.calc.replica import State, policies_of, set_kinds
+from tabinet.analysis.tables import HostCost, Tables
+from tabinet.calc.replica import State, policies_of
 from tabinet.model.keys import ResourceKey
-from tabinet.model.resources import HostEndpoint, WorkloadEndpoint
+from tabinet.model.resources import WorkloadEndpoint
 
 HOSTS_COUNTED = 4
 """Of so many hosts the tables are built to say what the change costs there."""
@@ -50,6 +52,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Hosts that change and are not in ``hosts``."""
     not_enumerated: str
     """Why ``opened`` and ``closed`` are empty although flows may change; empty when they are complete."""
+    not_covered: str
+    """Whose flows may change without being in ``opened`` and ``closed``; empty when nobody's do."""
     notes: tuple[str, ...]
 
 
@@ -76,7 +80,8 @@ def make_plan(calculation: Calculation, changes: Changes, options_of: OptionsOf)
         hosts=tuple([tables.cost(host) for host in hosts[:HOSTS_COUNTED]]),
         more_hosts=max(0, len(hosts) - HOSTS_COUNTED),
         not_enumerated=why_not,
-        notes=tuple(_notes(after, universe.left_out)),
+        not_covered=uncovered_by_change(before.state, after.state),
+        notes=tuple(_notes(after, universe.left_out, any_flow=bool(why_not or delta.opened or delta.closed))),
     )
 
 
@@ -98,10 +103,7 @@ def _first_policies(was: Relation, now: Relation, describer: Describer) -> Itera
 
 def _changed_endpoints(before: State, after: State) -> set[ResourceKey]:
     """O(endpoints) at worst, without looking into sets: a shared one is the same object."""
-    sets = differing(before.sets, after.sets)
-    policies = differing(before.policies, after.policies)
-    policies |= {key for key, policy in after.policies.items() if sets and not sets.isdisjoint(set_kinds(policy))}
-    profiles = differing(before.profiles, after.profiles)
+    policies, profiles = changed_policies(before, after)
     found = set()
     for key in before.endpoints.keys() | after.endpoints.keys():
         was, now = before.endpoints.get(key), after.endpoints.get(key)
@@ -116,9 +118,9 @@ def _host_of(before: Situation, after: Situation, key: ResourceKey) -> str:
     return value.spec.node
 
 
-def _notes(after: Situation, left_out: list[str]) -> Iterator[str]:
-    if any(isinstance(value, HostEndpoint) for value, _ in after.resources.values()):
-        yield "there are host endpoints: what they say of flows is not in here, `tabinet explain` looks at them"
+def _notes(after: Situation, left_out: list[str], *, any_flow: bool) -> Iterator[str]:
+    if any_flow:
+        yield from uncovered(after)
     if left_out:
         yield f"endpoints with prefixes instead of addresses are not in here: {', '.join(left_out[:4])}"
 

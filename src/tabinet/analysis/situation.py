@@ -26,6 +26,8 @@ from tabinet.calc.messages import (
     ConfigUpdate,
     EndpointRemove,
     EndpointUpdate,
+    HostEndpointRemove,
+    HostEndpointUpdate,
     PolicyRemove,
     PolicyUpdate,
     ProfileRemove,
@@ -106,6 +108,7 @@ class Calculation:
             sets=dict(before.sets), policies=dict(before.policies), profiles=dict(before.profiles), endpoints=dict(before.endpoints)
         )
         state.config = dict(before.config)
+        state.host_endpoints = dict(before.host_endpoints)
         for update in self.graph.flush():
             _tell(state, update)
         return state
@@ -195,6 +198,10 @@ def _tell(state: State, update: Update) -> None:
             state.endpoints[key] = (revision, endpoint)
         case EndpointRemove(key=key):
             del state.endpoints[key]
+        case HostEndpointUpdate(key=key, revision=revision, endpoint=host_endpoint):
+            state.host_endpoints[key] = (revision, host_endpoint)
+        case HostEndpointRemove(key=key):
+            del state.host_endpoints[key]
         case ConfigUpdate(host=host, parameters=parameters):
             state.config[host] = parameters
         case _:

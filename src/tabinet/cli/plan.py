@@ -39,7 +39,8 @@ def plan(place: Place, files: Sequence[str], recursive: bool, delete: bool, outp
     \b
     tabinet plan -f policies/          tabinet plan -f old.yaml --delete
 
-    Exit code 0: no flow is opened or closed, 10: flows are closed only, 11: flows are opened.
+    Exit code 0: no flow is opened or closed, 10: flows are closed only, 11: flows are opened, or may be: those of host endpoints that
+    the change concerns are named, not calculated.
     """
     import msgspec
 
@@ -109,17 +110,19 @@ def changes_between(before: Resources, after: Resources) -> Changes:
 
 def exit_code(found: Plan) -> int:
     """Of the command."""
-    if found.opened or found.not_enumerated:
+    if found.opened or found.not_enumerated or found.not_covered:
         return OPENS
     return CLOSES if found.closed else NOTHING
 
 
 def render_plan(found: Plan) -> Iterator[str]:
     """The lines of the text."""
+    if found.not_covered:
+        yield f"NOT COVERED: {found.not_covered}"
     if found.not_enumerated:
         yield f"NOT ENUMERATED: {found.not_enumerated}"
     elif not found.opened and not found.closed:
-        yield "no flow is opened or closed"
+        yield "no flow is opened or closed" + (" between workloads, or with the outside" if found.not_covered else "")
     for each in found.first_policies:
         verb = "get their first policy" if each.gets else "lose their last policy"
         consequence = "what it does not allow is denied from then on" if each.gets else "their profiles decide from then on"

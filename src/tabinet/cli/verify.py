@@ -37,17 +37,21 @@ def verify(place: Place, files: Sequence[str], recursive: bool, strict: bool, ju
     """
     import msgspec
 
+    from tabinet.analysis.coverage import uncovered
     from tabinet.analysis.situation import calculate
     from tabinet.analysis.verify import verify as verify_all
     from tabinet.cli.fabric_reading import read_all, with_store
     from tabinet.cli.invariant_guard import read_invariants as read_kept
-    from tabinet.cli.output import printable, show_json
+    from tabinet.cli.output import note, printable, show_json
     from tabinet.cli.sources import read_own
 
     invariants = read_invariants(read_own(files, recursive=recursive)) if files else with_store(place, read_kept)
     if not invariants:
         raise click.UsageError("say what to verify: tabinet verify -f FILE (the store keeps no invariants)")
-    verdicts = verify_all(calculate(read_all(place)).situation, invariants)
+    situation = calculate(read_all(place)).situation
+    verdicts = verify_all(situation, invariants)
+    for text in uncovered(situation):
+        note(printable(f"note: {text}"))
     if junit:
         write_junit(junit, verdicts, strict=strict)
     if as_json or output == "json":

@@ -1,0 +1,77 @@
+"""What ``plan`` and ``verify`` do not calculate is named: host endpoints that a change concerns, and floating addresses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from cli_world import Tabinet, resource
+from test_cli_explain_flow import DOCUMENTS, policy
+
+INTERFACE = resource("HostEndpoint", "h1-eth0", labels={"role": "host"}, node="h1", interfaceName="eth0", expectedIPs=["192.168.1.1"])
+WIDE = policy("db", "app == 'db'", [{"action": "Allow"}])
+
+
+def on_hosts(**more: Any) -> dict[str, Any]:
+    return resource("GlobalNetworkPolicy", "hosts", selector="role == 'host'", ingress=[{"action": "Allow", "protocol": "TCP"}], **more)
+
+
+@pytest.fixture
+def filled(tabinet: Tabinet) -> Tabinet:
+    assert tabinet("apply", "-f", "-", given=[*DOCUMENTS, INTERFACE]).code == 0
+    return tabinet
+
+
+@pytest.mark.parametrize(
+    ("more", "parts"),
+    [
+        ({}, "its host's own flows"),
+        ({"applyOnForward": True}, "forwarded flows, its host's own flows"),
+        ({"applyOnForward": True, "preDNAT": True, "types": ["Ingress"]}, "preDNAT"),
+        ({"applyOnForward": True, "doNotTrack": True}, "doNotTrack"),
+    ],
+)
+def test_a_change_of_host_endpoints_is_no_unchanged_fabric(filled: Tabinet, more: dict[str, Any], parts: str) -> None:
+    said = filled("plan", "-f", "-", given=on_hosts(**more))
+    assert said.code == 11
+    assert f"not in here: HostEndpoint/h1-eth0 ({parts})\n" in said.out
+    assert "no flow is opened or closed between workloads, or with the outside" in said.out
+    assert filled("plan", "-f", "-", given=on_hosts(**more)).code == 11
+    assert filled("apply", "-f", "-", given=on_hosts(**more)).code == 0
+    assert filled("plan", "-f", "-", given=on_hosts(**more)).code == 0
+
+
+def test_members_of_their_sets_and_profiles_count(filled: Tabinet) -> None:
+    partners = resource("GlobalNetworkSet", "partners", labels={"role": "partner"}, nets=["203.0.113.0/25"])
+    rule = {"action": "Allow", "source": {"selector": "role == 'partner'"}}
+    assert filled("apply", "-f", "-", given=resource("GlobalNetworkPolicy", "hosts", selector="role == 'host'", ingress=[rule])).code == 0
+    assert "NOT COVERED" in filled("plan", "-f", "-", given=partners).out
+    moved = {**INTERFACE, "spec": {**INTERFACE["spec"], "profiles": ["open"]}}
+    assert "HostEndpoint/h1-eth0 (its host's own flows)" in filled("plan", "-f", "-", given=moved).out
+    assert filled("apply", "-f", "-", given=moved).code == 0
+    profile = resource("Profile", "open", ingress=[], egress=[{"action": "Allow"}])
+    assert "HostEndpoint/h1-eth0 (its host's own flows)" in filled("plan", "-f", "-", given=profile).out
+    assert "NOT COVERED" in filled("plan", "-f", "-", "--delete", given=moved).out
+
+
+def test_a_change_that_does_not_concern_them_is_covered(filled: Tabinet) -> None:
+    assert filled("apply", "-f", "-", given=on_hosts(applyOnForward=True)).code == 0
+    said = filled("plan", "-f", "-", given=WIDE)
+    assert (said.code, "NOT COVERED" in said.out) == (11, False)
+    assert "note: flows of hosts themselves, which host endpoints judge, are not in here: HostEndpoint/h1-eth0" in said.out
+    assert "policy also judges flows that pass these, which is not in here: HostEndpoint/h1-eth0" in said.out
+    assert "as the addresses behind them: 198.51.100.3" in said.out
+
+
+def test_verify_says_it_too(filled: Tabinet) -> None:
+    invariant = {
+        "apiVersion": "tabinet/v1",
+        "kind": "Invariant",
+        "metadata": {"name": "closed"},
+        "spec": {"never": {"from": {"selector": "app == 'web'"}, "to": {"selector": "app == 'db'"}, "except": [{"protocol": "TCP"}]}},
+    }
+    said = filled("verify", "-f", "-", given=invariant)
+    assert said.code == 0
+    assert "note: flows of hosts themselves" in said.err
+    assert "note: floating addresses" in said.err
+    assert "passes" not in said.err
