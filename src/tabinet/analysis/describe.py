@@ -6,7 +6,7 @@ Pure. O(endpoints x labels) to build, O(candidates) for each mask.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,6 +27,10 @@ from tabinet.model.resources import GlobalNetworkSet, NetworkSet, WorkloadEndpoi
 
 AT_MOST = 4
 """So many parts before the rest is only counted."""
+FEW_CLASSES = 8
+"""An endpoint has no more classes than that, or no name."""
+Pair = tuple[str, str]
+"""A label and its value."""
 
 
 class Witness(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,8 +69,11 @@ class Describer:
     universe: Universe
     resources: Resources
     _known: dict[Mask, str] = field(default_factory=dict)
-    """Masks that have a name; several names: the shortest."""
-    _by_size: list[tuple[Mask, str]] = field(default_factory=list)
+    """Masks that have a name; several names: the shortest. Without names that are only one endpoint's: there are many of those."""
+    _by_size: list[tuple[Mask, str, int, int]] = field(default_factory=list)
+    """Those of several, the largest first, with their sizes and their lowest numbers."""
+    _bearers: Counter[Pair] = field(default_factory=Counter)
+    """How many endpoints have a label."""
 
     def prepare(self) -> None:
         """Every label, namespace, net and network set that fits classes exactly is known."""
@@ -87,9 +94,13 @@ class Describer:
         self._know(inside, "all endpoints")
         self._know(universe.everything, "every address")
         self._known.pop(0, None)
-        # A name of a single endpoint helps nobody in a list of several; there are many of those.
-        several = [(mask, name) for mask, name in self._known.items() if mask & outside or self._is_of_several(mask)]
-        self._by_size = sorted(several, key=lambda item: -item[0].bit_count())
+        # A name of a single endpoint helps nobody in a list of several.
+        several = [
+            (mask, name, mask.bit_count(), lowest_of(mask))
+            for mask, name in self._known.items()
+            if mask & outside or self._is_of_several(mask)
+        ]
+        self._by_size = sorted(several, key=lambda item: -item[2])
 
     def groups(self, boxes: Iterable[Box], relation: Relation) -> list[FlowGroup]:
         """The boxes in words, the widest first; what reads the same in both families is one group."""
@@ -121,19 +132,46 @@ class Describer:
 
     def text(self, mask: Mask) -> str:
         """The classes in words."""
-        if mask in self._known:
-            return self._known[mask]
+        known = self._known.get(mask) or self._name_of_one(mask)
+        if known is not None:
+            return known
         parts: list[str] = []
         rest = mask
-        for candidate, name in self._by_size:
-            if len(parts) == AT_MOST:
+        size = mask.bit_count()
+        content = mask.to_bytes((mask.bit_length() + 7) // 8, "little")
+        for candidate, name, of, lowest in self._by_size[bisect_left(self._by_size, -size, key=lambda item: -item[2]) :]:
+            if len(parts) == AT_MOST or not rest:
                 break
-            if candidate & rest and not candidate & ~mask:
+            # Most are told to be no part by their lowest number alone.
+            if lowest >> 3 >= len(content) or not content[lowest >> 3] >> (lowest & 7) & 1:
+                continue
+            if of <= size and candidate & rest and candidate & mask == candidate:
                 parts.append(name)
                 rest &= ~candidate
         if rest:
             parts.append(self._counted(rest))
         return " | ".join(parts)
+
+    def _name_of_one(self, mask: Mask) -> str | None:
+        """The shortest label that only this endpoint has, if the mask is all of it, or all of it in a family."""
+        if mask.bit_count() > FEW_CLASSES:
+            return None
+        universe = self.universe
+        endpoints = {unit.endpoint for number in numbers_of(mask) for unit in universe.units[number]}
+        if len(endpoints) != 1:
+            return None
+        (key,) = endpoints
+        value, _ = self.resources.get(key, (None, 0))
+        if not isinstance(value, WorkloadEndpoint):
+            return None
+        labels = endpoint_labels(key, value)
+        names = [f"{name}={text}" for name, text in labels.items() if name != ORCHESTRATOR and self._bearers[name, text] == 1]
+        numbers = {number for address in readable(value.spec.ip_networks) for number in universe.of_address.get(address, ())}
+        whole = mask_of(numbers, universe.size)
+        is_alone = all(unit.endpoint == key for number in numbers for unit in universe.units[number])
+        if not names or not is_alone or mask not in (whole, *[whole & own for own in universe.families.values()]):
+            return None
+        return min(names, key=len)
 
     def count(self, mask: Mask) -> int:
         """How many endpoints have an address in the classes."""
@@ -200,23 +238,31 @@ class Describer:
             if part not in self._known or len(name) < len(self._known[part]):
                 self._known[part] = name
 
-    def _label_masks(self) -> dict[tuple[str, str], Mask]:
-        """Of the labels that endpoints have, those that all endpoints of a class share."""
-        numbers: dict[tuple[str, str], list[int]] = defaultdict(list)
-        partial: set[tuple[str, str]] = set()
-        labels: dict[ResourceKey, frozenset[tuple[str, str]]] = {}
+    def _label_masks(self) -> dict[Pair, Mask]:
+        """Of the labels that several endpoints have, those that all endpoints of a class share."""
+        labels: dict[ResourceKey, list[Pair]] = {}
         for key, (value, _) in self.resources.items():
             if isinstance(value, WorkloadEndpoint) and isinstance(key, ResourceKey):
-                labels[key] = frozenset((name, text) for name, text in endpoint_labels(key, value).items() if name != ORCHESTRATOR)
+                labels[key] = [pair for pair in endpoint_labels(key, value).items() if pair[0] != ORCHESTRATOR]
+                self._bearers.update(labels[key])
+        numbers: dict[Pair, list[int]] = defaultdict(list)
+        partial: set[Pair] = set()
         for number, units in enumerate(self.universe.units):
-            if not units:
+            if len(units) == 1:
+                for pair in labels.get(units[0].endpoint, ()):
+                    numbers[pair].append(number)
                 continue
-            each = [labels.get(unit.endpoint, frozenset()) for unit in units]
-            shared = frozenset.intersection(*each)
-            for pair in shared:
-                numbers[pair].append(number)
-            partial |= frozenset.union(*each) - shared
-        return {pair: mask_of(having, self.universe.size) for pair, having in numbers.items() if pair not in partial}
+            of_class: dict[Pair, int] = {}
+            for unit in units:
+                for pair in labels.get(unit.endpoint, ()):
+                    of_class[pair] = of_class.get(pair, 0) + 1
+            for pair, count in of_class.items():
+                if count == len(units):
+                    numbers[pair].append(number)
+                else:
+                    partial.add(pair)
+        bearers = self._bearers
+        return {pair: mask_of(having, self.universe.size) for pair, having in numbers.items() if bearers[pair] > 1 and pair not in partial}
 
     def _nets(self) -> Iterable[tuple[str, tuple[Prefix, ...]]]:
         for net in self.universe.named_nets:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from tabinet.analysis.fabric import Resources
 from tabinet.analysis.universe import Marks
-from tabinet.calc.endpoints import endpoint_labels
+from tabinet.calc.endpoints import endpoint_labels, endpoint_origin
 from tabinet.calc.profiles import BUILT_IN_PROFILES
 from tabinet.model.keys import ResourceKey
 from tabinet.model.resources import Profile, WorkloadEndpoint
@@ -28,10 +28,21 @@ def effective_labels(resources: Resources, key: ResourceKey, endpoint: WorkloadE
 
 
 def marks_of(resources: Resources, selectors: Sequence[Selector], keys: Sequence[str]) -> dict[ResourceKey, Marks]:
-    """Of each workload endpoint: which of the selectors select it, and its values of the labels. O(endpoints x (selectors + keys))."""
+    """Of each workload endpoint: which of the selectors select it, and its values of the labels.
+
+    O(endpoints), and O(selectors + keys) for those that differ in what is asked for.
+    """
+    asked = frozenset(keys).union(*[selector.keys for selector in selectors])
+    known: dict[tuple[object, ...], Marks] = {}
     found = {}
     for key, (value, _) in resources.items():
         if isinstance(value, WorkloadEndpoint) and isinstance(key, ResourceKey):
-            mine = effective_labels(resources, key, value)
-            found[key] = (tuple([selector.evaluate(mine) for selector in selectors]), tuple([mine.get(name) for name in keys]))
+            own = tuple([pair for pair in value.metadata.labels.items() if pair[0] in asked])
+            alike = (own, endpoint_origin(key, value.spec), value.spec.profiles)
+            marks = known.get(alike)
+            if marks is None:
+                mine = effective_labels(resources, key, value)
+                marks = (tuple([selector.evaluate(mine) for selector in selectors]), tuple([mine.get(name) for name in keys]))
+                known[alike] = marks
+            found[key] = marks
     return found

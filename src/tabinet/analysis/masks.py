@@ -13,6 +13,11 @@ _FEW = 8
 
 def mask_of(numbers: Iterable[int], size: int) -> Mask:
     """The set of these numbers, all less than ``size``. O(size / 8 + numbers)."""
+    if isinstance(numbers, list | tuple) and len(numbers) <= _FEW:
+        mask = 0
+        for number in numbers:
+            mask |= 1 << number
+        return mask
     content = bytearray((size >> 3) + 1)
     for number in numbers:
         content[number >> 3] |= 1 << (number & 7)

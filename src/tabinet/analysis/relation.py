@@ -108,11 +108,17 @@ class Relation:
     def each_within(self, sources: Mask, destinations: Mask, headers: HeaderSet) -> Iterator[Box]:
         """The same, not merged, as they are found."""
         window = [(sources, destinations, headers)]
+        inside = self.endpoints
+        sent = self.boxes.meet(window, self.egress)
         for box in self.boxes.meet(window, self.ingress):
-            yield from self.allowed_of([box], by_ingress=True)
-        for source, destination, of in self.boxes.meet(window, self.egress):
-            if source & self.endpoints and destination & ~self.endpoints:
-                yield (source & self.endpoints, destination & ~self.endpoints, of)
+            source, destination, of = box
+            if source & ~inside:
+                yield (source & ~inside, destination, of)
+            if source & inside:
+                yield from self.boxes.merge(self.boxes.meet([(source & inside, destination, of)], sent))
+        for source, destination, of in sent:
+            if source & inside and destination & ~inside:
+                yield (source & inside, destination & ~inside, of)
 
     def admits(self, source: int, destination: int, protocol: int, first: int, second: int) -> bool:
         """Whether such a packet (destination port or type, source port or code) may begin a flow between two classes."""

@@ -25,6 +25,7 @@ from tabinet.calc.messages import (
     PortMember,
     ProfileRemove,
     ProfileUpdate,
+    SetKind,
     SetRemove,
     SetUpdate,
 )
@@ -36,6 +37,7 @@ from tabinet.model.resources import WorkloadEndpoint
 from tabinet.rules.builder import TableBuilder
 
 K = TypeVar("K")
+Members = tuple[SetKind, frozenset[Member]]
 
 
 class HostCost(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,8 +57,8 @@ class Tables:
     options_of: OptionsOf
     _alike: dict[Prefix, tuple[Prefix, ...]] = field(default_factory=dict)
     """By an address of an endpoint that stands for others: the addresses of those."""
-    _grown: dict[int, tuple[frozenset[Member], frozenset[Member]]] = field(default_factory=dict)
-    """By identity of members that were told: they, and with those of all for whom they stand."""
+    _grown: dict[int, tuple[Members, Members]] = field(default_factory=dict)
+    """By identity of a set that was told: it, and with the members of all for whom endpoints stand."""
 
     def __post_init__(self) -> None:
         for leader, twins in self.after.twins.groups.items():
@@ -90,22 +92,23 @@ class Tables:
         )
         announced = [*local.policies.values(), *local.profiles.values()]
         wanted = {name for policy in announced for name in set_kinds(policy)}
-        local.sets = {set_id: (state.sets[set_id][0], self._all(state.sets[set_id][1])) for set_id in wanted}
+        local.sets = {set_id: self._grow(state.sets[set_id]) for set_id in wanted}
         return local
 
-    def _all(self, members: frozenset[Member]) -> frozenset[Member]:
-        """The members, with those of everybody for whom endpoints stand; of the same members the same object."""
+    def _grow(self, told: Members) -> Members:
+        """The set with the members of everybody for whom endpoints stand; of the same set the same object."""
         if not self._alike:
-            return members
-        known = self._grown.get(id(members))
+            return told
+        known = self._grown.get(id(told))
         if known is None:
+            kind, members = told
             more: list[Member] = []
             for member in members:
                 if isinstance(member, PortMember):
                     more += [PortMember(other, member.protocol, member.port) for other in self._alike.get(member.address, ())]
                 else:
                     more += self._alike.get(member, ())
-            known = self._grown[id(members)] = (members, members.union(more))
+            known = self._grown[id(told)] = (told, (kind, members.union(more)))
         return known[1]
 
 

@@ -159,8 +159,8 @@ class _Builder:
     twins: Mapping[ResourceKey, Sequence[Twin]]
     nets_of: dict[Prefix, set[int]] = field(default_factory=lambda: defaultdict(set))
     """By net: the predicates that hold in it."""
-    singles: dict[Prefix, list[int]] = field(default_factory=lambda: defaultdict(list))
-    """By address of an endpoint: the predicates that hold by it alone."""
+    singles: dict[Prefix, list[int]] = field(default_factory=dict)
+    """By address of an endpoint: the predicates that hold by it alone, ascending."""
     ports: dict[Prefix, dict[int, list[tuple[int, int]]]] = field(default_factory=lambda: defaultdict(dict))
     port_predicates: list[int] = field(default_factory=list)
     owned: dict[Prefix, dict[ResourceKey, None]] = field(default_factory=dict)
@@ -182,6 +182,7 @@ class _Builder:
                         self.owned.setdefault(address, {})[key] = None
                     elif str(key) not in universe.left_out:
                         universe.left_out.append(str(key))
+        self.singles = {address: [] for address in self.owned}
         for net in nets:
             self._number(net)
         for index, state in enumerate(universe.states):
@@ -199,14 +200,16 @@ class _Builder:
     def _collect_set(self, number: int, kind: SetKind, members: Iterable[object]) -> None:
         if kind is SetKind.PORTS:
             self.port_predicates.append(number)
+        singles = self.singles
         for member in members:
-            if isinstance(member, PortMember):
-                self.ports[member.address].setdefault(number, []).append((member.protocol, member.port))
-            elif isinstance(member, Prefix):
-                if member in self.owned:
-                    self.singles[member].append(number)
+            if isinstance(member, Prefix):
+                having = singles.get(member)
+                if having is not None:
+                    having.append(number)
                 else:
                     self.nets_of[member].add(number)
+            elif isinstance(member, PortMember):
+                self.ports[member.address].setdefault(number, []).append((member.protocol, member.port))
 
     def _number(self, predicate: Predicate) -> None:
         self.universe._numbers.setdefault(predicate, len(self.universe._numbers))
@@ -281,7 +284,7 @@ class _Builder:
 
         expanded: set[tuple[ResourceKey, int]] = set()
         for address, owners in self.owned.items():
-            members = tuple(sorted(self.singles.get(address, ())))
+            members = tuple(self.singles[address])
             ports = self._ports_at(address)
             for key in owners:
                 policed = tuple([self._policing(state.endpoints.get(key), address) for state in universe.states])
@@ -350,7 +353,8 @@ class _Builder:
         return Prefix(family, start, length)
 
     def _ports_at(self, address: Prefix) -> tuple[tuple[int, PortVariant], ...]:
-        return tuple([(number, tuple(sorted(pairs))) for number, pairs in sorted(self.ports.get(address, {}).items())])
+        named = self.ports.get(address)
+        return tuple([(number, tuple(sorted(pairs))) for number, pairs in sorted(named.items())]) if named else ()
 
     def _add(self, kind: Kind, example: Prefix) -> int:
         universe = self.universe
