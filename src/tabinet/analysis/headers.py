@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 
+from tabinet.model.extended import DCCP
 from tabinet.model.protocols import ICMP, ICMPV6, NAMES, SCTP, TCP, UDP, UDPLITE
 
 HeaderSet = int
@@ -24,7 +25,7 @@ Plane = tuple[tuple[int, int, Intervals], ...]
 Content = tuple[int, tuple[Plane, ...]]
 """Bits of the other protocols, then a plane for each protocol in ``SLOTS``."""
 
-WITH_PORTS = (TCP, UDP, SCTP, UDPLITE)
+WITH_PORTS = (TCP, UDP, SCTP, UDPLITE, DCCP)
 SLOTS = (*WITH_PORTS, ICMP, ICMPV6)
 HIGHEST = {**dict.fromkeys(WITH_PORTS, 65535), ICMP: 255, ICMPV6: 255}
 EVERY: dict[int, Intervals] = {protocol: ((0, highest),) for protocol, highest in HIGHEST.items()}
@@ -181,7 +182,7 @@ class HeaderSpace:
 
 def _plane_texts(planes: tuple[Plane, ...]) -> Iterator[str]:
     for protocol, plane in zip(SLOTS, planes, strict=True):
-        name = NAMES[protocol].lower()
+        name = "dccp" if protocol == DCCP else NAMES[protocol].lower()
         by_rows: dict[Intervals, list[Interval]] = {}
         for low, high, rows in plane:
             by_rows.setdefault(rows, []).append((low, high))

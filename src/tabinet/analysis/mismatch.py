@@ -12,10 +12,9 @@ import msgspec
 
 from tabinet.calc.messages import Icmp, Member, PortMember, PortRange, Rule, SetKind, Side
 from tabinet.lib.ip import IPV4, Prefix
-from tabinet.model.protocols import ICMP, ICMPV6, NAMES, SCTP, TCP, UDP, UDPLITE
+from tabinet.model.extended import PORTED
+from tabinet.model.protocols import ICMP, ICMPV6, NAMES
 from tabinet.rules.evaluate import Packet
-
-_WITH_PORTS = frozenset((TCP, UDP, SCTP, UDPLITE))
 
 Sets = Mapping[str, tuple[SetKind, Set[Member]]]
 
@@ -91,7 +90,7 @@ def _side(path: str, side: Side, packet: Packet, address: Prefix, port: int, set
 def _ports(path: str, side: Side, packet: Packet, address: Prefix, port: int, sets: Sets) -> Mismatch | None:
     if not (side.ports or side.port_sets or side.not_ports or side.not_port_sets):
         return None
-    if packet.protocol not in _WITH_PORTS:
+    if packet.protocol not in PORTED:
         return Mismatch(f"{path}.ports", "a protocol with ports", protocol_text(packet.protocol))
     member = PortMember(address, packet.protocol, port)
     in_ranges = any(item.first <= port <= item.last for item in side.ports)

@@ -29,6 +29,8 @@ from tabinet.calc.specs import SetSpec
 from tabinet.errors import Problem
 from tabinet.lib.ip import Prefix, parse_prefix
 from tabinet.model import resources as written
+from tabinet.model.annotations import PROTOCOL
+from tabinet.model.extended import NOBODY, ProtocolMatch, parse_extended
 from tabinet.model.ports import NamedPort, parse_port
 from tabinet.model.protocols import TCP, WITH_PORTS, parse_protocol
 from tabinet.selector import Selector, SelectorError, parse
@@ -89,9 +91,12 @@ class _Translator:
         self.denies = action is Action.DENY
         if rule.http is not None:
             self.without("", lambda: self.drop("http", "an HTTP match", "matches on addresses, protocols and ports"))
+        extended = self.extended()
+        if extended is not None:
+            rule = _extended_rule(rule, extended)
         protocol: int | None = None
         try:
-            protocol = self.protocol("protocol", rule.protocol)
+            protocol = self.protocol("protocol", rule.protocol) if extended is None else extended.number
         except _Unmatchable:
             if not self.denies:
                 raise
@@ -107,6 +112,21 @@ class _Translator:
             source=self.side("source", rule.source, protocol),
             destination=self.side("destination", rule.destination, protocol),
         )
+
+    def extended(self) -> ProtocolMatch | None:
+        """What the rule matches by annotation, which only an Allow rule can."""
+        metadata = self.written.metadata
+        text = None if metadata is None else metadata.annotations.get(PROTOCOL)
+        if text is None:
+            return None
+        path = f"metadata.annotations.{PROTOCOL}"
+        if self.written.action != Action.ALLOW.value:
+            self.report(path, text, "only in Allow rules; it is not heeded")
+            return None
+        try:
+            return parse_extended(text)
+        except ValueError as error:
+            raise self.unmatchable(path, text, str(error)) from None
 
     def without(self, default: T, read: Callable[[], T]) -> T:
         """What is read; where that is impossible, the default for a Deny rule."""
@@ -241,6 +261,19 @@ class _Translator:
 
 
 _ANYTHING = written.EntityRule()
+
+
+def _extended_rule(rule: written.Rule, match: ProtocolMatch) -> written.Rule:
+    """The rule with what it matches by annotation, and without what keeps others from taking it for more."""
+    replace = msgspec.structs.replace
+    source, destination = (
+        replace(side, selector="" if side.selector == NOBODY else side.selector, ports=(), not_ports=())
+        for side in (rule.source, rule.destination)
+    )
+    if match.ports is not None:
+        destination = replace(destination, ports=(f"{match.ports[0]}:{match.ports[1]}",))
+    icmp = None if match.icmp is None else written.IcmpMatch(type=match.icmp[0], code=match.icmp[1])
+    return replace(rule, icmp=icmp, not_protocol=None, not_icmp=None, source=source, destination=destination)
 
 
 def _without_protocol(rule: written.Rule) -> written.Rule:

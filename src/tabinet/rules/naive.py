@@ -43,7 +43,7 @@ from tabinet.rules.evaluate import Packet, begins_flow
 from tabinet.rules.options import CONTROL_PORTS, IPIP, UDP, HostAction, ProtoPort, TableOptions
 
 _UNSPECIFIED, _LINK_LOCAL = parse_prefix("0.0.0.0/32"), parse_prefix("fe80::/10")
-_WITH_PORTS = {6, 17, 132, 136}
+_WITH_PORTS = {6, 17, 33, 132, 136}
 
 
 @dataclass(slots=True)

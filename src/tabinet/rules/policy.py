@@ -31,8 +31,8 @@ from tabinet.rules.roles import DENY
 
 ICMP, ICMPV6 = 1, 58
 _OWN_ICMP = {IPV4: ICMP, IPV6: ICMPV6}
-PORT_PROTOCOLS = (6, 17, 132, 136)
-"""TCP, UDP, SCTP, UDP-Lite: what ports may be asked of."""
+PORT_PROTOCOLS = (6, 17, 33, 132, 136)
+"""TCP, UDP, DCCP, SCTP, UDP-Lite: what ports may be asked of. Where the kernel does not track DCCP's ports, no flow of it has any."""
 
 Matches = tuple[ir.Match, ...]
 Alternatives = list[Matches]

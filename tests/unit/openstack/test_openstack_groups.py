@@ -58,16 +58,38 @@ def test_what_a_rule_allows(fields: dict[str, Any], expected: dict[str, Any]) ->
 
 
 @pytest.mark.parametrize(
+    ("fields", "text", "others"),
+    [
+        ({"protocol": "hopopt"}, "0", {}),
+        ({"protocol": "dccp", "port_range_min": 1, "port_range_max": 2}, "33:1-2", {"protocol": 33}),
+        ({"protocol": "136", "port_range_min": 7, "port_range_max": 7}, "136:7", {"protocol": "UDPLite"}),
+        ({"protocol": "icmp", "port_range_min": 255}, "1:255", {"protocol": "ICMP"}),
+        ({"ethertype": "IPv6", "protocol": "icmp", "port_range_min": 255, "port_range_max": 0}, "58:255/0", {"protocol": "ICMPv6"}),
+    ],
+)
+def test_what_rules_have_no_field_for_is_in_an_annotation_and_for_others_about_nobody(
+    fields: dict[str, Any], text: str, others: dict[str, Any]
+) -> None:
+    remote = {"remote_group_id": "g"}
+    ingress, egress = (translate_rule(rule(direction=direction, **fields, **remote)) for direction in ("ingress", "egress"))
+    for made, near, far in ((ingress, "destination", "source"), (egress, "source", "destination")):
+        assert made["metadata"]["annotations"]["tabinet.io/protocol"] == text
+        assert made[near] == {"selector": "!all()"}
+        assert made[far] == {"selector": "has(sg.projectcalico.org/openstack-g)"}
+        known = ("action", "metadata", "ipVersion", "source", "destination")
+        assert {name: value for name, value in made.items() if name not in known} == others
+
+
+@pytest.mark.parametrize(
     "fields",
     [
-        {"protocol": "hopopt"},
         {"protocol": "nonsense"},
         {"protocol": "256"},
         {"protocol": "ipv6-icmp"},
-        {"protocol": "icmp", "port_range_min": 255},
+        {"protocol": "icmp", "port_range_min": 256},
         {"protocol": "icmp", "port_range_max": 0},
-        {"protocol": "dccp", "port_range_min": 1, "port_range_max": 2},
-        {"protocol": "udplite", "port_range_min": 1, "port_range_max": 2},
+        {"protocol": "gre", "port_range_min": 1, "port_range_max": 2},
+        {"protocol": "hopopt", "port_range_min": 1, "port_range_max": 2},
         {"protocol": "tcp", "port_range_min": 9, "port_range_max": 2},
         {"protocol": "tcp", "port_range_min": 9},
         {"port_range_min": 9, "port_range_max": 9},
@@ -98,6 +120,13 @@ def test_the_order_in_which_rules_come_means_nothing() -> None:
     rules = (rule("b"), rule("a", protocol="tcp"), rule("c", direction="egress"))
     documents = [translate_group(SecurityGroup(id="g", security_group_rules=order), REGION) for order in (rules, rules[::-1])]
     assert documents[0] == documents[1]
+
+
+def test_a_thousand_rules_are_a_thousand_rules_and_fit_into_a_value() -> None:
+    rules = tuple(rule(f"{number:036}", protocol="tcp", port_range_min=number, port_range_max=number) for number in range(1, 1001))
+    document = translate_group(SecurityGroup(id="g", security_group_rules=rules), REGION)
+    assert [each["destination"]["ports"] for each in document["spec"]["ingress"]] == [[number] for number in range(1, 1001)]
+    assert len(encode_document(document)) < 1_000_000, "etcd takes 1.5 MiB"
 
 
 def test_an_address_group_is_a_network_set() -> None:

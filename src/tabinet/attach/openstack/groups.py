@@ -6,8 +6,8 @@ no rule of any of an endpoint's groups allows is denied, because every policy is
 rules are in the order of their identifiers. Pure; linear in the number of rules.
 
 Meaning of a rule (Networking API v2.0, security group rules): ``remote_group_id`` means the addresses of that group's ports, allowed
-address pairs included; protocol ``0``, ``any`` and ``ip`` mean every protocol; ICMP has its type in ``port_range_min`` and its code in
-``port_range_max``.
+address pairs included; protocol ``0``, ``any`` and ``ip`` mean every protocol, and ``hopopt`` number 0 itself; ICMP has its type in
+``port_range_min`` and its code in ``port_range_max``.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from tabinet.attach.openstack.names import (
 from tabinet.attach.openstack.neutron import AddressGroup, SecurityGroup, SecurityGroupRule
 from tabinet.lib.ip import IPV4, IPV6, parse_prefix
 from tabinet.model import protocols
+from tabinet.model.annotations import PROTOCOL
+from tabinet.model.extended import NOBODY, PORTED, ProtocolMatch, render_protocol
 from tabinet.model.keys import ResourceKey, path_of
 from tabinet.model.openstack import REFUSED_ANNOTATION, REVISION_ANNOTATION
 from tabinet.model.records.base import API_VERSION
@@ -42,6 +44,7 @@ PROTOCOL_NUMBERS = {
     "egp": 8,
     "esp": 50,
     "gre": 47,
+    "hopopt": 0,
     "icmp": 1,
     "icmpv6": 58,
     "igmp": 2,
@@ -65,6 +68,7 @@ PROTOCOL_NUMBERS = {
 ANY_PROTOCOL = (None, "", "any", "ip", "0")
 _VERSIONS = {"IPv4": IPV4, "IPv6": IPV6}
 _LAST_ICMP_TYPE = 254
+"""Of the field; there is one more type."""
 _SHOWN = 20
 """So many refusals are told in an annotation."""
 
@@ -117,7 +121,8 @@ def refusals(lines: list[str]) -> dict[str, str]:
 
 
 def translate_rule(rule: SecurityGroupRule) -> Document:
-    """The policy rule that allows what the group's rule allows.
+    """The policy rule that allows what the group's rule allows. What a policy rule has no field for is in its annotation
+    ``tabinet.io/protocol``; to those who do not know that, such a rule is about nobody.
 
     Raises:
         Inexpressible: there is none.
@@ -129,29 +134,35 @@ def translate_rule(rule: SecurityGroupRule) -> Document:
     number = parse_protocol(rule.protocol, version)
     if number:
         made["protocol"] = protocols.NAMES.get(number, number)
-    source, destination = {}, _ports(rule, number, made)
+    match, near, ports = _match(rule, number), {}, {}
+    if _is_beyond_fields(number, match):
+        made["metadata"]["annotations"][PROTOCOL] = render_protocol(match)
+        near = {"selector": NOBODY}
+    elif match.ports is not None:
+        first, last = match.ports
+        ports = {"ports": [first if first == last else f"{first}:{last}"]}
+    elif match.icmp is not None:
+        kind, code = match.icmp
+        made["icmp"] = {"type": kind} if code is None else {"type": kind, "code": code}
     remote = _remote(rule, version)
-    if rule.direction == "ingress":
-        source = remote
-    else:
-        destination = {**remote, **destination}
+    source, destination = (remote, {**near, **ports}) if rule.direction == "ingress" else (near, {**remote, **ports})
     made |= {name: entity for name, entity in (("source", source), ("destination", destination)) if entity}
     return made
 
 
-def parse_protocol(name: str | None, version: int) -> int:
-    """The number of a protocol as the API has it; 0 for every protocol.
+def parse_protocol(name: str | None, version: int) -> int | None:
+    """The number of a protocol as the API has it; None for every protocol.
 
     Raises:
         Inexpressible: a name or number that means nothing to a rule.
     """
     if name in ANY_PROTOCOL:
-        return 0
+        return None
     text = str(name).lower()
-    number = PROTOCOL_NUMBERS.get(text, 0)
-    if not number and text.isascii() and text.isdigit():
+    number = PROTOCOL_NUMBERS.get(text, -1)
+    if number < 0 and text.isascii() and text.isdigit():
         number = int(text)
-    if not 1 <= number <= 255:
+    if not 0 <= number <= 255:
         raise Inexpressible(f"protocol {name}")
     if version == IPV6 and number == protocols.ICMP:
         return protocols.ICMPV6  # as Neutron itself reads such rules
@@ -175,21 +186,26 @@ def _version(rule: SecurityGroupRule) -> int:
     return _VERSIONS[rule.ethertype]
 
 
-def _ports(rule: SecurityGroupRule, number: int, made: Document) -> Document:
-    """The destination's ports; ICMP's type and code go into the rule itself."""
+def _match(rule: SecurityGroupRule, number: int | None) -> ProtocolMatch:
+    """Protocol, ports, ICMP type and code; without a protocol, only its number 0 says something."""
     low, high = rule.port_range_min, rule.port_range_max
     if low is None and high is None:
-        return {}
+        return ProtocolMatch(number or 0)
     if number in (protocols.ICMP, protocols.ICMPV6):
-        if low is None or not 0 <= low <= _LAST_ICMP_TYPE or (high is not None and not 0 <= high <= 255):
+        if low is None or not 0 <= low <= 255 or (high is not None and not 0 <= high <= 255):
             raise Inexpressible(f"ICMP type {low}, code {high}")
-        made["icmp"] = {"type": low} if high is None else {"type": low, "code": high}
-        return {}
-    if number not in protocols.WITH_PORTS:
+        return ProtocolMatch(number, icmp=(low, high))
+    if number not in PORTED:
         raise Inexpressible(f"ports of protocol {rule.protocol}")
     if low is None or high is None or not 1 <= low <= high <= 65535:
         raise Inexpressible(f"ports {low} to {high}")
-    return {"ports": [low if low == high else f"{low}:{high}"]}
+    return ProtocolMatch(number, ports=(low, high))
+
+
+def _is_beyond_fields(number: int | None, match: ProtocolMatch) -> bool:
+    """True: a policy rule has no field for it."""
+    ported = match.ports is not None and match.number not in protocols.WITH_PORTS
+    return number == 0 or ported or (match.icmp is not None and match.icmp[0] > _LAST_ICMP_TYPE)
 
 
 def _remote(rule: SecurityGroupRule, version: int) -> Document:

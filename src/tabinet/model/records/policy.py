@@ -98,7 +98,7 @@ class RuleMetadata(Record, frozen=True, kw_only=True):
     """Notes on a rule."""
 
     annotations: dict[str, str] = field(default_factory=dict)
-    """Free texts; without effect on packets."""
+    """Free texts; without effect on packets, but for ``tabinet.io/protocol``."""
 
 
 class Rule(Record, frozen=True, kw_only=True):
