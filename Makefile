@@ -13,8 +13,9 @@ setup:  ## system packages and .venv (nothing to do: under 3 s)
 	@scripts/setup
 	@$(if $(VMS),scripts/setup-vms)
 
-setup-openstack:  ## .venv-openstack: a Neutron to test against
+setup-openstack:  ## .venv-openstack: a Neutron to test against; virtual machines where there can be any
 	@scripts/setup-openstack
+	@scripts/setup-vms || true
 
 demo: setup  ## bring the default lab up, apply policy, check it with packets, break and heal things; VMS=1: with virtual machines
 	@$(SUDO) $(BIN)/tabinet demo $(if $(VMS),--vms)

@@ -1,4 +1,4 @@
-"""A fabric whose workloads come from Neutron: a lab of two hosts with agents, and a Neutron that writes to its etcd.
+"""A fabric whose workloads come from Neutron: a lab whose hosts have agents, and a Neutron that writes to its etcd.
 
 The machines are network namespaces with the port's addresses and hardware address, as a hypervisor would plug them.
 """
@@ -86,9 +86,11 @@ class Cloud:
 
 
 @contextlib.contextmanager
-def fabric(template: Path, directory: Path, *, isolated: bool = False, comparison_interval: float = 0.0) -> Iterator[Cloud]:
+def fabric(
+    template: Path, directory: Path, *, topology: Path = TOPOLOGY, isolated: bool = False, comparison_interval: float = 0.0
+) -> Iterator[Cloud]:
     """Lab and Neutron run; nothing of them is left afterwards."""
-    loaded = load_topology(TOPOLOGY)
+    loaded = load_topology(topology)
     name = f"t{uuid.uuid4().hex[:6]}"
     loaded = msgspec.structs.replace(loaded, topology=msgspec.structs.replace(loaded.topology, name=name))
     neutron, machines = None, list[str]()

@@ -30,7 +30,7 @@ BUSYBOX = Path("/bin/busybox")
 MEMORY_MIB = 256
 READY = "tabinet-vm ready"
 """The guest's console says so once it has an address and its prober can be reached."""
-_KERNEL_ARGUMENTS = (
+KERNEL_ARGUMENTS = (
     "console=ttyS0 quiet loglevel=1 panic=1 nokaslr mitigations=off no_timer_check tsc=reliable rcupdate.rcu_expedited=1 cryptomgr.notests "
     "8250.nr_uarts=1 i8042.noaux i8042.nokbd i8042.nopnp audit=0 pci=lastbus=0 acpi=off noapic lpj=4000000"
 )
@@ -40,7 +40,7 @@ _LIST_MODULES = _IMPORTS + (
     "\nfor module in list(sys.modules.values()):\n    for name in ('__file__', '__cached__'):\n        path = getattr(module, name, None)\n"
     "        if path and os.path.exists(path):\n            print(path)\n"
 )
-_INIT = """#!/bin/busybox sh
+START = """\
 /bin/busybox mount -t proc proc /proc
 /bin/busybox mount -t sysfs sysfs /sys
 /bin/busybox mount -t devtmpfs dev /dev
@@ -48,7 +48,10 @@ for module in $(/bin/busybox ls /modules); do /bin/busybox insmod /modules/$modu
 /bin/busybox --install -s /bin
 export PATH=/bin
 ip link set dev lo up
-ip link set dev eth0 up
+ip link set dev eth0 up"""
+"""How the first program of every guest begins."""
+_INIT = """#!/bin/busybox sh
+{start}
 udhcpc -i eth0 -s /lease -T 1 -t 1000 -O 121 -O mtu >/dev/null 2>&1
 until [ -c /dev/vport*p1 ]; do sleep 0.1; done
 exec 3<>$(echo /dev/vport*p1)
@@ -111,7 +114,7 @@ def qemu_argv(lab: str, workload: Workload, image: Path, socket: Path) -> tuple[
     return (
         *(QEMU, "-accel", "tcg", "-M", "pc,hpet=off", "-m", str(MEMORY_MIB), "-nodefaults", "-no-user-config", "-no-reboot"),
         *("-display", "none", "-serial", "stdio"),
-        *("-kernel", str(VM_FILES / "vmlinuz"), "-initrd", str(image), "-append", _KERNEL_ARGUMENTS),
+        *("-kernel", str(VM_FILES / "vmlinuz"), "-initrd", str(image), "-append", KERNEL_ARGUMENTS),
         *("-netdev", f"tap,id=net,ifname={tap_of(workload.name)},script=no,downscript=no"),
         *("-device", f"virtio-net-pci,netdev=net,mac={mac_of(lab, workload.name)},romfile="),
         *("-device", "virtio-serial-pci", "-chardev", f"socket,id=prober,path={socket},server=on,wait=off"),
@@ -129,17 +132,24 @@ def make_image() -> bytes:
     if lacking:
         raise SetupError(f"virtual machines need {', '.join(lacking)}: run 'make setup VMS=1'")
     python = Path(sys.executable).resolve()
-    script = _INIT.format(ready=READY, python=python)
+    script = _INIT.format(start=START, ready=READY, python=python)
     entries = [
         Entry("init", stat.S_IFREG | 0o755, script.encode()),
-        Entry("lease", stat.S_IFREG | 0o755, _LEASE.encode()),
         _read(_PROBER, "prober.py"),
-        _read(BUSYBOX, "bin/busybox"),
-        *(_read(module, f"modules/{module.name}") for module in sorted((VM_FILES / "modules").iterdir())),
+        *base_entries(),
         *(_read(path) for path in python_files(python)),
-        *(Entry(name, stat.S_IFDIR | 0o755) for name in ("proc", "sys", "dev", "tmp")),
     ]
     return render_cpio(entries)
+
+
+def base_entries() -> list[Entry]:
+    """What every guest needs besides its first program: busybox, modules, and what a DHCP lease does (``/lease``)."""
+    return [
+        Entry("lease", stat.S_IFREG | 0o755, _LEASE.encode()),
+        _read(BUSYBOX, "bin/busybox"),
+        *(_read(module, f"modules/{module.name}") for module in sorted((VM_FILES / "modules").iterdir())),
+        *(Entry(name, stat.S_IFDIR | 0o755) for name in ("proc", "sys", "dev", "tmp")),
+    ]
 
 
 def python_files(python: Path) -> list[Path]:
