@@ -61,6 +61,12 @@ class CniHost:
     tag: str = field(default_factory=lambda: uuid.uuid4().hex[:6])
     agent: subprocess.Popen[bytes] | None = None
     containers: list[str] = field(default_factory=list)
+    name: str = "h1"
+    """The host's."""
+    settings: str = ""
+    """More of the agent's configuration, in TOML."""
+    store: str = ""
+    """Its ``[store]``; empty: a sqlite file."""
 
     @property
     def namespace(self) -> str:
@@ -81,9 +87,10 @@ class CniHost:
     def open(self) -> None:
         netns.create(self.namespace)
         subprocess.run(["ip", "-n", self.namespace, "link", "set", "dev", "lo", "up"], check=True)
+        store = self.store or f'kind = "sqlite"\npath = "{self.directory}/store.db"\n'
         self.config.write_text(
-            f'[agent]\nhost = "h1"\nrun_dir = "{self.directory}"\nhttp_address = ""\n[store]\nkind = "sqlite"\n'
-            f'path = "{self.directory}/store.db"\n[bird]\nenabled = false\n[cni]\ndeletions = "{self.deletions}"\n'
+            f'[agent]\nhost = "{self.name}"\nrun_dir = "{self.directory}"\nhttp_address = ""\n[store]\n{store}'
+            f'[bird]\nenabled = false\n[cni]\ndeletions = "{self.deletions}"\n{self.settings}'
         )
         install_programs(self.plugins, str(self.deletions))
         (self.directory / "pools.yaml").write_text(POOLS)

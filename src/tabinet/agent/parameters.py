@@ -96,6 +96,15 @@ PARAMETERS: tuple[Parameter, ...] = (
         True,
         "Be ready to keep the history of what others change and to take back what nobody confirmed (``tabinet agent`` only).",
     ),
+    Parameter("docker", "enabled", "switch", False, "Be a network and address driver of this host's Docker (``tabinet agent`` only)."),
+    Parameter(
+        "docker",
+        "plugin_socket",
+        "text",
+        "/run/docker/plugins/tabinet.sock",
+        "Where Docker finds the driver; the file's name is the driver's.",
+    ),
+    Parameter("docker", "api_socket", "text", "/run/docker.sock", "Where Docker itself is asked for names and labels."),
     Parameter("bird", "bfd_interval_ms", "milliseconds", 100, "BFD: interval between packets."),
     Parameter(
         "bird",

@@ -56,6 +56,17 @@ def connect(network: Network, host_name: str, namespace: str, interface: str, mt
     return made
 
 
+def make_pair(network: Network, outer: str, inner: str, mtu: int, mac: str) -> None:
+    """A pair is on the host, both ends, for others to move ``inner`` to where it belongs; one that was there before is gone.
+
+    Raises:
+        KernelError: the kernel refused.
+    """
+    disconnect(network, outer)
+    pair = AddVeth(name=outer, peer_name=inner, mac=HOST_MAC, peer_mac=mac, mtu=mtu)
+    network.on_host(lambda rtnetlink: execute_all(rtnetlink, [pair]))
+
+
 def configure(network: Network, namespace: str, interface: str, addresses: Sequence[Prefix], *, forwarding: bool = False) -> str:
     """The inside has the addresses, routes and neighbours; gives the hardware address of the interface.
 

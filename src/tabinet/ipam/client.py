@@ -81,6 +81,15 @@ class IpamClient:
             for address in algebra.assigned_addresses(found.document, block, handle)
         )
 
+    async def owner_of(self, address: Prefix) -> str:
+        """The handle that owns the address; empty: nobody's, or assigned without one.
+
+        Raises:
+            StoreUnavailable, StoreDenied: the store could not be read.
+        """
+        view, touched = await read_blocks_of(self._store, [address])
+        return _owner(view, touched, address)
+
     async def release_handle(self, handle: str) -> tuple[Prefix, ...]:
         """The handle owns nothing; returns what it owned. Nothing happens when it is unknown.
 

@@ -146,6 +146,8 @@ class NetworkConfig(msgspec.Struct, frozen=True, kw_only=True):
     policy_setup_timeout_seconds: Annotated[int, msgspec.Meta(ge=0, le=100)] = 0
     labels: dict[str, str] = {}
     """Ours: labels of every endpoint of the network."""
+    label_annotations: tuple[str, ...] = ()
+    """Ours: these annotations of a pod are labels, too."""
     profiles: tuple[str, ...] | None = None
     """Ours: profiles in place of the network's."""
 

@@ -24,6 +24,8 @@ CALICO = "cni.projectcalico.org/"
 QOS = "qos.projectcalico.org/"
 NETWORK_ANNOTATION = "tabinet.io/network"
 """Of an endpoint: the CNI network that it is an attachment of."""
+LABELS_ANNOTATION = "tabinet.io/labels"
+"""Of a pod: labels of its endpoints, ``key=value`` separated by commas."""
 _ANYWHERE = {IPV4: "0.0.0.0/0", IPV6: "::/0"}
 _QOS_FIELDS = tuple(name for name in QosControls.__struct_encode_fields__ if name != "dscp")
 _BANDWIDTH = {"kubernetes.io/ingress-bandwidth": "ingressBandwidth", "kubernetes.io/egress-bandwidth": "egressBandwidth"}
@@ -144,8 +146,15 @@ def qos_of(config: NetworkConfig) -> QosControls | None:
 
 
 def labels_of(call: Call, config: NetworkConfig) -> dict[str, str]:
-    """The labels of the endpoint: the network's, those of ``args``, those of the argument ``LABELS``; the last word counts."""
-    return config.labels | config.args.labels() | parse_labels("CNI_ARGS LABELS", call.arguments.get("LABELS", ""))
+    """The labels of the endpoint; the last word counts.
+
+    They come from the network, from the annotations that it names, from the annotation ``tabinet.io/labels``, from ``args``, and from the
+    argument ``LABELS``.
+    """
+    notes = config.runtime.annotations
+    labels = config.labels | {key: notes[key] for key in config.label_annotations if key in notes}
+    labels |= parse_labels(LABELS_ANNOTATION, notes.get(LABELS_ANNOTATION, ""))
+    return labels | config.args.labels() | parse_labels("CNI_ARGS LABELS", call.arguments.get("LABELS", ""))
 
 
 def profiles_of(call: Call, config: NetworkConfig) -> tuple[str, ...]:
