@@ -134,6 +134,8 @@ endpoints = st.builds(
     egress=st.lists(tiers, max_size=2).map(tuple),
     profiles=st.lists(st.sampled_from(PROFILES), max_size=2, unique=True).map(tuple),
     stateless=st.sampled_from([False, False, True]),
+    pairs=few(st.builds(m.Pair, st.sampled_from(ADDRESSES + NETS), st.sampled_from(["", "02:00:00:00:00:01", "02:00:00:00:00:09"])), 1),
+    any_mac=st.sampled_from([False, False, True]),
 )
 host_tiers = st.lists(tiers, max_size=2).map(tuple)
 host_endpoints = st.builds(

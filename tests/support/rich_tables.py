@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from tabinet.calc import messages as m
 from tabinet.lib.ip import parse_address, parse_prefix
 from tabinet.model.keys import ResourceKey
@@ -77,6 +79,8 @@ def gateway() -> TableBuilder:
     )
     nets_own = tuple(parse_address(text) for text in ("10.0.0.2", "fd00::2"))
     body = m.Endpoint("h", "cali1", "02:00:00:00:00:01", nets_own, (), tier, tier, (), nats, m.Qos(limits, limits, 46))
+    virtual = (m.Pair(parse_address("10.0.0.9"), "00:00:5e:00:01:07"), m.Pair(parse_prefix("fd00:9::/64"), "00:00:5e:00:02:07"))
+    body = msgspec.structs.replace(body, pairs=virtual)
     pools = frozenset(map(parse_prefix, ("10.0.0.0/16", "fd00::/64")))
     for update in (
         m.SetUpdate(m.ALL_POOLS, m.SetKind.NETS, pools),

@@ -21,6 +21,7 @@ from tabinet.model.keys import ResourceKey
 from tabinet.rules.evaluate import Packet, answer_to
 from tabinet.rules.naive import World, as_sent, has_no_address, is_dhcp, is_failsafe
 from tabinet.rules.options import HostAction, ProtoPort
+from tabinet.rules.pairs import may_send
 
 PROFILE = "Profile"
 
@@ -228,12 +229,12 @@ class _Teller:
         if key is None:
             return Stage(Subject.SOURCE, None, Outcome.DENY, f"no endpoint has the interface {packet.in_interface}")
         sender = self.world.endpoints[key]
-        if packet.mac and sender.mac and packet.mac != sender.mac:
+        if may_send(sender, packet.source, packet.mac):
+            return Stage(Subject.SOURCE, key, Outcome.ALLOW, f"{packet.source.address} is the endpoint's own")
+        if packet.mac and sender.mac and packet.mac != sender.mac and not sender.any_mac:
             return Stage(Subject.SOURCE, key, Outcome.DENY, f"{packet.mac} is not the endpoint's MAC, {sender.mac}")
         if is_dhcp(packet) and has_no_address(packet):
             return Stage(Subject.SOURCE, key, Outcome.ALLOW, "DHCP without an address")
-        if any(net.contains(packet.source) for net in (*sender.nets, *sender.spoof_nets)):
-            return Stage(Subject.SOURCE, key, Outcome.ALLOW, f"{packet.source.address} is the endpoint's own")
         return Stage(Subject.SOURCE, key, Outcome.DENY, f"{packet.source.address} is not the endpoint's own")
 
     def workload(self, interface: str, *, ingress: bool) -> Stage:

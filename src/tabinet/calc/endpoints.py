@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from tabinet.calc.carriers import ORIGIN_KEYS, Origin
 from tabinet.calc.messages import Endpoint, HostEndpoint, Migration, Nat, TierPolicies
-from tabinet.calc.ports import NOTHING, PortNeeds
+from tabinet.calc.ports import NOTHING, PortNeeds, routed_prefixes
 from tabinet.calc.qos import build_qos, qos_problems
 from tabinet.errors import Problem
 from tabinet.lib.ip import IPV4, Prefix, parse_address, parse_prefix
@@ -72,6 +72,9 @@ def build_endpoint(
         qos=build_qos(spec.qos_controls),
         gateway4=next((address for address in readable_addresses((spec.ipv4_gateway,)) if address.family == IPV4), None),
         trunk=needs.trunk,
+        pairs=needs.pairs,
+        routed=routed_prefixes(needs.pairs, tuple(readable(spec.ip_networks))),
+        any_mac=needs.any_mac,
         stateless=needs.stateless,
         migration=migration,
     )

@@ -224,6 +224,14 @@ class Qos(Message, frozen=True):
 NO_QOS = Qos()
 
 
+class Pair(Message, frozen=True, order=True):
+    """One of Neutron's allowed address pairs: what a port may send from besides its own addresses."""
+
+    net: Prefix
+    mac: str
+    """``aa:bb:cc:dd:ee:ff``; empty: the port's own."""
+
+
 class Trunk(Message, frozen=True):
     """Where the packets of a trunk's subport come and go."""
 
@@ -288,6 +296,12 @@ class Endpoint(Message, frozen=True):
     """``ipv4Gateway``: the workload looks for it on its link, so that the host has to be it."""
     trunk: Trunk | None = None
     """A subport's interface is made by the host; None: it is there by other hands."""
+    pairs: tuple[Pair, ...] = ()
+    """Sorted. Single addresses among them are in ``nets`` as well. What is paired with other MACs only is sent with exactly these."""
+    routed: tuple[Prefix, ...] = ()
+    """Prefixes behind the endpoint, sorted; like ``nets`` routed to it, but not its own addresses."""
+    any_mac: bool = False
+    """It may send with whatever MAC."""
     stateless: bool = False
     """Policy is asked about every packet that the workload sends or receives, replies too, by the packet's own header."""
     migration: Migration | None = None

@@ -7,12 +7,13 @@ counts as what allows less: the interface of a subport is not made, every packet
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
-from tabinet.calc.messages import Trunk
+from tabinet.calc.messages import Pair, Trunk
 from tabinet.errors import DataError, Problem
+from tabinet.lib.ip import Prefix, parse_prefix
 from tabinet.model.annotations import STATELESS
 from tabinet.model.openstack import PORT_ANNOTATION, PortFacts, parse_port_facts
 
@@ -24,11 +25,15 @@ class PortNeeds(msgspec.Struct, frozen=True):
     """What the annotations ask for."""
 
     trunk: Trunk | None = None
+    pairs: tuple[Pair, ...] = ()
+    """Sorted."""
+    any_mac: bool = False
     stateless: bool = False
     """Policy is asked about every packet by itself."""
     problems: tuple[Problem, ...] = ()
 
 
+_ANYWHERE = (parse_prefix("0.0.0.0/0"), parse_prefix("::/0"))
 _TRUE, _FALSE = "true", "false"
 NOTHING = PortNeeds()
 
@@ -39,12 +44,42 @@ def port_needs(annotations: Mapping[str, str], source: str) -> PortNeeds:
     stateless = _stateless(annotations.get(STATELESS, _FALSE), source, problems)
     text = annotations.get(PORT_ANNOTATION)
     if text is None:
-        return PortNeeds(None, stateless, tuple(problems)) if stateless else NOTHING
+        return PortNeeds(stateless=stateless, problems=tuple(problems)) if stateless else NOTHING
     try:
         facts = parse_port_facts(text, source)
     except DataError as error:
-        return PortNeeds(None, stateless, (*problems, *error.problems))
-    return PortNeeds(_trunk(facts, source, problems), stateless, tuple(problems))
+        return PortNeeds(stateless=stateless, problems=(*problems, *error.problems))
+    return PortNeeds(
+        trunk=_trunk(facts, source, problems),
+        pairs=_pairs(facts, source, problems),
+        any_mac=not facts.port_security,
+        stateless=stateless,
+        problems=tuple(problems),
+    )
+
+
+def routed_prefixes(pairs: Iterable[Pair], own: Collection[Prefix]) -> tuple[Prefix, ...]:
+    """What of the pairs is routed to the endpoint besides its own addresses.
+
+    Everything, and a prefix that holds one of its own addresses, which is its own network, may be sent from, and is not behind the endpoint.
+    """
+    nets = {pair.net for pair in pairs if pair.net.length and not pair.net.is_host}
+    return tuple(sorted(net for net in nets if not any(net.contains(address) for address in own)))
+
+
+def _pairs(facts: PortFacts, source: str, problems: list[Problem]) -> tuple[Pair, ...]:
+    pairs = set()
+    for index, pair in enumerate(facts.pairs):
+        try:
+            net = parse_prefix(pair.net)
+        except ValueError:
+            path = f"metadata.annotations.{PORT_ANNOTATION}.pairs[{index}].net"
+            problems.append(Problem(path=path, value=repr(pair.net)[:80], allowed="an address or prefix; it is left out", source=source))
+            continue
+        pairs.add(Pair(net, pair.mac.lower().replace("-", ":")))
+    if not facts.port_security:
+        pairs |= {Pair(net, "") for net in _ANYWHERE}
+    return tuple(sorted(pairs))
 
 
 def _stateless(text: str, source: str, problems: list[Problem]) -> bool:

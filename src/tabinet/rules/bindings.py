@@ -19,10 +19,11 @@ from tabinet.rules import layout
 from tabinet.rules.classes import Classes, Stage
 from tabinet.rules.denied import CountedInterfaces, Owner
 from tabinet.rules.edit import TableEdit
-from tabinet.rules.ir import Element, Hardware, Interface, Source, SourceRange
+from tabinet.rules.ir import Element, Hardware, Interface, Paired, Source, SourceRange
 from tabinet.rules.limits import NOTHING, Queueing, change, entrance, queueing
 from tabinet.rules.nat import Floating
 from tabinet.rules.options import TableOptions
+from tabinet.rules.pairs import other_pairs, own_sources
 from tabinet.rules.policy import merge_ranges
 from tabinet.rules.roles import Role
 from tabinet.rules.stateless import PACKET_EGRESS, PACKET_INGRESS, STATELESS
@@ -62,6 +63,8 @@ class Bindings:
     _claims: dict[str, set[ResourceKey]] = field(default_factory=dict)
     _bound: dict[str, Binding] = field(default_factory=dict)
     floating: Floating = field(init=False)
+    _paired_interfaces: int = 0
+    """How many interfaces have an endpoint that sends with other MACs than its own."""
     _stateless: int = 0
     """How many interfaces have a stateless endpoint."""
     _limited: int = 0
@@ -76,6 +79,11 @@ class Bindings:
     def has_limits(self) -> bool:
         """True when an interface has limits. As of the last ``settle``."""
         return self._limited > 0
+
+    @property
+    def has_pairs(self) -> bool:
+        """True when an endpoint sends with other MACs than its own. As of the last ``settle``."""
+        return self._paired_interfaces > 0
 
     @property
     def has_stateless(self) -> bool:
@@ -143,7 +151,7 @@ class Bindings:
         if endpoint.stateless:
             own.add((STATELESS, Interface(endpoint.interface)))
         ranges: list[Prefix] = []
-        for net in (*endpoint.nets, *endpoint.spoof_nets):
+        for net in own_sources(endpoint, checked=self.options.check_hardware, spoofing=self.options.allow_source_prefixes):
             if net.is_host:
                 own.add((layout.OWN[net.family], Source(endpoint.interface, net)))
             else:
@@ -151,6 +159,7 @@ class Bindings:
         for family in (IPV4, IPV6):
             for item in merge_ranges((net.value, net.last) for net in ranges if net.family == family):
                 own.add((layout.SPOOF[family], SourceRange(endpoint.interface, item.first, item.last)))
+        own |= set(self._paired(endpoint))
         return Binding(
             key=key,
             ingress=Stage(Role.TO_WORKLOAD, endpoint.ingress, endpoint.profiles),
@@ -164,10 +173,20 @@ class Bindings:
 
     def _hardware(self, endpoint: Endpoint) -> Iterator[tuple[str, Element]]:
         """What lets the interface's packets in at all; an address that cannot be read lets none in."""
-        if not endpoint.mac or not self.options.check_hardware:
+        if not endpoint.mac or endpoint.any_mac or not self.options.check_hardware:
             yield layout.ANY_HARDWARE, Interface(endpoint.interface)
         elif _MAC.fullmatch(endpoint.mac):
             yield layout.HARDWARE, Hardware(endpoint.interface, endpoint.mac)
+
+    def _paired(self, endpoint: Endpoint) -> Iterator[tuple[str, Element]]:
+        """What it sends with other MACs than its own."""
+        pairs = [pair for pair in other_pairs(endpoint, checked=self.options.check_hardware) if _MAC.fullmatch(pair.mac)]
+        for mac in sorted({pair.mac for pair in pairs}):
+            yield layout.PAIR_HARDWARE, Hardware(endpoint.interface, mac)
+            for family in (IPV4, IPV6):
+                nets = (pair.net for pair in pairs if pair.mac == mac and pair.net.family == family)
+                for item in merge_ranges((net.value, net.last) for net in nets):
+                    yield layout.PAIR[family], Paired(endpoint.interface, mac, item.first, item.last)
 
     def _loses(self, before: Binding, after: Binding | None) -> bool:
         return (
@@ -185,6 +204,7 @@ class Bindings:
             edit.remove_element(name, element)
         for name, element in new - old:
             edit.add_element(name, element)
+        self._paired_interfaces += _has_pairs(new) - _has_pairs(old)
         old_local = before.local if before is not None else frozenset()
         new_local = after.local if after is not None else frozenset()
         self._count_local(edit, new_local - old_local, 1)
@@ -229,3 +249,7 @@ def _packet_stages(endpoint: Endpoint) -> tuple[tuple[str, Stage], ...]:
         (PACKET_INGRESS, Stage(Role.PACKET_TO_WORKLOAD, endpoint.ingress, endpoint.profiles)),
         (PACKET_EGRESS, Stage(Role.PACKET_FROM_WORKLOAD, endpoint.egress, endpoint.profiles)),
     )
+
+
+def _has_pairs(own: frozenset[tuple[str, Element]]) -> bool:
+    return any(name == layout.PAIR_HARDWARE for name, _ in own)

@@ -131,7 +131,7 @@ class TableBuilder:
         """The fixed part has what the endpoints need of it. O(1) while that does not change."""
         nat = nat_use(self.options, self._bindings.floating.in_use, self._sets.shape, self._sets.occupied)
         tunnels = tunnel_use(self.options, self._tunnels, self._sets.shape(ALL_HOSTS))
-        uses = Uses(self._hosts.use, nat, self._bindings.has_limits, tunnels, self._bindings.has_stateless)
+        uses = Uses(self._hosts.use, nat, self._bindings.has_limits, tunnels, self._bindings.has_stateless, self._bindings.has_pairs)
         if uses == self._uses:
             return
         self._uses = uses

@@ -228,6 +228,8 @@ class _Run:
                 return ir.Interface(self._interface(via)) in self.table.elements[name]
             case ir.SourceIn(family=family, set_name=name):
                 return packet.family == family and self._source_in(name)
+            case ir.PairedIn(family=family, set_name=name):
+                return packet.family == family and self._paired_in(name)
             case ir.HeaderAddress(side=side, net=net):
                 return net.contains(self._address(side))
             case ir.HeaderAddressIn(side=side, family=family, set_name=name):
@@ -254,6 +256,16 @@ class _Run:
         if packet.mac:
             return ir.Hardware(packet.in_interface, packet.mac) in self.table.elements[name]
         return any(isinstance(item, ir.Hardware) and item.interface == packet.in_interface for item in self.table.elements[name])
+
+    def _paired_in(self, name: str) -> bool:
+        packet = self.packet
+        return any(
+            isinstance(item, ir.Paired)
+            and item.interface == packet.in_interface
+            and packet.mac in ("", item.mac)
+            and item.first <= packet.source.value <= item.last
+            for item in self.table.elements[name]
+        )
 
     def _source_in(self, name: str) -> bool:
         packet = self.packet

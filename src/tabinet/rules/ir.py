@@ -79,6 +79,9 @@ from tabinet.rules.matches import (
     OriginalDirection as OriginalDirection,
 )
 from tabinet.rules.matches import (
+    PairedIn as PairedIn,
+)
+from tabinet.rules.matches import (
     Port as Port,
 )
 from tabinet.rules.matches import (
@@ -336,6 +339,8 @@ class SetType(enum.Enum):
     """``SourceRange``; disjoint for one interface."""
     HARDWARE = "hardware"
     """``Hardware``."""
+    PAIRS = "pairs"
+    """``Paired``; disjoint for one interface and MAC."""
     INTERFACES = "interfaces"
     """``Interface``."""
     COUNTED = "counted"
@@ -380,11 +385,20 @@ class Hardware(Ir, frozen=True, order=True):
     """``aa:bb:cc:dd:ee:ff``."""
 
 
+class Paired(Ir, frozen=True, order=True):
+    """Addresses that an interface sends from with this hardware address."""
+
+    interface: str
+    mac: str
+    first: int
+    last: int
+
+
 class Interface(Ir, frozen=True, order=True):
     name: str
 
 
-Element = Prefix | Range | PortMember | Source | SourceRange | Hardware | Interface
+Element = Prefix | Range | PortMember | Source | SourceRange | Hardware | Paired | Interface
 
 
 # --- the whole and its changes --------------------------------------------------------------------------------------

@@ -49,6 +49,7 @@ from tabinet.rules.ir import (
     Next,
     NoInterface,
     OriginalDirection,
+    PairedIn,
     Port,
     Protocol,
     Reject,
@@ -89,6 +90,10 @@ SPOOF = {IPV4: "spoof4", IPV6: "spoof6"}
 """The same for prefixes that an endpoint may use besides."""
 HARDWARE = "hardware"
 """Set of (interface, MAC) of workloads whose MAC is checked."""
+PAIR = {IPV4: "pair4", IPV6: "pair6"}
+"""Sets of (interface, MAC, addresses): what a workload may send from with other MACs than its own."""
+PAIR_HARDWARE = "pair_hardware"
+"""Set of (interface, MAC) of these MACs."""
 ANY_HARDWARE = "any_hardware"
 """Set of interfaces of the other workloads."""
 LOCAL = {IPV4: "local4", IPV6: "local6"}
@@ -122,6 +127,7 @@ def fixed_sets() -> dict[str, SetDef]:
     sets[VALID] = SetDef(SetType.GENERATION)
     sets[VALID_RELATED] = SetDef(SetType.RELATED_GENERATION)
     sets[HARDWARE] = SetDef(SetType.HARDWARE)
+    sets[PAIR_HARDWARE] = SetDef(SetType.HARDWARE)
     sets[ANY_HARDWARE] = SetDef(SetType.INTERFACES)
     sets[COVERED] = SetDef(SetType.INTERFACES)
     sets[STATELESS] = SetDef(SetType.INTERFACES)
@@ -129,6 +135,7 @@ def fixed_sets() -> dict[str, SetDef]:
     for family in (IPV4, IPV6):
         sets[OWN[family]] = SetDef(SetType.SOURCES, family)
         sets[SPOOF[family]] = SetDef(SetType.SOURCE_NETS, family)
+        sets[PAIR[family]] = SetDef(SetType.PAIRS, family)
         sets[LOCAL[family]] = SetDef(SetType.ADDRESSES, family)
         sets[FLOATING[family]] = SetDef(SetType.ADDRESS_CHAINS, family)
         sets[FLOATING_SOURCE[family]] = SetDef(SetType.ADDRESS_CHAINS, family)
@@ -144,6 +151,8 @@ class Uses(msgspec.Struct, frozen=True):
     qos: bool = False
     tunnels: TunnelUse = TunnelUse()
     stateless: bool = False
+    pairs: bool = False
+    """Some workloads send with other MACs than their own."""
 
 
 NO_USES = Uses()
@@ -174,7 +183,7 @@ def fixed_chains(options: TableOptions, uses: Uses = NO_USES) -> dict[str, Chain
     out = _ours((Via.OUT,), prefixes, "with_host", "output_others" if others else "")
     elsewhere = (ACCEPTED, ACCEPTED) if hosts is None else ("elsewhere_target_original", "elsewhere_target_reply")
     chains = {
-        "antispoof": Chain(_antispoof(options), HookPoint.PREROUTING_RAW),
+        "antispoof": Chain(_antispoof(options, uses.pairs), HookPoint.PREROUTING_RAW),
         "sources": Chain(_sources(options)),
         "fabric": Chain((*(_fabric(prefixes) if options.protect_local_sources else ()), *_raw(hosts))),
         "forward": Chain((*look_at_packets(uses.stateless), *check, *forward), HookPoint.FORWARD),
@@ -195,7 +204,7 @@ def fixed_chains(options: TableOptions, uses: Uses = NO_USES) -> dict[str, Chain
             )
         ),
         SOURCE: Chain((*_source(Via.IN, "original", prefixes, hosts), *_source(Via.OUT, "reply", prefixes, hosts))),
-        RELATED: Chain(_related(prefixes)),
+        RELATED: Chain(_related(prefixes, uses.pairs)),
         "to_host": Chain((_to_host(options.endpoint_to_host),)),
         ACCEPTED: Chain((Rule(Jump(MARK_FLOW)), Rule(Accept()))),
         # By itself and without a verdict, so that a new generation costs the kernel nothing but this rule.
@@ -207,6 +216,9 @@ def fixed_chains(options: TableOptions, uses: Uses = NO_USES) -> dict[str, Chain
         chains |= host_chains(options, hosts, LOCAL) | {name: Chain(rules) for name, rules in others.items()}
     if uses.qos:
         chains |= qos_chains()
+    if uses.pairs:
+        spoofed = Rule(Goto(DROPPED), counter=True, comment="spoofed source")
+        chains["pair_sources"] = Chain((*_discovery(), spoofed))
     chains |= packet_chains(options, uses.stateless, hosts)
     return chains | server_chains(options) | nat_chains(options, uses.nat) | tunnel_chains(options, uses.tunnels)
 
@@ -228,31 +240,40 @@ def _ours(ways: tuple[Via, ...], prefixes: tuple[str, ...], chain: str, others: 
     return (Rule(Goto(others) if others else Accept(), foreign), Rule(Goto(chain)))
 
 
-def _antispoof(options: TableOptions) -> tuple[Rule, ...]:
+def _antispoof(options: TableOptions, pairs: bool) -> tuple[Rule, ...]:
+    accepted = (Rule(Accept(), (PairedIn(family, PAIR[family]),), comment="allowed address pairs") for family in (IPV4, IPV6))
     foreign = tuple(InterfacePrefix(Via.IN, prefix, negated=True) for prefix in options.interface_prefixes)
     return (
         Rule(Goto("fabric"), foreign),
+        *((*keep_from_loopback(options), *accepted) if pairs else ()),
         Rule(Goto("sources"), (HardwareIn(HARDWARE),)),
         Rule(Goto("sources"), (InterfaceIn(ANY_HARDWARE),)),
+        *((Rule(Goto("pair_sources"), (HardwareIn(PAIR_HARDWARE),)),) if pairs else ()),
         Rule(Goto(DROPPED), counter=True, comment="unknown interface or hardware address"),
     )
 
 
 def _sources(options: TableOptions) -> tuple[Rule, ...]:
     rules = [*keep_from_loopback(options), *(Rule(Accept(), (SourceIn(family, OWN[family]),)) for family in (IPV4, IPV6))]
-    if options.allow_source_prefixes:
-        rules += [Rule(Accept(), (SourceIn(family, SPOOF[family]),), comment="allowSpoofedSourcePrefixes") for family in (IPV4, IPV6)]
-    link_local = HeaderAddress(Side.SOURCE, _LINK_LOCAL6)
+    rules += [Rule(Accept(), (SourceIn(family, SPOOF[family]),), comment="allowSpoofedSourcePrefixes") for family in (IPV4, IPV6)]
     rules += [
+        *_discovery(),
+        Rule(Accept(), (HeaderUdp(_DHCP_CLIENT, _DHCP_SERVER), HeaderAddress(Side.SOURCE, _UNSPECIFIED4)), comment="DHCP"),
+        Rule(Accept(), (HeaderUdp(_DHCP6_CLIENT, _DHCP6_SERVER), HeaderAddress(Side.SOURCE, _LINK_LOCAL6)), comment="DHCPv6"),
+        Rule(Goto(DROPPED), counter=True, comment="spoofed source"),
+    ]
+    return tuple(rules)
+
+
+def _discovery() -> tuple[Rule, ...]:
+    """What a workload says on its link whatever its addresses."""
+    link_local = HeaderAddress(Side.SOURCE, _LINK_LOCAL6)
+    return (
         Rule(Accept(), (HeaderIcmp6(*_MLD1_AND_ND), link_local), comment="neighbour discovery"),
         Rule(Accept(), (HeaderIcmp6(*_MLD1_AND_ND), HeaderAddress(Side.SOURCE, _UNSPECIFIED6)), comment="duplicate address detection"),
         Rule(Accept(), (HeaderIcmp6(*_MLD2), link_local), comment="multicast listeners"),
         Rule(Accept(), (HeaderIcmp6(*_MLD2), HeaderAddress(Side.SOURCE, _UNSPECIFIED6)), comment="multicast listeners"),
-        Rule(Accept(), (HeaderUdp(_DHCP_CLIENT, _DHCP_SERVER), HeaderAddress(Side.SOURCE, _UNSPECIFIED4)), comment="DHCP"),
-        Rule(Accept(), (HeaderUdp(_DHCP6_CLIENT, _DHCP6_SERVER), link_local), comment="DHCPv6"),
-        Rule(Goto(DROPPED), counter=True, comment="spoofed source"),
-    ]
-    return tuple(rules)
+    )
 
 
 def _raw(hosts: HostUse | None) -> tuple[Rule, ...]:
@@ -286,7 +307,7 @@ def _host_services(options: TableOptions) -> tuple[Rule, ...]:
     return tuple(rules)
 
 
-def _related(prefixes: tuple[str, ...]) -> tuple[Rule, ...]:
+def _related(prefixes: tuple[str, ...], pairs: bool) -> tuple[Rule, ...]:
     """An ICMP error carries the mark of the flow that it is about; from a workload it counts only if the flow is the workload's own."""
     foreign = tuple(InterfacePrefix(Via.IN, prefix, negated=True) for prefix in prefixes)
     rules = [Rule(Accept(), foreign)]
@@ -294,6 +315,8 @@ def _related(prefixes: tuple[str, ...]) -> tuple[Rule, ...]:
         for family in (IPV4, IPV6):
             rules.append(Rule(Accept(), (direction, SourceIn(family, OWN[family], origin))))
             rules.append(Rule(Accept(), (direction, SourceIn(family, SPOOF[family], origin))))
+            if pairs:
+                rules.append(Rule(Accept(), (direction, PairedIn(family, PAIR[family], origin))))
     rules.append(Rule(Goto(DROPPED), counter=True, comment="error about another's flow"))
     return tuple(rules)
 

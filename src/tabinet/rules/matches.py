@@ -180,6 +180,14 @@ class HardwareIn(Ir, frozen=True):
     set_name: str
 
 
+class PairedIn(Ir, frozen=True):
+    """(incoming interface, source hardware address, source address) is in a PAIRS set; the address is the header's or the flow's."""
+
+    family: int
+    set_name: str
+    source: Tuple = Tuple.HEADER
+
+
 class InterfaceIn(Ir, frozen=True):
     """The interface is in an INTERFACES set."""
 
@@ -266,6 +274,7 @@ Match = (
     | Icmp
     | SourceIn
     | HardwareIn
+    | PairedIn
     | InterfaceIn
     | Untracked
     | Decided

@@ -41,6 +41,7 @@ from tabinet.lib.ip import IPV4, Prefix, parse_prefix
 from tabinet.model.keys import ResourceKey
 from tabinet.rules.evaluate import Packet, begins_flow
 from tabinet.rules.options import CONTROL_PORTS, IPIP, UDP, HostAction, ProtoPort, TableOptions
+from tabinet.rules.pairs import may_send
 
 _UNSPECIFIED, _LINK_LOCAL = parse_prefix("0.0.0.0/32"), parse_prefix("fe80::/10")
 _WITH_PORTS = {6, 17, 33, 132, 136}
@@ -176,11 +177,9 @@ class World:
         sender = self._at(packet.in_interface)
         if sender is None:
             return False
-        if packet.mac and sender.mac and packet.mac != sender.mac:
-            return False
-        return (is_dhcp(packet) and has_no_address(packet)) or any(
-            net.contains(packet.source) for net in (*sender.nets, *sender.spoof_nets)
-        )
+        if is_dhcp(packet) and has_no_address(packet):
+            return not packet.mac or not sender.mac or packet.mac == sender.mac or sender.any_mac
+        return may_send(sender, packet.source, packet.mac)
 
     def _ours(self, interface: str) -> bool:
         return interface.startswith(self.options.interface_prefixes)

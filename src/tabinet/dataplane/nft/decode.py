@@ -45,6 +45,10 @@ def decode_element(definition: SetDef, element: Element) -> ir.Element | None:
             return ir.SourceRange(parse_ifname(key), int.from_bytes(key[_IFNAME:], "big"), int.from_bytes(last[_IFNAME:], "big"))
         case SetType.HARDWARE:
             return ir.Hardware(parse_ifname(key), key[_IFNAME : _IFNAME + 6].hex(":"))
+        case SetType.PAIRS:
+            last, start = element.end or key, _IFNAME + 8
+            mac = key[_IFNAME : _IFNAME + 6].hex(":")
+            return ir.Paired(parse_ifname(key), mac, int.from_bytes(key[start:], "big"), int.from_bytes(last[start:], "big"))
         case SetType.INTERFACES | SetType.COUNTED:
             return ir.Interface(parse_ifname(key))
         case _:

@@ -225,6 +225,8 @@ def encode_set(definition: SetDef, size: int) -> SetSpec:
             return x.set_spec(x.Datatype.IFNAME, _ADDRESS_TYPE[definition.family], interval=True)
         case SetType.HARDWARE:
             return x.set_spec(x.Datatype.IFNAME, x.Datatype.ETHER_ADDR, size=size)
+        case SetType.PAIRS:
+            return x.set_spec(x.Datatype.IFNAME, x.Datatype.ETHER_ADDR, _ADDRESS_TYPE[definition.family], interval=True)
         case SetType.INTERFACES:
             return x.set_spec(x.Datatype.IFNAME, size=size)
         case SetType.COUNTED:
@@ -255,6 +257,10 @@ def encode_elements(definition: SetDef, elements: Iterable[ir.Element]) -> tuple
                 name, length = x.ifname(element.interface), _BYTES[definition.family]
                 first, last = element.first.to_bytes(length, "big"), element.last.to_bytes(length, "big")
                 found.append(Element(x.key(name, first), end=x.key(name, last)))
+            case ir.Paired(interface=interface, mac=mac):
+                before, length = (x.ifname(interface), bytes.fromhex(mac.replace(":", ""))), _BYTES[definition.family]
+                first, last = element.first.to_bytes(length, "big"), element.last.to_bytes(length, "big")
+                found.append(Element(x.key(*before, first), end=x.key(*before, last)))
             case ir.Hardware(interface=interface, mac=mac):
                 found.append(Element(x.key(x.ifname(interface), bytes.fromhex(mac.replace(":", "")))))
             case ir.Interface(name=interface):
@@ -312,7 +318,16 @@ def _userdata(comment: str, expressions: bytes) -> bytes:
 
 def _set_of(match: ir.Match) -> str:
     match match:
-        case ir.AddressIn() | ir.PortIn() | ir.AddressPortIn() | ir.SourceIn() | ir.HeaderAddressIn() | ir.HardwareIn() | ir.InterfaceIn():
+        case (
+            ir.AddressIn()
+            | ir.PortIn()
+            | ir.AddressPortIn()
+            | ir.SourceIn()
+            | ir.HeaderAddressIn()
+            | ir.HardwareIn()
+            | ir.InterfaceIn()
+            | ir.PairedIn()
+        ):
             return match.set_name
         case ir.RelatedIn():
             return match.set_name
@@ -362,6 +377,13 @@ def _icmp(basis: Basis, register: int) -> bytes:
 
 def _header_address(family: int, side: Side, register: int = x.reg(0)) -> list[bytes]:
     return [*_family(family), x.payload(x.NETWORK_HEADER, _HEADER_OFFSET[family, side], _BYTES[family], register)]
+
+
+def _source_address(family: int, source: ir.Tuple, register: int) -> list[bytes]:
+    if source is ir.Tuple.HEADER:
+        return _header_address(family, Side.SOURCE, register)
+    key = x.Ct.SRC_IP if family == IPV4 else x.Ct.SRC_IP6
+    return [x.ct(key, register, x.CtDirection.ORIGINAL if source is ir.Tuple.ORIGINAL else x.CtDirection.REPLY)]
 
 
 def _between(first: bytes, last: bytes, negated: bool) -> bytes:
@@ -445,15 +467,13 @@ def _header_match(match: ir.Match, name_of: NameOf) -> list[bytes]:
     first = x.reg(0)
     match match:
         case ir.SourceIn(family=family, set_name=name, source=source):
-            address = x.reg(4)
-            if source is ir.Tuple.HEADER:
-                header = _header_address(family, Side.SOURCE, address)
-                return [*header, x.meta(x.Meta.IIFNAME, first), x.lookup(name_of(name), first)]
-            key = x.Ct.SRC_IP if family == IPV4 else x.Ct.SRC_IP6
-            direction = x.CtDirection.ORIGINAL if source is ir.Tuple.ORIGINAL else x.CtDirection.REPLY
-            return [x.meta(x.Meta.IIFNAME, first), x.ct(key, address, direction), x.lookup(name_of(name), first)]
+            return [*_source_address(family, source, x.reg(4)), x.meta(x.Meta.IIFNAME, first), x.lookup(name_of(name), first)]
         case ir.HardwareIn(set_name=name):
             return [x.meta(x.Meta.IIFNAME, first), x.payload(x.LINK_HEADER, 6, 6, x.reg(4)), x.lookup(name_of(name), first)]
+        case ir.PairedIn(family=family, set_name=name, source=source):
+            address = _source_address(family, source, x.reg(6))
+            interface, hardware = x.meta(x.Meta.IIFNAME, first), x.payload(x.LINK_HEADER, 6, 6, x.reg(4))
+            return [*address, interface, hardware, x.lookup(name_of(name), first)]
         case ir.InterfaceIn(set_name=name, via=via):
             return [x.meta(_interface_key(via), first), x.lookup(name_of(name), first)]
         case ir.HeaderAddress(side=side, net=net):

@@ -36,7 +36,7 @@ HEADROOM = 4
 GENERATION_SIZE = 16
 GENERATIONS = (SetType.GENERATION, SetType.RELATED_GENERATION)
 MAPS_TO_CHAINS = (SetType.CHAINS, SetType.ADDRESS_CHAINS, SetType.PORT_CHAINS)
-_UNBOUNDED = (SetType.NETS, SetType.PORTS, SetType.SOURCE_NETS, SetType.PORT_CHAINS)
+_UNBOUNDED = (SetType.NETS, SetType.PORTS, SetType.SOURCE_NETS, SetType.PAIRS, SetType.PORT_CHAINS)
 
 
 def step_for(definition: SetDef, count: int) -> int:

@@ -217,6 +217,9 @@ def _header_match(match: ir.Match) -> str:
             return f"iifname . ct {source.value} {_IP[family]} saddr @{name}"
         case ir.HardwareIn(set_name=name):
             return f"iifname . ether saddr @{name}"
+        case ir.PairedIn(family=family, set_name=name, source=source):
+            address = f"{_IP[family]} saddr" if source is ir.Tuple.HEADER else f"ct {source.value} {_IP[family]} saddr"
+            return f"iifname . ether saddr . {address} @{name}"
         case ir.InterfaceIn(set_name=name, via=via):
             return f"{_interface(via)} @{name}"
         case ir.HeaderAddress(side=side, net=net):
@@ -242,7 +245,7 @@ def _render_set(table: Table, name: str, definition: SetDef, generation: int) ->
     is_map = definition.type in MAPS_TO_CHAINS or definition.type is SetType.GENERATION
     yield f"\t{'map' if is_map else 'set'} {name} {{"
     yield f"\t\ttype {key}{' : verdict' if is_map else ''}"
-    if definition.type in (SetType.NETS, SetType.PORTS, SetType.SOURCE_NETS, SetType.PORT_CHAINS):
+    if definition.type in (SetType.NETS, SetType.PORTS, SetType.SOURCE_NETS, SetType.PAIRS, SetType.PORT_CHAINS):
         yield "\t\tflags interval"
     if definition.type is SetType.COUNTED:
         yield "\t\tcounter"
@@ -266,6 +269,8 @@ def key_type(definition: SetDef) -> str:
             return f"{_ADDRESS[definition.family]} . inet_proto . inet_service"
         case SetType.SOURCES | SetType.SOURCE_NETS:
             return f"ifname . {_ADDRESS[definition.family]}"
+        case SetType.PAIRS:
+            return f"ifname . ether_addr . {_ADDRESS[definition.family]}"
         case SetType.HARDWARE:
             return "ifname . ether_addr"
         case SetType.CHAINS | SetType.INTERFACES | SetType.COUNTED:
@@ -297,6 +302,8 @@ def _element_order(element: ir.Element) -> tuple[object, ...]:
             return (element.interface, element.first)
         case ir.Range():
             return (element.first,)
+        case ir.Paired():
+            return (element.interface, element.mac, element.first)
         case ir.Hardware():
             return (element.interface, element.mac)
         case ir.Interface():
@@ -325,6 +332,8 @@ def element_text(definition: SetDef, element: ir.Element) -> str:
             return f'"{element.interface}" . {element.address.address}'
         case ir.SourceRange():
             return f'"{element.interface}" . {_range(definition.family, element.first, element.last)}'
+        case ir.Paired():
+            return f'"{element.interface}" . {element.mac} . {_range(definition.family, element.first, element.last)}'
         case ir.Hardware():
             return f'"{element.interface}" . {element.mac}'
         case ir.Interface():

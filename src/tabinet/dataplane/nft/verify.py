@@ -27,7 +27,7 @@ from tabinet.rules.ir import SetDef, SetType
 
 CHUNK = 1000
 """Members that are compared in one unit of work: about a millisecond."""
-INTERVALS = (*BOUNDARIES, SetType.SOURCE_NETS)
+INTERVALS = (*BOUNDARIES, SetType.SOURCE_NETS, SetType.PAIRS)
 """Sets whose elements cannot be asked for one by one; they are not the ones with many members."""
 ASKED = 64
 """So many single elements are asked for; of a set in which more seem to differ, all is read."""
