@@ -61,7 +61,7 @@ def port_needs(annotations: Mapping[str, str], source: str) -> PortNeeds:
 def routed_prefixes(pairs: Iterable[Pair], own: Collection[Prefix]) -> tuple[Prefix, ...]:
     """What of the pairs is routed to the endpoint besides its own addresses.
 
-    Everything, and a prefix that holds one of its own addresses, which is its own network, may be sent from, and is not behind the endpoint.
+    Everything, and a prefix that holds one of its own addresses (its own network), may be sent from, but is not behind the endpoint.
     """
     nets = {pair.net for pair in pairs if pair.net.length and not pair.net.is_host}
     return tuple(sorted(net for net in nets if not any(net.contains(address) for address in own)))
