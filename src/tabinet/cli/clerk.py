@@ -53,9 +53,16 @@ def clerk(place: Place) -> int:
 @asynccontextmanager
 async def beside_agent(surroundings: Surroundings) -> AsyncIterator[None]:
     """The agent's process is ready to be the clerk as long as the agent runs."""
-    log = surroundings.log
+    last = ""
+
+    def tell(error: Exception) -> None:
+        nonlocal last
+        if str(error) != last:  # it is tried again every few seconds
+            last = str(error)
+            surroundings.log.info("clerk", error=last)
+
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(serve(surroundings.store, surroundings.host, lambda error: log.info("clerk", error=str(error))))
+        task = group.create_task(serve(surroundings.store, surroundings.host, tell))
         try:
             yield
         finally:

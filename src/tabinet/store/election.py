@@ -42,8 +42,16 @@ async def lead(
                 await _lead_once(store, key, identity, work, ttl_s)
             await asyncio.sleep(random.uniform(0, jitter_s))
         except* StoreError as group:
-            on_error(group.exceptions[0])
+            on_error(_first(group))
             await asyncio.sleep(retry_s)
+
+
+def _first(error: BaseException) -> Exception:
+    """What went wrong first, out of the groups that it came in."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, Exception)
+    return error
 
 
 async def _is_vacant(store: Datastore, key: str) -> bool:

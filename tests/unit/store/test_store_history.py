@@ -231,6 +231,17 @@ async def test_the_oldest_go_first():
     assert await trim(store, log.records[-1].entry.when + 400 * 86_400) == 4
 
 
+async def test_without_a_clerk_commands_bound_it():
+    store = MemoryStore()
+    await set_limits(store, Limits(entries=2))
+    for chosen in (1, 2, 3, 0):
+        ours = RecordingStore(store, "me", "test", choose=lambda _, chosen=chosen: chosen)
+        await put(ours, A, str(chosen).encode())
+        await ours.close()
+        store.set_available(True)
+    assert len(await read_history(store)) == 2
+
+
 async def test_states_of_the_past():
     store = MemoryStore()
     ours = recording(store)
@@ -323,5 +334,5 @@ async def test_work_that_loses_the_store_begins_again():
     async with running(lead(store, "/leader", "one", work, retry_s=0.01, jitter_s=0.01, on_error=errors.append)):
         async with asyncio.timeout(DEADLINE_S):
             await done.wait()
-    assert len(errors) == 2
+    assert [type(error) for error in errors] == [Compacted, StoreUnavailable]
     assert await store.get("/leader") is None
