@@ -2,12 +2,12 @@
 
 A ``Box`` is (local classes, peer classes, header set) or, of a whole flow, (source classes, destination classes, header set). Lists of
 boxes are unions; those that ``subtract`` makes are disjoint. Enumerating can grow beyond all measure where many broad rules overlap:
-``TooMany`` then, at a budget, rather than a partial answer. Pure.
+``TooMany`` then, at a budget, rather than a partial answer; ``OutOfTime`` when somebody's patience ends before. Pure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from tabinet.analysis.headers import EMPTY, HeaderSet, HeaderSpace
@@ -18,6 +18,19 @@ Box = tuple[Mask, Mask, HeaderSet]
 
 class TooMany(Exception):
     """More boxes than the budget: the set cannot be written down like this."""
+
+
+class OutOfTime(Exception):
+    """The time given was over before the set was written down."""
+
+
+Expired = Callable[[], bool]
+"""True once the time given is over."""
+
+
+def never() -> bool:
+    """There is time without end."""
+    return False
 
 
 def swapped(boxes: Iterable[Box]) -> list[Box]:
@@ -32,6 +45,7 @@ class Boxes:
     space: HeaderSpace
     budget: int = 200_000
     """So many boxes at most in one list."""
+    expired: Expired = never
 
     def subtract(self, one: Box, other: Box) -> list[Box]:
         """What of ``one`` is not in ``other``."""
@@ -94,9 +108,11 @@ class Boxes:
         return merged
 
     def check(self, boxes: list[Box]) -> None:
-        """Raises TooMany beyond the budget."""
+        """Raises TooMany beyond the budget, OutOfTime when the time is over."""
         if len(boxes) > self.budget:
             raise TooMany
+        if self.expired():
+            raise OutOfTime
 
 
 @dataclass(slots=True)

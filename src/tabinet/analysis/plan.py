@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from tabinet.analysis.boxes import TooMany
+from tabinet.analysis.boxes import Expired, OutOfTime, TooMany, never
 from tabinet.analysis.coverage import changed_policies, uncovered, uncovered_by_change
 from tabinet.analysis.delta import Delta, compare
 from tabinet.analysis.describe import Describer, FlowGroup
@@ -57,11 +57,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
 
 
-def make_plan(calculation: Calculation, changes: Changes, options_of: OptionsOf) -> Plan:
-    """What the changes do; the calculation has them from now on."""
+def make_plan(calculation: Calculation, changes: Changes, options_of: OptionsOf, expired: Expired = never) -> Plan:
+    """What the changes do; the calculation has them from now on. Flows that are not known when the time has ``expired`` are not told."""
     before = calculation.prepare(changes)
     after = calculation.change(changes)
-    universe, (was, now) = relate([before, after])
+    universe, (was, now) = relate([before, after], expired=expired)
     describer = Describer(universe, {**before.resources, **after.resources})
     describer.prepare()
     why_not = ""
@@ -69,6 +69,11 @@ def make_plan(calculation: Calculation, changes: Changes, options_of: OptionsOf)
         delta = compare(was, now)
     except TooMany:
         delta, why_not = Delta((), ()), f"more than {now.boxes.budget} groups of flows meet: narrow the change down, or ask explain"
+    except OutOfTime:
+        delta, why_not = (
+            Delta((), ()),
+            "the time given was over before all flows that change were known; what else is told here is complete",
+        )
     changed = set(after.twins.expanded(_changed_endpoints(before.state, after.state)))
     hosts = sorted({_host_of(before, after, key) for key in changed})
     tables = Tables(before, after, options_of)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from tabinet.analysis.boxes import Boxes
+from tabinet.analysis.boxes import Boxes, Expired, never
 from tabinet.analysis.fabric import Resources
 from tabinet.analysis.headers import HeaderSpace
 from tabinet.analysis.relation import Relation, TierOrder
@@ -134,11 +134,11 @@ def calculate(resources: Resources, coming: Changes = types.MappingProxyType({})
     return Calculation(graph, Situation(state, order_of(resources, facts), resources, twins), facts)
 
 
-def relate(situations: list[Situation], nets: tuple[Prefix, ...] = ()) -> tuple[Universe, list[Relation]]:
+def relate(situations: list[Situation], nets: tuple[Prefix, ...] = (), expired: Expired = never) -> tuple[Universe, list[Relation]]:
     """One universe for all of them, of one calculation, and what each allows in it; ``nets`` are told apart as well."""
     assert all(situation.twins is situations[0].twins for situation in situations)
     universe = divide([situation.state for situation in situations], nets, twins=situations[0].twins.groups)
-    boxes = Boxes(HeaderSpace())
+    boxes = Boxes(HeaderSpace(), expired=expired)
     return universe, [Relation(universe, index, situation.order, boxes) for index, situation in enumerate(situations)]
 
 

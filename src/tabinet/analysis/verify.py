@@ -14,7 +14,7 @@ from itertools import islice
 
 import msgspec
 
-from tabinet.analysis.boxes import Box, Boxes, TooMany
+from tabinet.analysis.boxes import Box, Boxes, Expired, OutOfTime, TooMany, never
 from tabinet.analysis.describe import Describer, FlowGroup
 from tabinet.analysis.headers import EMPTY, FULL, WITH_PORTS, HeaderSet, HeaderSpace
 from tabinet.analysis.labels import marks_of
@@ -50,19 +50,28 @@ ENOUGH = 300
 """So many groups of flows of a broken invariant are looked for; nobody reads more."""
 
 
-def verify(situation: Situation, invariants: Sequence[Invariant]) -> list[Verdict]:
-    """A verdict for each invariant, in order."""
+OVER = "the time given was over before it was proven"
+
+
+def verify(situation: Situation, invariants: Sequence[Invariant], expired: Expired = never) -> list[Verdict]:
+    """A verdict for each invariant, in order; those that are not proven when the time has ``expired`` are unknown."""
+    if expired():
+        return [_unknown(invariant) for invariant in invariants]
     parties = [party for invariant in invariants for party in _parties(invariant)]
     selectors = list(dict.fromkeys(party.selector for party in parties if party.selector is not None))
     keys = list(dict.fromkeys(invariant.isolated.label for invariant in invariants if invariant.isolated is not None))
     marks = marks_of(situation.resources, selectors, keys)
     nets = tuple(net for party in parties for net in (*party.nets, *party.not_nets))
     universe = divide([situation.state], nets, marks, situation.twins.groups)
-    relation = Relation(universe, 0, situation.order, Boxes(HeaderSpace()))
+    relation = Relation(universe, 0, situation.order, Boxes(HeaderSpace(), expired=expired))
     describer = Describer(universe, situation.resources)
     describer.prepare()
     verifier = _Verifier(situation, universe, relation, describer, selectors, keys)
-    return [verifier.judge(invariant) for invariant in invariants]
+    return [_unknown(invariant) if expired() else verifier.judge(invariant) for invariant in invariants]
+
+
+def _unknown(invariant: Invariant) -> Verdict:
+    return Verdict(name=invariant.name, description=invariant.description, holds=False, breaches=(), vacuous=(), unknown=OVER)
 
 
 def _parties(invariant: Invariant) -> Iterator[Party]:
@@ -89,14 +98,19 @@ class _Verifier:
         unknown = ""
         try:
             if invariant.never is not None:
-                breaches = self._never(invariant.never, vacuous)
+                self._never(invariant.never, vacuous, breaches)
             elif invariant.always is not None:
                 breaches = self._always(invariant.always, vacuous)
             elif invariant.isolated is not None:
-                breaches = self._isolated(invariant.isolated, vacuous)
+                self._isolated(invariant.isolated, vacuous, breaches)
         except TooMany:
             unknown = f"more than {self.relation.boxes.budget} groups of flows meet"
+        except OutOfTime:
+            unknown = OVER
         groups = tuple(self.describer.groups(self.relation.boxes.merge(breaches), self.relation))
+        is_cut = bool(groups and unknown)
+        if is_cut:
+            unknown = ""  # it is known to be broken
         return Verdict(
             name=invariant.name,
             description=invariant.description,
@@ -104,12 +118,13 @@ class _Verifier:
             breaches=groups,
             vacuous=tuple(vacuous),
             unknown=unknown,
-            has_more=len(breaches) >= ENOUGH,
+            has_more=is_cut or len(breaches) >= ENOUGH,
         )
 
-    def _never(self, passage: Passage, vacuous: list[str]) -> list[Box]:
+    def _never(self, passage: Passage, vacuous: list[str], breaches: list[Box]) -> None:
         source, destination = self._ends(passage, vacuous)
-        return list(islice(self.relation.each_within(source, destination, self._but(passage.packets)), ENOUGH))
+        # Those found before the time is over are kept: a list that is extended takes them one by one.
+        breaches.extend(islice(self.relation.each_within(source, destination, self._but(passage.packets)), ENOUGH))
 
     def _always(self, passage: Passage, vacuous: list[str]) -> list[Box]:
         source, destination = self._ends(passage, vacuous)
@@ -124,7 +139,7 @@ class _Verifier:
                     found += self.relation.boxes.minus([window], self.relation.within(*window))
         return self.relation.boxes.merge(found)[:ENOUGH]
 
-    def _isolated(self, isolation: Isolation, vacuous: list[str]) -> list[Box]:
+    def _isolated(self, isolation: Isolation, vacuous: list[str], breaches: list[Box]) -> None:
         relation = self._without(isolation.unless_policies) if isolation.unless_policies is not None else self.relation
         index = self.labels.index(isolation.label)
         by_value: dict[object, list[int]] = defaultdict(list)
@@ -139,7 +154,7 @@ class _Verifier:
             labelled |= mask
         headers = self._but(isolation.packets)
         found = (box for mask in masks for box in relation.each_within(mask, labelled & ~mask, headers))
-        return list(islice(found, ENOUGH))
+        breaches.extend(islice(found, ENOUGH))
 
     def _without(self, selector: Selector) -> Relation:
         """The relation in which policies that the selector selects allow nothing."""

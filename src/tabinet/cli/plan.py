@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tabinet.cli.patience import TIMEOUT, Expired, expiry, unhurried
 from tabinet.cli.place import STORE_OPTIONS, Place
 from tabinet.cli.sources import FILES
 
@@ -27,11 +28,12 @@ SHOWN = 20
 @click.command()
 @FILES
 @click.option("--delete", is_flag=True, help="Plan to delete what the files name, instead of applying it.")
+@TIMEOUT
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="How to show it.")
 @click.option("--json", "as_json", is_flag=True, help="The same as -o json.")
 @STORE_OPTIONS
 @click.pass_obj
-def plan(place: Place, files: Sequence[str], recursive: bool, delete: bool, output: str, as_json: bool) -> int:
+def plan(place: Place, files: Sequence[str], recursive: bool, delete: bool, timeout: float | None, output: str, as_json: bool) -> int:
     """Say which flows applying FILES would open and close.
 
     Groups of endpoints, packets, and of each group one packet that can be tried. Nothing is changed.
@@ -40,8 +42,9 @@ def plan(place: Place, files: Sequence[str], recursive: bool, delete: bool, outp
     tabinet plan -f policies/          tabinet plan -f old.yaml --delete
 
     Exit code 0: no flow is opened or closed, 10: flows are closed only, 11: flows are opened, or may be: those of host endpoints that
-    the change concerns are named, not calculated.
+    the change concerns are named, not calculated; or that --timeout was over before they were known.
     """
+    expired = expiry(timeout)
     import msgspec
 
     from tabinet.cli.fabric_reading import options_reader, read_all
@@ -50,7 +53,7 @@ def plan(place: Place, files: Sequence[str], recursive: bool, delete: bool, outp
     if not files:
         raise click.UsageError("say what to plan: tabinet plan -f FILE")
     resources = read_all(place)
-    found = plan_changes(resources, read_changes(files, recursive, delete, resources), options_reader(place))
+    found = plan_changes(resources, read_changes(files, recursive, delete, resources), options_reader(place), expired)
     if as_json or output == "json":
         show_json(msgspec.to_builtins(found))
     else:
@@ -59,12 +62,12 @@ def plan(place: Place, files: Sequence[str], recursive: bool, delete: bool, outp
     return exit_code(found)
 
 
-def plan_changes(resources: Resources, changes: Changes, options_of: OptionsOf) -> Plan:
+def plan_changes(resources: Resources, changes: Changes, options_of: OptionsOf, expired: Expired = unhurried) -> Plan:
     """What the changes do."""
     from tabinet.analysis.plan import make_plan
     from tabinet.analysis.situation import calculate
 
-    return make_plan(calculate(resources, changes), changes, options_of)
+    return make_plan(calculate(resources, changes), changes, options_of, expired)
 
 
 def read_changes(files: Sequence[str], recursive: bool, delete: bool, resources: Resources) -> Changes:

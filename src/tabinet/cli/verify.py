@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tabinet.cli.patience import TIMEOUT, expiry
 from tabinet.cli.place import STORE_OPTIONS, Place
 from tabinet.cli.sources import FILES
 
@@ -23,18 +24,24 @@ SHOWN = 5
 @FILES
 @click.option("--strict", is_flag=True, help="Invariants that say nothing, because nobody is meant, count as broken.")
 @click.option("--junit", type=click.Path(dir_okay=False, writable=True), help="Write the result as JUnit XML to this file.")
+@TIMEOUT
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="How to show it.")
 @click.option("--json", "as_json", is_flag=True, help="The same as -o json.")
 @STORE_OPTIONS
 @click.pass_obj
-def verify(place: Place, files: Sequence[str], recursive: bool, strict: bool, junit: str | None, output: str, as_json: bool) -> int:
+def verify(
+    place: Place, files: Sequence[str], recursive: bool, strict: bool, junit: str | None, timeout: float | None, output: str, as_json: bool
+) -> int:
     """Prove invariants for every endpoint and packet, or show the packet that breaks them.
 
     FILES hold documents of kind Invariant (docs/analysis.md), such as: nothing but tcp 443 from these to those. Without FILES: those that
     the store keeps (tabinet invariant).
 
+    With --timeout: those that are not proven by then are named.
+
     Exit code 0: all hold, 1: one is broken or could not be proven.
     """
+    expired = expiry(timeout)
     import msgspec
 
     from tabinet.analysis.coverage import uncovered
@@ -49,7 +56,7 @@ def verify(place: Place, files: Sequence[str], recursive: bool, strict: bool, ju
     if not invariants:
         raise click.UsageError("say what to verify: tabinet verify -f FILE (the store keeps no invariants)")
     situation = calculate(read_all(place)).situation
-    verdicts = verify_all(situation, invariants)
+    verdicts = verify_all(situation, invariants, expired)
     for text in uncovered(situation):
         note(printable(f"note: {text}"))
     if junit:
@@ -109,7 +116,9 @@ def render_verdicts(verdicts: Sequence[Verdict]) -> Iterator[str]:
         if len(verdict.breaches) > SHOWN:
             least = "at least " if verdict.has_more else ""
             yield f"  and {least}{len(verdict.breaches) - SHOWN} more groups of flows (-o json has them)"
-    yield f"{sum(verdict.holds for verdict in verdicts)} of {len(verdicts)} hold"
+    unknown = [verdict.name for verdict in verdicts if verdict.unknown]
+    rest = f"; not known of {len(unknown)}: {', '.join(unknown)}" if unknown else ""
+    yield f"{sum(verdict.holds for verdict in verdicts)} of {len(verdicts)} hold{rest}"
 
 
 def write_junit(path: str, verdicts: Sequence[Verdict], *, strict: bool) -> None:

@@ -93,3 +93,10 @@ def test_nothing_to_plan(filled: Tabinet) -> None:
     said = filled("plan", "-f", "-", given=[resource("GlobalNetworkPolicy", "x", selector="app = 'x'")])
     assert said.code == 2
     assert "spec.selector" in said.err
+
+
+def test_what_is_not_known_in_time_may_open(filled: Tabinet) -> None:
+    wider = policy("db", "app == 'db'", [{"action": "Allow"}])
+    said = filled("plan", "-f", "-", "--timeout", "0", given=[wider])
+    assert said.code == 11
+    assert said.out.startswith("NOT ENUMERATED: the time given was over")

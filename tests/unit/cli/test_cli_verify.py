@@ -117,3 +117,13 @@ def test_wrong_invariants_are_told_with_their_place(filled: Tabinet, document: d
     assert said.code == 2
     assert error in said.err
     assert "standard input:1 document 1" in said.err
+
+
+def test_what_is_not_proven_in_time_is_named(filled: Tabinet, tmp_path: Path) -> None:
+    report = tmp_path / "junit.xml"
+    given = [invariant(name, **spec) for name, spec in HOLD.items()]
+    said = filled("verify", "-f", "-", "--timeout", "0", "--junit", str(report), given=given)
+    assert said.code == 1
+    assert said.out.endswith(f"0 of 5 hold; not known of 5: {', '.join(HOLD)}\n")
+    assert ElementTree.parse(report).getroot().get("failures") == "5"
+    assert filled("verify", "-f", "-", "--timeout", "600", given=given).code == 0
