@@ -1,14 +1,14 @@
 """``Dhcp6Responder``: DHCPv6 over one socket for all guests of the host.
 
 In: frames, ports from the directory. Out: answers, and counts of what was not answered and why. The interface decides who asks, never what
-the message says of itself, and only the port's own hardware address is answered. Nothing is kept from one message to the next but how many
-a port has sent. The loop owns it; it never waits.
+the message says of itself, and only the port's own hardware address is answered. From one message to the next it keeps how many a port has
+sent, and its lease until something about it changes. The loop owns it; it never waits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tabinet.errors import PacketError
 from tabinet.guest.advert import ROUTER
@@ -17,7 +17,7 @@ from tabinet.guest.directory import Directory, Port
 from tabinet.guest.frames import UDP, Frame, parse_frame, parse_udp, render_frame, udp_datagram
 from tabinet.guest.framesocket import hardware_address, send_frame
 from tabinet.guest.inbox import Inbox
-from tabinet.guest.lease6 import Silence6, answer6, lease6_of
+from tabinet.guest.lease6 import Lease6, Silence6, answer6, lease6_of
 from tabinet.guest.options import GuestOptions
 from tabinet.guest.sockets import Datagram
 
@@ -35,6 +35,8 @@ class Dhcp6Responder:
     directory: Directory
     options: GuestOptions
     note: Note
+    _leases: dict[str, Lease6 | None] = field(default_factory=dict)
+    """By interface, of those that asked and have not changed since."""
 
     def begin(self) -> None:
         """What comes is answered from now on."""
@@ -44,11 +46,21 @@ class Dhcp6Responder:
         """Nothing is answered any more."""
         self.inbox.end()
 
+    def on_changed(self, interfaces: set[str]) -> None:
+        """What guests behind these interfaces get may be another thing now."""
+        for interface in interfaces:
+            self._leases.pop(interface, None)
+
+    def _lease(self, interface: str, port: Port) -> Lease6 | None:
+        if interface not in self._leases:
+            self._leases[interface] = lease6_of(port, self.directory, self.options)
+        return self._leases[interface]
+
     def on_datagram(self, datagram: Datagram, interface: str) -> None:
         """It is answered, or counted."""
         counts = self.inbox.counts
         port = self.directory.port(interface)
-        lease = lease6_of(port, self.directory, self.options) if port is not None else None
+        lease = self._lease(interface, port) if port is not None else None
         if port is None or lease is None:
             counts["no port with DHCP"] += 1
             return

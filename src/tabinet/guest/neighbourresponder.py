@@ -35,6 +35,9 @@ class NeighbourResponder:
         """Nothing is answered any more."""
         self.inbox.end()
 
+    def on_changed(self, interfaces: set[str]) -> None:
+        """Nothing to do: nothing of them is kept."""
+
     def on_datagram(self, datagram: Datagram, interface: str) -> None:
         """It is answered, or counted."""
         counts = self.inbox.counts

@@ -1,8 +1,8 @@
 """``Responder4``: DHCPv4 over one socket for all guests of the host.
 
 In: datagrams from the socket, ports from the directory. Out: answers, and counts of what was not answered and why. The interface decides
-who asks, never what the message says of itself; so a guest can ask for its own port only. Nothing is kept from one message to the next
-but how many a port has sent.
+who asks, never what the message says of itself; so a guest can ask for its own port only. From one message to the next
+it keeps how many a port has sent, and its lease until something about it changes.
 
 About 30 microseconds a message beside the system calls, with 5,000 ports or with one. The loop owns it; it never waits.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tabinet.errors import PacketError
 from tabinet.guest.dhcp4 import parse_message, render_message
@@ -44,6 +44,8 @@ class Responder4:
     directory: Directory
     options: GuestOptions
     note: Note
+    _leases: dict[str, Lease4 | None] = field(default_factory=dict)
+    """By interface, of those that asked and have not changed since."""
 
     @property
     def counts(self) -> Counter[str]:
@@ -58,10 +60,20 @@ class Responder4:
         """Nothing is answered any more."""
         self.inbox.end()
 
+    def on_changed(self, interfaces: set[str]) -> None:
+        """What guests behind these interfaces get may be another thing now."""
+        for interface in interfaces:
+            self._leases.pop(interface, None)
+
+    def _lease(self, interface: str, port: Port) -> Lease4 | None:
+        if interface not in self._leases:
+            self._leases[interface] = lease_of(port, self.directory, self.options)
+        return self._leases[interface]
+
     def on_datagram(self, datagram: Datagram, interface: str) -> None:
         """It is answered, or counted."""
         port = self.directory.port(interface)
-        lease = lease_of(port, self.directory, self.options) if port is not None else None
+        lease = self._lease(interface, port) if port is not None else None
         if port is None or lease is None:
             self.counts["no port with DHCP"] += 1
             return

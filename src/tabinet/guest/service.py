@@ -63,6 +63,9 @@ class Responder(Protocol):
     def end(self) -> None:
         """Nothing is answered any more."""
 
+    def on_changed(self, interfaces: set[str]) -> None:
+        """The ports of these interfaces, or their subnets, are not as they were."""
+
 
 @dataclass(slots=True)
 class GuestService:
@@ -73,7 +76,7 @@ class GuestService:
     responders: dict[str, Responder]
     """By protocol."""
     routers: Responder6 | None
-    """One of them, that tells guests of changes; None: no IPv6 here."""
+    """One of them, that tells guests every now and then without being asked; None: no IPv6 here."""
     notes: Notes
     log: structlog.stdlib.BoundLogger
     now: Callable[[], float]
@@ -133,8 +136,8 @@ class GuestService:
         changed = self.directory.on_events(events)
         self.memory.on_events(events)
         self._tell_problems()
-        if self.routers is not None:
-            self.routers.on_changed(changed)
+        for responder in self.responders.values():
+            responder.on_changed(changed)
 
     def _tell_problems(self) -> None:
         problems = dict(self.directory.problems)
