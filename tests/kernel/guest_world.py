@@ -53,7 +53,9 @@ option dhcp6.bootfile-url code 59 = text;
 also request dhcp6.bootfile-url;
 timeout 50;
 """
-DHCLIENT_SCRIPT = '#!/bin/sh\ncase "$reason" in BOUND|RENEW|REBOOT|BOUND6|RENEW6|REBIND6) env > {file};; esac\nexit 0\n'
+DHCLIENT_SCRIPT = (
+    '#!/bin/sh\ncase "$reason" in BOUND|RENEW|REBOOT|BOUND6|RENEW6|REBIND6) env > {file}.new && mv {file}.new {file};; esac\nexit 0\n'
+)
 
 
 def endpoint(guest: str, facts: PortFacts | None = None, annotations: dict[str, str] | None = None) -> dict[str, Any]:
@@ -174,26 +176,27 @@ class GuestWorld:
         script, file = self._script(f"dhclient-{guest}", DHCLIENT_SCRIPT)
         state = [str(self.directory / f"dhclient-{guest}.{name}") for name in ("leases", "pid", "conf")]
         Path(state[2]).write_text(DHCLIENT_CONFIG)
-        try:
-            done = self.run(guest, ["dhclient", "-1", "-sf", str(script), "-lf", state[0], "-pf", state[1], "-cf", state[2], "eth0"])
-            assert done.returncode == 0, (done.stdout, done.stderr, self.logs())
-            return _environment(file)
-        finally:
-            self.run(guest, ["dhclient", "-x", "-pf", state[1], "-lf", state[0], "-sf", "/bin/true", "eth0"])
+        return self._foreground(
+            guest, file, ["dhclient", "-d", "-1", "-sf", str(script), "-lf", state[0], "-pf", state[1], "-cf", state[2]]
+        )
 
     def dhclient6(self, guest: str, *options: str) -> dict[str, str]:
         """What ISC's client got over IPv6; with ``-S`` configuration alone. Its lease is known to the next call."""
         script, file = self._script(f"dhclient6-{guest}", DHCLIENT_SCRIPT)
         state = [str(self.directory / f"dhclient6-{guest}.{name}") for name in ("leases", "pid", "conf")]
         Path(state[2]).write_text(DHCLIENT6_CONFIG)
-        common = ["-6", "-sf", str(script), "-lf", state[0], "-pf", state[1], "-cf", state[2]]
-        try:
-            done = self.run(guest, ["dhclient", "-1", *common, *options, "eth0"])
-            assert done.returncode == 0, (done.stdout, done.stderr, self.logs())
-            assert eventually(file.exists), (done.stderr, self.logs())
-            return _environment(file)
-        finally:
-            self.run(guest, ["dhclient", "-x", *common, "eth0"])
+        common = ["-sf", str(script), "-lf", state[0], "-pf", state[1], "-cf", state[2]]
+        return self._foreground(guest, file, ["dhclient", "-6", "-d", "-1", *common, *options])
+
+    def _foreground(self, guest: str, file: Path, client: list[str]) -> dict[str, str]:
+        """What the client's script was told; the client has ended, and told nobody that it gives up its lease."""
+        argv = ["nsenter", f"--net=/run/netns/{self.namespace(guest)}", *client, "eth0"]
+        with open(self.directory / f"client-{guest}.log", "wb") as log, subprocess.Popen(argv, stdout=log, stderr=log) as program:
+            try:
+                assert eventually(file.exists), self.logs()
+                return _environment(file)
+            finally:
+                program.kill()
 
     def logs(self) -> str:
         return "\n".join(path.read_text() for path in sorted(self.directory.glob("*.log")))
