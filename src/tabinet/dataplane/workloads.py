@@ -8,7 +8,7 @@ Invariants
 - An endpoint without interface has no route. When the interface appears it gets everything in one ``apply``: the interface is set
   up first, because the kernel takes no route over an interface that is down.
 - Of several endpoints that claim an interface, the one with the smallest key has it; of those that have an interface and claim an
-  address, the one with the smallest key has the route. The others are reported, not served.
+  address, the one with the smallest key has the route. The others are reported, not served; allowed address pairs may be several's.
 - The interface of a trunk's subport is a VLAN interface on that of its parent, and counts only while it is.
 - Nothing is changed before ``begin``: an agent that has just started knows too little to remove anything.
 
@@ -30,6 +30,7 @@ from tabinet.dataplane.links.driver import HOST, LinkDriver, LinkResult
 from tabinet.dataplane.links.items import Item
 from tabinet.dataplane.links.vlans import Vlan, VlanDriver, VlanResult
 from tabinet.dataplane.routes.driver import RouteDriver, RouteResult
+from tabinet.dataplane.ways import destinations, hardware_of, next_hop, shared_destinations
 from tabinet.errors import KernelError
 from tabinet.kernel.rtnetlink import Event, Link, LinkEvent, Overrun, Route
 from tabinet.lib.ip import Prefix
@@ -142,7 +143,7 @@ class WorkloadManager:
         rivals = {key} | {rival for name in interfaces for rival in self._interface_claims.get(name, ())}
         if before is not None:
             _withdraw(self._interface_claims, before.interface, key)
-            for net in before.nets_here:
+            for net in destinations(before):
                 _withdraw(self._address_claims, net, key)
             if before.gateway4 is not None and self._gateways.drop(before.gateway4):
                 self._host_stale = True
@@ -150,11 +151,11 @@ class WorkloadManager:
         if endpoint is not None:
             self._endpoints[key] = endpoint
             self._interface_claims.setdefault(endpoint.interface, set()).add(key)
-            for net in endpoint.nets_here:
+            for net in destinations(endpoint):
                 self._address_claims.setdefault(net, set()).add(key)
             if endpoint.gateway4 is not None and self._gateways.add(endpoint.gateway4):
                 self._host_stale = True
-        nets = {net for version in versions for net in version.nets}
+        nets = {net for version in versions for net in (*version.nets, *version.routed)}
         self._host_stale = self._host_stale or any(net in self._gateways for net in nets)
         for name in interfaces:
             self._settle_vlan(name)
@@ -256,7 +257,7 @@ class WorkloadManager:
     def _settle(self, keys: Iterable[ResourceKey], nets: Iterable[Prefix]) -> None:
         """Routes and interfaces are wanted according to the claims, wherever these endpoints and addresses are concerned."""
         known = [key for key in keys if key in self._endpoints]
-        concerned = set(nets).union(*(self._endpoints[key].nets for key in known))
+        concerned = set(nets).union(*((*self._endpoints[key].nets, *self._endpoints[key].routed) for key in known))
         rivals = set(known).union(*(self._address_claims.get(net, ()) for net in concerned))
         for net in concerned:
             self._settle_address(net)
@@ -279,13 +280,18 @@ class WorkloadManager:
 
     def _settle_address(self, net: Prefix) -> None:
         owner = self._address_owner(net)
-        index = self._usable(self._endpoints[owner].interface) if owner is not None else None
+        endpoint = self._endpoints[owner] if owner is not None else None
+        index = self._usable(endpoint.interface) if endpoint is not None else None
         if index is None and net in self._detours:
             self._route_driver.want_gateway(net, *self._detours[net])
         elif index is None:
             self._route_driver.unwant(net)
         else:
-            self._route_driver.want(net, index)
+            gateway = next_hop(endpoint, net) if endpoint is not None else None
+            if gateway is None:
+                self._route_driver.want(net, index)
+            else:
+                self._route_driver.want_gateway(net, gateway, index)
 
     def _settle_interface(self, name: str) -> None:
         index = self._index.get(name)
@@ -296,7 +302,7 @@ class WorkloadManager:
             self._link_driver.drop(index)
             return
         endpoint = self._endpoints[owner]
-        neighbours = {net: endpoint.mac for net in endpoint.nets if endpoint.is_away or self._address_owner(net) == owner}
+        neighbours = {net: hardware_of(endpoint, net) for net in endpoint.nets if endpoint.is_away or self._address_owner(net) == owner}
         # The kernel would answer a guest that has just come and announces its own address, which is still routed to where it was.
         self._link_driver.want(index, name, neighbours, answers=not endpoint.is_away)
 
@@ -369,7 +375,7 @@ class WorkloadManager:
             return False
         name = endpoint.interface
         failed = name in self._vlan_driver.errors or self._index.get(name) in self._link_driver.errors
-        return failed or any(net in self._route_driver.errors for net in endpoint.nets)
+        return failed or any(net in self._route_driver.errors for net in destinations(endpoint))
 
     def _obstacle(self, key: ResourceKey) -> str:
         endpoint = self._endpoints.get(key)
@@ -389,8 +395,11 @@ class WorkloadManager:
             return f"interface {name} could not be set up: {self._link_driver.errors[index]}"
         if not self._link_driver.is_set_up(index):
             return f"interface {name} is being set up"
-        for net in endpoint.nets_here:
+        shared = shared_destinations(endpoint)
+        for net in destinations(endpoint):
             rival = self._address_owner(net)
+            if rival != key and net in shared:
+                continue
             if rival != key:
                 return f"address {net} is claimed by {rival}"
             if net in self._route_driver.errors:

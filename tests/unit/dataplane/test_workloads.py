@@ -7,13 +7,13 @@ import errno
 import msgspec
 import pytest
 
-from tabinet.calc.messages import Endpoint, EndpointRemove, EndpointUpdate
+from tabinet.calc.messages import Endpoint, EndpointRemove, EndpointUpdate, Pair
 from tabinet.dataplane.links.driver import LinkDriver
 from tabinet.dataplane.links.vlans import VlanDriver
 from tabinet.dataplane.routes.driver import RouteDriver, local_route
 from tabinet.dataplane.workloads import WorkloadManager
 from tabinet.kernel.rtfake import FakeRtnetlink
-from tabinet.kernel.rtnetlink import AddRoute, AddVeth, DeleteLink, DeleteRoute, Neighbour, Overrun, Route, SetLink
+from tabinet.kernel.rtnetlink import AddRoute, AddVeth, DeleteLink, DeleteRoute, Hop, Neighbour, Overrun, Route, SetLink
 from tabinet.kernel.sysctl import FakeSysctl
 from tabinet.lib.ip import Prefix, parse_prefix
 from tabinet.model.keys import ResourceKey
@@ -401,3 +401,39 @@ def test_an_endpoint_that_goes_before_its_interface_is_no_drift(host: Host) -> N
     host.manager.on_endpoint_remove(EndpointRemove(key("a")))
     assert host.manager.apply().drifts == ()
     assert host.rt.neighbours() == []
+
+
+def paired(name: str, interface: str, nets: str, pairs: tuple[Pair, ...], routed: str = "") -> EndpointUpdate:
+    update = endpoint(name, interface, *nets.split())
+    made = msgspec.structs.replace(update.endpoint, pairs=pairs, routed=tuple(map(p, routed.split())))
+    return msgspec.structs.replace(update, endpoint=made)
+
+
+def test_prefixes_are_reached_by_the_ports_own_address_or_by_the_mac_that_they_are_paired_with(host: Host) -> None:
+    index = host.add_link("cali1")
+    other = "00:00:5e:00:01:07"
+    pairs = (Pair(p("10.0.0.7"), other), Pair(p("10.8.0.0/24"), ""), Pair(p("10.9.0.0/24"), other), Pair(p("fd09::/64"), ""))
+    host.manager.on_endpoint_update(paired("a", "cali1", "10.0.0.1 10.0.0.7", pairs, "10.8.0.0/24 10.9.0.0/24 fd09::/64"))
+    host.turn()
+    assert host.reason("a") == ""
+    ways = {str(route.destination): route.hops for route in host.routes}
+    assert ways["10.8.0.0/24"] == (Hop(index, p("10.0.0.1"), on_link=True),)
+    assert [ways[net] for net in ("10.9.0.0/24", "fd09::/64", "10.0.0.7/32")] == [(Hop(index),)] * 3
+    assert {entry.address.address: entry.mac for entry in host.rt.neighbours()} == {"10.0.0.1": MAC, "10.0.0.7": other}
+    host.manager.on_endpoint_remove(EndpointRemove(key("a")))
+    host.turn()
+    assert host.routes == set()
+
+
+def test_a_shared_address_is_at_one_of_its_ports_and_the_other_is_ready(host: Host) -> None:
+    first, second = host.add_link("cali1"), host.add_link("cali2")
+    pair = (Pair(p("10.0.0.7"), ""),)
+    host.manager.on_endpoint_update(paired("a", "cali1", "10.0.0.1 10.0.0.7", pair))
+    host.manager.on_endpoint_update(paired("b", "cali2", "10.0.0.2 10.0.0.7", pair))
+    host.turn()
+    assert (host.reason("a"), host.reason("b")) == ("", "")
+    assert local_route(p("10.0.0.7"), first) in host.routes
+    host.manager.on_endpoint_update(endpoint("a", "cali1", "10.0.0.1"))
+    host.turn()
+    assert local_route(p("10.0.0.7"), second) in host.routes
+    assert (host.reason("a"), host.reason("b")) == ("", "")
