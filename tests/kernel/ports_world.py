@@ -1,4 +1,4 @@
-"""A host with what an agent does about interfaces, routes and policy, and guests with a subnet's mask on TAPs, for tests of Neutron's ports."""
+"""For tests of Neutron's ports: a host with what an agent does about interfaces, routes and policy, and guests with a subnet's mask."""
 
 from __future__ import annotations
 

@@ -46,8 +46,8 @@ def test_several_addresses_of_one_subnet_with_and_without_a_gateway(world: World
 
 def test_ports_with_ipv6_only(world: World) -> None:
     for place, address in (("guest", "fd65::1"), ("other", "fd65::2")):
-        world.ip(place, "addr flush dev eth0 scope global", f"-6 addr add {address}/128 dev eth0 nodad")
-        world.ip(place, "-6 route add default via fe80::1 dev eth0")
+        world.ip(place, "addr flush dev eth0 scope global", f"addr add {address}/128 dev eth0 nodad")
+        world.ip(place, "route add default via fe80::1 dev eth0")
     world.tell(world.endpoint("p", "fd65::1"), world.endpoint("o", "fd65::2"))
     world.settle("p", "o")
     assert world.pings("guest", "fd65::2")
@@ -59,9 +59,8 @@ def test_a_pair_with_a_mac_passes_with_exactly_this_mac(world: World) -> None:
     world.tell(world.endpoint("p", f"{PARENT} {SHARED}", GATEWAY, pairs=(pair,)), world.endpoint("o", OTHER, GATEWAY))
     world.settle("p", "o")
     target = next(link.mac for link in world.rt.links() if link.name == "tapp")
-    passed = {
-        (mac, source) for mac in (MACS["p"], VIRTUAL_MAC, MACS["o"]) for source in (PARENT, SHARED) if _sends(world, mac, target, source)
-    }
+    ways = [(mac, source) for mac in (MACS["p"], VIRTUAL_MAC, MACS["o"]) for source in (PARENT, SHARED)]
+    passed = {(mac, source) for mac, source in ways if _sends(world, mac, target, source)}
     assert passed == {(MACS["p"], PARENT), (VIRTUAL_MAC, SHARED)}
     found = {entry.address.address: entry.mac for entry in world.rt.neighbours() if entry.permanent}
     assert (found[PARENT], found[SHARED]) == (MACS["p"], VIRTUAL_MAC)

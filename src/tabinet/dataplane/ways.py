@@ -1,4 +1,4 @@
-"""How an endpoint's addresses and the prefixes behind it are reached: by which hardware address, by which next hop. Pure; linear in its pairs.
+"""How an endpoint's addresses and the prefixes behind it are reached: by which MAC, by which next hop. Pure; linear in its pairs.
 
 A single address is on the endpoint's link, and so is a prefix that is paired with a MAC of its own: the kernel asks there who has an
 address of it. Any other prefix is behind the endpoint's first own address, so that guests get what is for their containers without
