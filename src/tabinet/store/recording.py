@@ -41,15 +41,16 @@ class RecordingStore:
 
     async def txn(self, compares: Sequence[Compare], then: Sequence[Op], otherwise: Sequence[Op] = ()) -> TxnResult:
         paths = [op.key for op in then if not isinstance(op, GetOp) and is_recorded(op.key)]
-        if not paths or max(len(then) + 1, len(compares) + len(paths)) > MAX_TXN_OPS:
+        compared = {compare.key for compare in compares}
+        unguarded = [path for path in paths if path not in compared]
+        if not paths or max(len(then) + 1, len(compares) + len(unguarded)) > MAX_TXN_OPS:
             return await self.store.txn(compares, then, otherwise)
         if any(not isinstance(op, GetOp) for op in otherwise):
             raise ValueError("what is recorded has one branch that writes")
-        compared = {compare.key for compare in compares}
         for _ in range(ATTEMPTS):
             before = await self._read(paths)
             changes = tuple([change for op in then if (change := _change(op, before)) is not None])
-            ours = [Compare(path, _revision(before[path])) for path in paths if path not in compared]
+            ours = [Compare(path, _revision(before[path])) for path in unguarded]
             entry = Entry(when=self.now(), who=self.who, program=self.program, changes=changes, overridden=self.overridden)
             record = [PutOp(entry_path(entry.when, uuid.uuid4().int >> 64), encode_entry(entry))] if changes else []
             result = await self.store.txn([*compares, *ours], [*then, *record], otherwise)

@@ -12,6 +12,7 @@ from tabinet.errors import Compacted, InputError, StoreUnavailable
 from tabinet.model.history import HISTORY, MOST_BYTES, UNKNOWN, Changed, Entry, Limits, decode_entry, encode_entry, entry_path, name_of
 from tabinet.model.keys import ResourceKey, path_of
 from tabinet.store.api import Compare, DeleteOp, GetOp, PutOp
+from tabinet.store.client import ResourceClient
 from tabinet.store.election import lead
 from tabinet.store.history import find_gaps, parse_when, read_history, read_log, set_limits, state_at, trim, unrecorded
 from tabinet.store.memory import MemoryStore
@@ -122,6 +123,18 @@ async def test_two_writers_lose_nothing():
             group.create_task(write(number))
     records = await read_history(store)
     assert (len(records), find_gaps(records), unrecorded(await read_log(store))) == (20, [], [])
+
+
+async def test_many_documents_at_once():
+    store = MemoryStore()
+    tiers = [
+        {"apiVersion": "projectcalico.org/v3", "kind": "Tier", "metadata": {"name": f"t{number}"}, "spec": {}} for number in range(250)
+    ]
+    for order in (1, 2):
+        await ResourceClient(recording(store)).apply_many([{**tier, "spec": {"order": order}} for tier in tiers])
+    records = await read_history(store)
+    assert [len(record.entry.changes) for record in records] == [100, 100, 50] * 2
+    assert not unrecorded(await read_log(store))
 
 
 async def test_full_transactions_pass():
