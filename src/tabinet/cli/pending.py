@@ -2,7 +2,8 @@
 
 One change may wait at a time; its record (``/tabinet/v1/pending``) is written before the change and holds what was there. Whoever finds it
 after its deadline may take the change back, in one transaction with the end of the record, so that it is either confirmed or taken back.
-What somebody else has written since is left alone. In: a store. Out: records, outcomes. O(resources of the change).
+What somebody else has written since is left alone; what the change itself wrote is known from its record, or from the history if
+whoever made it was killed in between. In: a store. Out: records, outcomes. O(resources of the change).
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ import msgspec
 
 from tabinet.cli.place import Place
 from tabinet.errors import Conflict, InputError, NotFound, Problem, StoreUnavailable
-from tabinet.store.api import Compare, Datastore, DeleteOp, Op, PutOp
+from tabinet.store.api import Compare, Datastore, DeleteOp, KeyValue, Op, PutOp
+from tabinet.store.history import read_history
+from tabinet.store.recording import mark_pending
 
 PENDING = "/tabinet/v1/pending"
 MOST = 100
@@ -40,6 +43,8 @@ class Kept(msgspec.Struct, frozen=True):
     """None: it was not there."""
     revision: int = 0
     """Of what the change wrote; 0 while that is not known."""
+    before_revision: int = 0
+    """Of what was there."""
 
 
 class Pending(msgspec.Struct, frozen=True):
@@ -61,12 +66,17 @@ async def begin(store: Datastore, paths: Sequence[str], within_s: float) -> Pend
     if len(paths) > MOST:
         raise InputError([Problem(path="--confirm", value=f"{len(paths)} resources", allowed=f"at most {MOST} can be taken back at once")])
     items = [await store.get(path) for path in paths]
-    kept = tuple([Kept(path, None if item is None else item.value) for path, item in zip(paths, items, strict=True)])
+    kept = tuple([_keep(path, item) for path, item in zip(paths, items, strict=True)])
     pending = Pending(uuid.uuid4().hex, time.time() + within_s, kept)
     result = await store.txn([Compare(PENDING, 0)], [PutOp(PENDING, msgspec.json.encode(pending))])
     if not result.succeeded:
         raise Conflict("another change waits to be confirmed: tabinet confirm, or tabinet confirm --roll-back")
+    mark_pending(store, pending.id)
     return pending
+
+
+def _keep(path: str, item: KeyValue | None) -> Kept:
+    return Kept(path, None) if item is None else Kept(path, item.value, before_revision=item.revision)
 
 
 async def applied(store: Datastore, pending: Pending) -> None:
@@ -109,16 +119,19 @@ async def roll_back(store: Datastore, wanted: str = "") -> list[str] | None:
         if found is None or (wanted and found[0].id != wanted):
             return None
         pending, revision = found
+        written = await _written(store, pending)
         compares = [Compare(PENDING, revision)]
         operations: list[Op] = []
         left = []
         for kept in pending.kept:
             item = await store.get(kept.path)
             now = item.revision if item is not None else 0
-            if kept.revision and now != kept.revision:
+            if now not in (kept.before_revision, kept.revision or written.get(kept.path)):
                 left.append(kept.path)
                 continue
             compares.append(Compare(kept.path, now))
+            if now == kept.before_revision:
+                continue
             if kept.before is not None:
                 operations.append(PutOp(kept.path, kept.before))
             elif item is not None:
@@ -126,6 +139,14 @@ async def roll_back(store: Datastore, wanted: str = "") -> list[str] | None:
         if (await store.txn(compares, [*operations, DeleteOp(PENDING)])).succeeded:
             return left
     raise Conflict("the resources change all the time: try again")
+
+
+async def _written(store: Datastore, pending: Pending) -> dict[str, int]:
+    """What the change wrote although its record does not know: whoever made it was killed in between."""
+    if all(kept.revision for kept in pending.kept):
+        return {}
+    parts = [record for record in await read_history(store) if record.entry.pending == pending.id]
+    return {change.path: record.revision for record in parts for change in record.entry.changes}
 
 
 # --- the process that waits -----------------------------------------------------------------------------------------

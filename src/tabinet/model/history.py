@@ -60,6 +60,8 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     """Of the change; 0: that of the entry."""
     overridden: tuple[str, ...] = ()
     """Invariants that it broke, by ``--force``."""
+    pending: str = ""
+    """The change that waits to be confirmed which this is a part of."""
 
 
 class Limits(msgspec.Struct, frozen=True):

@@ -34,6 +34,8 @@ class RecordingStore:
     program: str
     overridden: tuple[str, ...] = ()
     """Invariants that what is written from now on breaks, by ``--force``."""
+    pending: str = ""
+    """The change that waits to be confirmed which what is written from now on is a part of."""
     written: int = 0
     """Entries so far."""
     now: Callable[[], float] = time.time
@@ -51,7 +53,7 @@ class RecordingStore:
             before = await self._read(paths)
             changes = tuple([change for op in then if (change := _change(op, before)) is not None])
             ours = [Compare(path, _revision(before[path])) for path in unguarded]
-            entry = Entry(when=self.now(), who=self.who, program=self.program, changes=changes, overridden=self.overridden)
+            entry = Entry(self.now(), self.who, self.program, changes, overridden=self.overridden, pending=self.pending)
             record = [PutOp(entry_path(entry.when, uuid.uuid4().int >> 64), encode_entry(entry))] if changes else []
             result = await self.store.txn([*compares, *ours], [*then, *record], otherwise)
             if result.succeeded:
@@ -104,6 +106,12 @@ def mark_overridden(store: Datastore, names: Sequence[str]) -> None:
     """What is written through the store from now on breaks these invariants, and its entries say so."""
     if isinstance(store, RecordingStore):
         store.overridden = tuple(names)
+
+
+def mark_pending(store: Datastore, pending: str) -> None:
+    """What is written through the store from now on is a part of this change, and its entries say so."""
+    if isinstance(store, RecordingStore):
+        store.pending = pending
 
 
 def _revision(item: KeyValue | None) -> int:

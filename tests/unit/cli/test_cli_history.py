@@ -17,7 +17,10 @@ from test_cli_explain_flow import DOCUMENTS, policy
 
 from tabinet.cli import pending
 from tabinet.cli.clerk import serve
+from tabinet.model.keys import ResourceKey, path_of
 from tabinet.store.api import Compare, PutOp
+from tabinet.store.client import ResourceClient, key_of
+from tabinet.store.recording import RecordingStore
 from tabinet.store.sqlite import open_sqlite
 
 WIDE = policy("db", "app == 'db'", [{"action": "Allow"}])
@@ -176,6 +179,27 @@ async def be_the_clerk_until_nothing_waits(database: str) -> None:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await store.close()
+
+
+async def killed_while_it_applied(database: str, *, by_others: bool) -> None:
+    """As apply --confirm does it, up to the moment before it knows what it wrote; then somebody else comes, or nobody."""
+    store = RecordingStore(await open_sqlite(database), "me", "tabinet apply")
+    key = key_of(WIDE)
+    await pending.begin(store, [path_of(key), path_of(ResourceKey("Tier", "never-made"))], 3600)
+    await ResourceClient(store).apply(WIDE)
+    if by_others:
+        await ResourceClient(store.store).change(key, lambda document: {**document, "spec": {**document["spec"], "order": 7}})
+    await store.close()
+
+
+@pytest.mark.parametrize("by_others", [False, True])
+def test_a_change_that_was_killed_halfway_is_told_from_others(tabinet: Tabinet, tmp_path: Path, by_others: bool) -> None:
+    assert tabinet("apply", "-f", "-", given=DOCUMENTS).code == 0
+    before = tabinet("get", "np", "db", "-n", "shop", "-o", "json").json["spec"]
+    asyncio.run(killed_while_it_applied(str(tmp_path / "store.db"), by_others=by_others))
+    said = tabinet("confirm", "--roll-back")
+    assert (said.code, "left alone" in said.out) == (0, by_others)
+    assert (tabinet("get", "np", "db", "-n", "shop", "-o", "json").json["spec"] == before) is not by_others
 
 
 @pytest.mark.parametrize("dies", ["at once", "when it has applied"])
