@@ -18,7 +18,7 @@ NAMES = {
     "convergence": "what cut links, dying hosts and restarts cost in packets, under FRR and under BIRD top-of-rack routers (needs root)",
     "routes": "from an endpoint to the farthest kernel, 10,000 routes at once, 100 peerings changed at once (needs root)",
     "failures": "every failure and repair in every example topology, against the check of packets (needs root)",
-    "openstack": "Neutron's driver: 10,000 ports into an empty etcd, nothing to do, a port changed (needs make setup-openstack)",
+    "openstack": "Neutron's driver: 10,000 ports into an empty etcd, and what hosts wait for (needs root, make setup-openstack)",
     "fabric": "a lab: attaching a workload, enforcing a policy, what failures cost (needs root)",
 }
 

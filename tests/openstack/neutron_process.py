@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -201,9 +202,9 @@ class Neutron:
 
     def stop(self) -> None:
         """All of its processes are gone."""
-        for each in (self.api, *self.others):
-            if each is not None:
-                each.stop()
+        running = [each for each in (self.api, *self.others) if each is not None]
+        with ThreadPoolExecutor() as pool:  # each takes its time
+            list(pool.map(Running.stop, running))
         self.others.clear()
 
     def log(self) -> str:

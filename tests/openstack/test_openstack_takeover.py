@@ -22,6 +22,7 @@ import pytest
 from fabric_world import Cloud, Port, fabric
 from fake_nova import Nova
 from openstack_world import RESOURCES, World, eventually
+from test_openstack_consistency import resync
 from test_openstack_dumps import OF_DUMP, addresses_of, read_dump
 
 from tabinet.attach.openstack.names import workload_of
@@ -31,6 +32,7 @@ from tabinet.store.api import DeleteOp, PutOp
 
 Document = dict[str, Any]
 DUMP = "networking-calico-dump.txt"
+COMPARED_WITHIN_S = 240.0
 KINDS = ("workloadendpoints", "networkpolicies", "networksets")
 WORDS = {word: name for name, word in OF_DUMP.items()}
 NO_ADDRESS = "10.99.0.0/24/32"
@@ -69,10 +71,14 @@ def test_machines_notice_nothing(cloud: Cloud) -> None:
     eventually(lambda: all(reported(world, host, port) for host, port in ports.items()))
     assert not set(map(str, meaning(ours).values())) & set(map(str, meaning(world.stored(RESOURCES)).values()))
 
+    code, found = resync(world, "--dry-run")
+    assert code == 1
+    assert {each["what"] for each in found["differences"]} == {"different", "missing", "left over"}
+
     one, two = ports["nova1"], ports["nova2"]
     with no_packet_lost(cloud, one, two), no_packet_lost(cloud, two, one):
         cloud.neutron.start()
-        eventually(lambda: meaning(world.stored(RESOURCES)) == meaning(ours))
+        eventually(lambda: meaning(world.stored(RESOURCES)) == meaning(ours), COMPARED_WITHIN_S)
         eventually(lambda: all(reported(world, host, port) for host, port in ports.items()))
     assert cloud.neutron.show("port", one["id"])["status"] == "ACTIVE"
     added = cloud.neutron.create(
