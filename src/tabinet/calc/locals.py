@@ -193,7 +193,8 @@ class LocalIndex:
             if first != key:
                 allowed = f"an interface of its own; {first} has this one, so this endpoint is not programmed"
                 yield _problem("spec.interfaceName", spec.interface_name, allowed, source)
-            for address in dict.fromkeys(_addresses(spec)):
+            shared = {pair.net for pair in local.needs.pairs}
+            for address in dict.fromkeys(address for address in _addresses(spec) if address not in shared):
                 owner = owners.setdefault((key.kind, spec.node, address), key)
                 if owner != key:
                     path = "spec.expectedIPs" if isinstance(spec, HostEndpointSpec) else "spec.ipNetworks"

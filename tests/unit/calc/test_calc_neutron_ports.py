@@ -70,3 +70,13 @@ def test_without_port_security_a_port_sends_what_it_likes_and_nothing_is_routed_
     found = only(fabric)
     assert (found.any_mac, found.routed) == (True, ())
     assert {str(pair.net) for pair in found.pairs} == {"0.0.0.0/0", "::/0"}
+
+
+def test_an_address_that_is_a_pair_may_be_shared_without_a_problem() -> None:
+    fabric = Fabric()
+    for name, own in (("s", "10.0.0.1/32"), ("t", "10.0.0.2/32")):
+        key, value = port(name, PortFacts(pairs=(AddressPair(net="10.0.0.7"),)), f"{own} 10.0.0.7/32")
+        assert isinstance(value, WorkloadEndpoint)
+        spec = msgspec.structs.replace(value.spec, interface_name=f"tap{name}")
+        fabric.put((key, WorkloadEndpoint(metadata=value.metadata, spec=spec)))
+    assert fabric.problems() == []
