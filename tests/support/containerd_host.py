@@ -49,7 +49,8 @@ conf_dir = "{directory}/net.d"
 snapshotter = "native"
 """
 _PREPARE = (
-    "mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /opt && mount -t tmpfs tmpfs /etc/cni && mkdir -p /opt/cni/bin /etc/cni/net.d"
+    "mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /var/lib && mount -t tmpfs tmpfs /opt"
+    " && mount -t tmpfs tmpfs /etc/cni && mkdir -p /opt/cni/bin /etc/cni/net.d"
     " && cp {plugins}/* /opt/cni/bin && cp {directory}/net.d/* /etc/cni/net.d && exec sleep infinity"
 )
 

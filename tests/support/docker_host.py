@@ -26,7 +26,10 @@ MISSING = [name for name in PROGRAMS if shutil.which(name) is None]
 IMAGE = "box"
 ENVIRONMENT = {"DOCKER_API_VERSION": "1.41"}
 """What the oldest dockerd that is looked after speaks; a client may be newer."""
-_PREPARE = "mount -t tmpfs tmpfs /run && mkdir -p /run/docker/plugins && mount --bind {plugins} /run/docker/plugins && exec sleep infinity"
+_PREPARE = (
+    "mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /var/lib && mkdir -p /run/docker/plugins"
+    " && mount --bind {plugins} /run/docker/plugins && exec sleep infinity"
+)
 
 
 def busybox_tar() -> bytes:
