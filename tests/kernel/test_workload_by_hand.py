@@ -66,9 +66,12 @@ def test_a_tap_is_guarded_and_left_to_its_owner(host: CniHost) -> None:
     descriptor = open_tap(host, "tapvm1")
     try:
         words = ("workload", "add", "--tap", "tapvm1", "--address", "10.65.9.9", "--mac", "02:00:00:00:00:01", "-l", "app=db")
+        words += ("--floating", "192.0.2.9", "--limit", "egressMaxConnections=9")
         assert "10.65.9.9 at tapvm1, ready" in host.tabinet(*words)
         (found,) = host.endpoints()
         assert found["metadata"]["name"] == "h1-tabinet-tapvm1-eth0"
+        assert found["spec"]["qosControls"] == {"egressMaxConnections": 9}
+        assert found["spec"]["ipNATs"] == [{"internalIP": "10.65.9.9/32", "externalIP": "192.0.2.9/32"}]
         assert (found["spec"]["interfaceName"], found["spec"]["mac"]) == ("tapvm1", "02:00:00:00:00:01")
         host.tabinet("workload", "delete", "tapvm1")
         assert netns.run_in(host.namespace, lambda: socket.if_nametoindex("tapvm1")) > 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import random
 import secrets
@@ -12,12 +13,16 @@ import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from churn import churning, policy
+from cni_host import datagram_arrives
 from lab_world import TABINET, assert_well, differences, eventually, example_policies, local_endpoints, read_report, running_lab
 
+from tabinet.attach.cni.install import install_programs
+from tabinet.kernel import netns
 from tabinet.kernel.netns import run_in
 from tabinet.kernel.sysctl import ProcSysctl
 from tabinet.lab.check import snapshot
@@ -28,7 +33,7 @@ from tabinet.lab.plan import MANAGEMENT, namespace_of
 from tabinet.lab.processes import alive, send
 from tabinet.lab.state import ProcessRecord
 from tabinet.lab.workloads import identity_of
-from tabinet.model.keys import ResourceKey, path_of
+from tabinet.model.keys import ResourceKey, kind_prefix, path_of
 from tabinet.store.api import Datastore, DeleteOp, PutOp
 from tabinet.store.client import ResourceClient
 
@@ -75,6 +80,44 @@ async def restored(store: Datastore, *paths: str) -> AsyncIterator[dict[str, byt
         yield before
     finally:
         await store.txn((), [PutOp(path, before[path]) if path in before else DeleteOp(path) for path in paths])
+
+
+def cni(lab: Lab, plugins: Path, command: str, host: str, container: str) -> dict[str, Any]:
+    """What ``tabinet-cni`` answers on a host of the lab."""
+    environ = {"CNI_COMMAND": command, "CNI_CONTAINERID": container, "CNI_NETNS": f"/run/netns/{container}", "CNI_IFNAME": "eth0"}
+    config = json.dumps({"cniVersion": "1.0.0", "name": "containers", "type": "tabinet-cni"})
+    argv = ["nsenter", f"--net=/run/netns/{namespace_of(lab.name, host)}", str(plugins / "tabinet-cni")]
+    done = subprocess.run(argv, input=config, check=False, capture_output=True, text=True, timeout=60, env=environ)
+    answer: dict[str, Any] = json.loads(done.stdout or "{}")
+    assert done.returncode == 0, answer
+    return answer
+
+
+async def test_containers_on_two_hosts_by_cni(lab: Lab, tmp_path: Path) -> None:
+    """With the lab's etcd and BIRDs: a container on one host reaches another on the next, and leaves nothing behind."""
+    install_programs(tmp_path, str(tmp_path / "deletions"))
+    containers = {host: f"{lab.name}-{host}-cni" for host in HOSTS[:2]}
+    try:
+        for container in containers.values():
+            netns.create(container)
+        near, far = (cni(lab, tmp_path, "ADD", host, container) for host, container in containers.items())
+        first, second = containers.values()
+        address = far["ips"][0]["address"].partition("/")[0]
+        assert near["ips"][0]["address"] != far["ips"][0]["address"]
+        await eventually(lambda: lost(first, second, address))
+        for host, container in containers.items():
+            cni(lab, tmp_path, "DEL", host, container)
+    finally:
+        for container in containers.values():
+            if netns.exists(container):
+                netns.delete(container)
+    async with lab.store() as store:
+        assert [item.key async for page in store.list(kind_prefix("WorkloadEndpoint")) for item in page.items if "-cni-" in item.key] == []
+        await store.txn((), [DeleteOp(path_of(ResourceKey("Profile", "containers")))])
+
+
+async def lost(sender: str, receiver: str, address: str) -> list[str]:
+    return [] if await asyncio.to_thread(datagram_arrives, sender, receiver, address) else [f"nothing arrives at {address}"]
 
 
 async def test_every_packet_does_what_the_policies_say(lab: Lab) -> None:

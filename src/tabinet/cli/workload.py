@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tabinet.attach.names import Workload
     from tabinet.attach.netns import Attachment, AttachRequest
     from tabinet.lib.ip import Prefix
+    from tabinet.model.resources import QosControls
     from tabinet.store.api import Datastore
 
 ORCHESTRATOR = "tabinet"
@@ -50,6 +51,14 @@ def workload() -> None:
 @click.option("--ipv4/--no-ipv4", default=None, help="An IPv4 address.  [default: unless addresses or pools say otherwise]")
 @click.option("--ipv6/--no-ipv6", default=None, help="An IPv6 address.  [default: where a pool is named]")
 @click.option("--profile", "profiles", multiple=True, metavar="NAME", help="A profile; repeatable. Without, only policy lets packets pass.")
+@click.option("--floating", "floating", multiple=True, metavar="IP", help="An address outside that leads to the workload; repeatable.")
+@click.option(
+    "--limit",
+    "limits",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="A limit of qosControls, as in egressBandwidth=10M (bit/s); repeatable.  [default: those that it has]",
+)
 @click.option("--mac", default="", metavar="MAC", help="Hardware address of the interface inside, or of the guest.")
 @click.option("--mtu", default=0, type=click.IntRange(0, 65535), help="Of the interface in a namespace.  [default: what tunnels carry]")
 @click.option("--hostname", default="", metavar="NAME", help="What DHCP and metadata tell the guest of its name.")
@@ -119,10 +128,11 @@ def request_of(host: str, options: dict[str, Any], pools: dict[str, Prefix], int
 
     try:
         addresses = tuple(parse_address(text) for text in options["addresses"])
+        floating = tuple(parse_address(text) for text in options["floating"])
         named = tuple(pools[text] if text in pools else parse_prefix(text, strict=True) for text in options["pools"])
     except ValueError as error:
         allowed = f"an IP address, or a pool by name or CIDR (there are: {', '.join(sorted(pools)) or 'none'})"
-        raise InputError([Problem(path="--address, --pool", value=str(error), allowed=allowed)]) from None
+        raise InputError([Problem(path="--address, --floating, --pool", value=str(error), allowed=allowed)]) from None
     pools4 = tuple(pool for pool in named if pool.family == IPV4)
     pools6 = tuple(pool for pool in named if pool.family == IPV6)
     want4 = options["ipv4"] if options["ipv4"] is not None else bool(pools4) or not (addresses or pools6)
@@ -141,6 +151,8 @@ def request_of(host: str, options: dict[str, Any], pools: dict[str, Prefix], int
         pools6=pools6,
         labels=labels,
         profiles=tuple(options["profiles"]),
+        floating=floating,
+        qos=_limits(options["limits"]),
         annotations=_told(options),
         mac=options["mac"].lower(),
         mtu=options["mtu"],
@@ -152,6 +164,38 @@ def _told(options: dict[str, Any]) -> dict[str, str]:
     """What the guest is told of itself (``guest.instance``)."""
     told = {"hostname": options["hostname"], "ssh-keys": options["ssh_keys"], "user-data": options["user_data"]}
     return {f"tabinet.io/{name}": text for name, text in told.items() if text}
+
+
+def _limits(words: Sequence[str]) -> QosControls | None:
+    """The limits that the words say; None: they say nothing.
+
+    Raises:
+        InputError: not the name of a limit, or no value for it; says everything that is wrong.
+    """
+    import msgspec
+
+    from tabinet.attach.cni.values import parse_quantity
+    from tabinet.errors import CniError, InputError, Problem
+    from tabinet.model.resources import QosControls
+
+    known = QosControls.__struct_encode_fields__
+    found: dict[str, int | str] = {}
+    problems = []
+    for word in words:
+        field, _, value = word.partition("=")
+        if field not in known:
+            problems.append(Problem(path="--limit", value=repr(word), allowed=f"FIELD=VALUE, the field one of {', '.join(known)}"))
+            continue
+        try:
+            found[field] = value if field == "dscp" else parse_quantity(f"--limit {field}", value)
+            msgspec.convert({field: found[field]}, QosControls)
+        except (CniError, msgspec.ValidationError):
+            problems.append(
+                Problem(path=f"--limit {field}", value=repr(value), allowed="a number with or without k, M, G, in the limit's range")
+            )
+    if problems:
+        raise InputError(problems)
+    return msgspec.convert(found, QosControls) if found else None
 
 
 def workload_of(host: str, name: str, namespace: str, interface: str) -> Workload:

@@ -123,7 +123,8 @@ def _first_bird_file(host: HostPlan) -> RouterFile:
 
 def _agent(plan: Plan, host: HostPlan, directory: LabDirectory) -> Component:
     node = directory.node(host.name)
-    argv = (sys.executable, "-m", "tabinet.agent", "--config", str(node / "agent.toml"))
+    # The agent with its companions, so that container runtimes can be used on a lab's host.
+    argv = (sys.executable, "-m", "tabinet.cli.main", "agent", "--config", str(node / "agent.toml"))
     files = (RouterFile("agent.toml", render_agent_file(plan, host, directory)),)
     return Component(
         launch=_launch(plan, directory, host.name, AGENT, argv), restart_argv=argv, socket=str(node / "http.sock"), files=files
@@ -163,6 +164,7 @@ def render_agent_file(plan: Plan, host: HostPlan, directory: LabDirectory) -> st
         f'[store]\nkind = "etcd"\nendpoints = ["http://{etcd_address()}:{ETCD_PORT}"]\n\n'
         f"[bird]\nconfig = {_quoted(node / 'bird.conf')}\nsocket = {_quoted(node / 'bird.ctl')}\n"
         f"bfd_interval_ms = {bfd.interval_ms}\nbfd_multiplier = {bfd.multiplier}\n\n"
+        f"[cni]\ndeletions = {_quoted(node / 'deletions')}\n\n[clerk]\nenabled = false\n\n"
         # Here and not in FelixConfiguration, whose change would make every agent start anew in the middle of the lab's own start.
         f"[felix]\nreporting_interval_s = {REPORT_INTERVAL_S}\nreporting_ttl_s = {REPORT_TTL_S}\n"
     )

@@ -26,6 +26,8 @@ NOTHING: dict[str, Any] = {
     "hostname": "",
     "ssh_keys": "",
     "user_data": "",
+    "floating": (),
+    "limits": (),
     "mac": "",
     "mtu": 0,
     "interface": "eth0",
@@ -95,3 +97,14 @@ def test_the_rest() -> None:
 def test_what_makes_no_sense(options: dict[str, Any]) -> None:
     with pytest.raises((InputError, click.UsageError)):
         requested(**options)
+
+
+def test_limits_and_floating_addresses() -> None:
+    request = requested(floating=("192.0.2.9",), limits=("egressBandwidth=10M", "ingressMaxConnections=7", "dscp=EF"))
+    assert request.floating == (parse_address("192.0.2.9"),)
+    assert request.qos is not None
+    assert (request.qos.egress_bandwidth, request.qos.ingress_max_connections, str(request.qos.dscp)) == (10_000_000, 7, "EF")
+    assert requested().qos is None
+    with pytest.raises(InputError, match="egressBandwidth") as caught:
+        requested(limits=("bandwidth=1", "egressBandwidth=much"))
+    assert len(caught.value.problems) == 2
