@@ -14,7 +14,6 @@ from tabinet.analysis.boxes import Box, swapped
 from tabinet.analysis.headers import FULL
 from tabinet.analysis.masks import Mask
 from tabinet.analysis.relation import Regions, Relation
-from tabinet.calc.replica import set_kinds
 from tabinet.model.keys import ResourceKey
 
 
@@ -104,7 +103,7 @@ def _order_of(one: Relation, other: Relation, tier: str, ingress: bool) -> list[
 
 def _changed_rules(before: Relation, after: Relation, key: ResourceKey, *, ingress: bool) -> Iterator[Box]:
     """What the rules of a policy or profile that are not the same are about, and all of them for whom it begins or ceases to apply to."""
-    if _is_untouched(before, after, key, ingress):
+    if after.agrees(before, key, ingress=ingress):
         return
     was, now = before.regions(key, ingress=ingress), after.regions(key, ingress=ingress)
     if was == now:
@@ -124,17 +123,6 @@ def _changed_rules(before: Relation, after: Relation, key: ResourceKey, *, ingre
     for rules in (was, now):
         for _, boxes in _limited(rules, touched):
             yield from boxes
-
-
-def _is_untouched(before: Relation, after: Relation, key: ResourceKey, ingress: bool) -> bool:
-    """The same rules about the same sets for the same endpoints; cheap."""
-    policy = before.policy(key)
-    if policy is not after.policy(key) or before.local_of(key, ingress=ingress) != after.local_of(key, ingress=ingress):
-        return False
-    universe = before.universe
-    if policy is None:
-        return True
-    return all(universe.shared(before.state, name) == universe.shared(after.state, name) for name in set_kinds(policy))
 
 
 def _limited(rules: tuple[Regions, ...], local: Mask) -> tuple[Regions, ...]:

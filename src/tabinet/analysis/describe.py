@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 
 import msgspec
 
@@ -244,7 +245,7 @@ class Describer:
         for key, (value, _) in self.resources.items():
             if isinstance(value, WorkloadEndpoint) and isinstance(key, ResourceKey):
                 labels[key] = [pair for pair in endpoint_labels(key, value).items() if pair[0] != ORCHESTRATOR]
-                self._bearers.update(labels[key])
+        self._bearers = Counter(chain.from_iterable(labels.values()))
         numbers: dict[Pair, list[int]] = defaultdict(list)
         partial: set[Pair] = set()
         for number, units in enumerate(self.universe.units):

@@ -20,7 +20,7 @@ from tabinet.analysis.headers import EVERY, FULL, WITH_PORTS, HeaderSet, HeaderS
 from tabinet.analysis.masks import Mask, mask_of
 from tabinet.analysis.universe import Universe
 from tabinet.calc.messages import Action, Policy, Rule, Side, TierPolicies
-from tabinet.calc.replica import State
+from tabinet.calc.replica import State, set_kinds
 from tabinet.lib.ip import IPV4, IPV6
 from tabinet.model.keys import ResourceKey
 from tabinet.model.protocols import ICMP, ICMPV6
@@ -46,6 +46,8 @@ class Relation:
     state: int
     order: TierOrder
     boxes: Boxes
+    earlier: Relation | None = None
+    """Another state of the same universe: what is the same there is not read again."""
     _regions: dict[tuple[ResourceKey, bool], tuple[Regions, ...]] = field(default_factory=dict)
 
     def of(self, state: State) -> Relation:
@@ -139,10 +141,23 @@ class Relation:
         """The rules of a policy or profile in one direction, without Log, for all whom it applies to."""
         found = self._regions.get((key, ingress))
         if found is None:
-            local = self.local_of(key, ingress=ingress)
-            policy = self.policy(key)
-            found = self._regions[key, ingress] = self._read(policy, local, ingress) if local else ()
+            if self.earlier is not None and self.agrees(self.earlier, key, ingress=ingress):
+                found = self.earlier.regions(key, ingress=ingress)
+            else:
+                local = self.local_of(key, ingress=ingress)
+                found = self._read(self.policy(key), local, ingress) if local else ()
+            self._regions[key, ingress] = found
         return found
+
+    def agrees(self, other: Relation, key: ResourceKey, *, ingress: bool) -> bool:
+        """The policy or profile has the same rules about the same sets for the same endpoints in both; cheap, False where unsure."""
+        policy = self.policy(key)
+        if policy is not other.policy(key) or self.local_of(key, ingress=ingress) != other.local_of(key, ingress=ingress):
+            return False
+        if policy is None:
+            return True
+        shared = self.universe.shared
+        return all(shared(self.state, name) == shared(other.state, name) for name in set_kinds(policy))
 
     def local_of(self, key: ResourceKey, *, ingress: bool) -> Mask:
         """Whom a policy or profile applies to."""

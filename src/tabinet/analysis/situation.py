@@ -139,7 +139,10 @@ def relate(situations: list[Situation], nets: tuple[Prefix, ...] = (), expired: 
     assert all(situation.twins is situations[0].twins for situation in situations)
     universe = divide([situation.state for situation in situations], nets, twins=situations[0].twins.groups)
     boxes = Boxes(HeaderSpace(), expired=expired)
-    return universe, [Relation(universe, index, situation.order, boxes) for index, situation in enumerate(situations)]
+    relations: list[Relation] = []
+    for index, situation in enumerate(situations):
+        relations.append(Relation(universe, index, situation.order, boxes, relations[0] if relations else None))
+    return universe, relations
 
 
 def facts_of(values: Mapping[Key, object]) -> dict[ResourceKey, PolicyFacts]:

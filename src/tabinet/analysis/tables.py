@@ -1,6 +1,7 @@
 """What a change costs on a host: the rules and elements of its table before and after.
 
-In: two situations and their hosts. Out: ``HostCost``. The table is made as an agent would make it, for the workloads of the host only.
+In: two situations and their hosts. Out: ``HostCost``. The table is made as an agent would make it, for the workloads of the host only;
+members of sets for which others stand are only counted: they are single addresses of the same families, so no rule depends on them.
 Pure; O(endpoints) once, then the size of what the host is told.
 """
 
@@ -55,10 +56,10 @@ class Tables:
     before: Situation
     after: Situation
     options_of: OptionsOf
-    _alike: dict[Prefix, tuple[Prefix, ...]] = field(default_factory=dict)
-    """By an address of an endpoint that stands for others: the addresses of those."""
-    _grown: dict[int, tuple[Members, Members]] = field(default_factory=dict)
-    """By identity of a set that was told: it, and with the members of all for whom endpoints stand."""
+    _alike: dict[Prefix, int] = field(default_factory=dict)
+    """By an address of an endpoint that stands for others: how many addresses of the family those have."""
+    _more: dict[int, tuple[Members, int]] = field(default_factory=dict)
+    """By identity of a set that was told: it, and how many members it has by those for whom endpoints stand."""
 
     def __post_init__(self) -> None:
         for leader, twins in self.after.twins.groups.items():
@@ -66,7 +67,7 @@ class Tables:
             if entry is not None:
                 for family in {address.family for address in entry[1].nets}:
                     first = next(address for address in entry[1].nets if address.family == family)
-                    self._alike[first] = tuple([other for _, addresses in twins for other in addresses if other.family == family])
+                    self._alike[first] = sum([other.family == family for _, addresses in twins for other in addresses])
 
     def cost(self, host: str) -> HostCost:
         """For the workloads of the host. The second table is made from the first, as an agent would."""
@@ -76,7 +77,8 @@ class Tables:
         rules, elements = _size_of(builder)
         _tell(builder, was, now)
         rules_then, elements_then = _size_of(builder)
-        return HostCost(host=host, rules=(rules, rules_then), elements=(elements, elements_then))
+        more, more_then = (sum(map(self._members_more, local.sets.values())) for local in (was, now))
+        return HostCost(host=host, rules=(rules, rules_then), elements=(elements + more, elements_then + more_then))
 
     def _on_host(self, host: str, situation: Situation) -> State:
         """What of the state the host is told about its workloads."""
@@ -92,23 +94,18 @@ class Tables:
         )
         announced = [*local.policies.values(), *local.profiles.values()]
         wanted = {name for policy in announced for name in set_kinds(policy)}
-        local.sets = {set_id: self._grow(state.sets[set_id]) for set_id in wanted}
+        local.sets = {set_id: state.sets[set_id] for set_id in wanted}
         return local
 
-    def _grow(self, told: Members) -> Members:
-        """The set with the members of everybody for whom endpoints stand; of the same set the same object."""
+    def _members_more(self, told: Members) -> int:
+        """How many elements the set has besides those of its members, which stand for others: all of them single addresses."""
         if not self._alike:
-            return told
-        known = self._grown.get(id(told))
+            return 0
+        known = self._more.get(id(told))
         if known is None:
-            kind, members = told
-            more: list[Member] = []
-            for member in members:
-                if isinstance(member, PortMember):
-                    more += [PortMember(other, member.protocol, member.port) for other in self._alike.get(member.address, ())]
-                else:
-                    more += self._alike.get(member, ())
-            known = self._grown[id(told)] = (told, (kind, members.union(more)))
+            alike = self._alike
+            addresses = [member.address if isinstance(member, PortMember) else member for member in told[1]]
+            known = self._more[id(told)] = (told, sum([alike.get(address, 0) for address in addresses]))
         return known[1]
 
 
