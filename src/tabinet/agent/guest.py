@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import tabinet
+from tabinet.agent.felixspec import read_felix
 from tabinet.agent.guestface import GuestFace
 from tabinet.agent.hostname import host_name
 from tabinet.agent.http import serve
@@ -19,7 +20,6 @@ from tabinet.agent.log import Logger, open_log
 from tabinet.agent.notify import notify
 from tabinet.agent.parameters import Parameters, store_config
 from tabinet.agent.tableoptions import metadata_of
-from tabinet.agent.wiring import read_felix
 from tabinet.errors import SetupError
 from tabinet.guest.dhcp6responder import Dhcp6Responder
 from tabinet.guest.directory import PREFIXES, Directory

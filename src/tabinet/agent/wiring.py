@@ -8,7 +8,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,14 +23,13 @@ from tabinet.agent.checksum import ChecksumTest
 from tabinet.agent.companions import Companion, Surroundings
 from tabinet.agent.dataplane import Dataplane
 from tabinet.agent.feed import Feed
-from tabinet.agent.felixspec import felix_spec
+from tabinet.agent.felixspec import read_felix
 from tabinet.agent.hostname import host_name
 from tabinet.agent.http import Response, Routes, serve
 from tabinet.agent.kernelthread import KernelThread, call_aside
 from tabinet.agent.log import Logger, open_log
 from tabinet.agent.metrics import Metrics
 from tabinet.agent.moving import Moving
-from tabinet.agent.notify import notify
 from tabinet.agent.operator import ADDRESS, ANSWER_TIMEOUT_S, RUNNING, STOPPED, operator_routes
 from tabinet.agent.parameters import Parameters, store_config
 from tabinet.agent.reporter import Reporter
@@ -52,7 +51,7 @@ from tabinet.dataplane.routes.driver import RouteDriver
 from tabinet.dataplane.tc.driver import BandwidthDriver
 from tabinet.dataplane.tunnels.manager import build_tunnels
 from tabinet.dataplane.workloads import WorkloadManager
-from tabinet.errors import KernelError, SetupError, StoreError
+from tabinet.errors import KernelError, SetupError
 from tabinet.ipam.client import IpamClient
 from tabinet.kernel.ctsocket import open_conntrack
 from tabinet.kernel.ethtool import EthtoolSocket
@@ -76,12 +75,9 @@ from tabinet.store.client import ResourceClient
 from tabinet.store.open import open_store
 from tabinet.store.syncer import Syncer
 
-STORE_BACKOFF = Backoff(first_s=0.2, limit_s=5.0)
 APPLY_BACKOFF = Backoff(first_s=0.1, limit_s=10.0)
 
 
-STARTING_USEC = 30_000_000
-"""Microseconds that systemd shall go on to wait for us while we wait for the store (sd_notify(3))."""
 METRICS_WAIT_S = 2.0
 """How long a scrape waits for the kernel's counters before it gets the last ones."""
 
@@ -211,21 +207,6 @@ def claim_namespace() -> Iterator[None]:
         except OSError as error:
             raise SetupError("another tabinet agent runs in this network namespace: there can be only one, stop it first") from error
         yield
-
-
-async def read_felix(store: Datastore, host: str, log: Logger, waiting: Callable[[str], None]) -> dict[str, object]:
-    """The FelixConfiguration spec of this host. Waits for the store as long as it takes: without it there is nothing to do."""
-    failures = 0
-    while True:
-        try:
-            return await felix_spec(store, host)
-        except StoreError as error:
-            failures += 1
-            delay_s = STORE_BACKOFF.delay_s(failures, random.random)
-            waiting(str(error))
-            log.warning("waiting for the store", error=str(error), retry_s=round(delay_s, 2))
-            notify(f"EXTEND_TIMEOUT_USEC={STARTING_USEC}\nSTATUS=waiting for the store: {error}")
-            await asyncio.sleep(delay_s)
 
 
 def protect(parameters: Parameters) -> bool:

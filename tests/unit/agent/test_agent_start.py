@@ -10,10 +10,11 @@ import msgspec
 import pytest
 from agent_world import HOST, World, until
 
-from tabinet.agent import wiring
+from tabinet.agent import felixspec, wiring
+from tabinet.agent.felixspec import read_felix
 from tabinet.agent.log import open_log
 from tabinet.agent.metrics import Metrics
-from tabinet.agent.wiring import Face, claim_namespace, read_felix
+from tabinet.agent.wiring import Face, claim_namespace
 from tabinet.errors import SetupError
 from tabinet.kernel.netns import run_in_new
 from tabinet.lib.backoff import Backoff
@@ -23,7 +24,7 @@ LOG = open_log("error", "text", HOST)
 
 
 async def test_a_store_that_is_away_is_waited_for_and_health_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wiring, "STORE_BACKOFF", Backoff(first_s=0.01, limit_s=0.02))
+    monkeypatch.setattr(felixspec, "STORE_BACKOFF", Backoff(first_s=0.01, limit_s=0.02))
     world, face = World(), Face(Metrics())
     await world.put(ResourceKey("FelixConfiguration", "default"), {"spec": {"interfacePrefix": "cali", "reportingInterval": "5s"}})
     await world.put(ResourceKey("FelixConfiguration", f"node.{HOST}"), {"spec": {"interfacePrefix": "tap"}})
