@@ -66,17 +66,18 @@ async def cost_of(flows: Sequence[FlowSpec], event: Event, *, after_s: float = A
     )
 
 
-async def denied_after_ms(flows: Sequence[FlowSpec], change: Event) -> float:
-    """Milliseconds from the beginning of the change until the last packet of any of these flows that still passed was sent.
+async def denied_after_ms(flows: Sequence[FlowSpec], change: Event, *, within_s: float = ENFORCED_AFTER_S) -> float:
+    """Milliseconds from the beginning of the change until the last packet of any of these flows that still passed was sent; they are
+    watched for ``within_s``.
 
     Raises:
         LabError: a flow did not pass before, or still passes at the end.
     """
-    began_ns, reports = await _observe(flows, change, ENFORCED_AFTER_S)
+    began_ns, reports = await _observe(flows, change, within_s)
     for report in reports:
         if not report.first_ns or report.first_ns > began_ns:
             raise LabError(f"{report.flow.source} did not reach {report.flow.destination} before the change")
-        if report.last_ns > began_ns + int(ENFORCED_AFTER_S * 1e9) - 100_000_000:
+        if report.last_ns > began_ns + int(within_s * 1e9) - 100_000_000:
             raise LabError(f"{report.flow.source} still reaches {report.flow.destination}: the change does not deny it")
     return max(report.last_ns - began_ns for report in reports) / 1e6
 
