@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import random
 import signal
 import stat
 import subprocess
@@ -17,6 +19,9 @@ from cni_host import DEADLINE_S, NOTHING, CniHost, datagram_arrives, echoed, net
 from tabinet.kernel import netns
 
 pytestmark = pytest.mark.kernel
+
+LIFECYCLES = int(os.environ.get("TABINET_LIFECYCLES", "12"))
+"""Containers that begin and end in parallel."""
 
 
 @pytest.fixture(scope="module")
@@ -212,6 +217,46 @@ def test_without_an_agent_deletions_are_done_later_and_the_rest_is_to_be_tried_a
     while list(host.deletions.iterdir()) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert list(host.deletions.iterdir()) == []
+
+
+def traces(host: CniHost) -> dict[str, Any]:
+    """Everything that attachments leave in the host's kernel, but for what is counted in ``leftovers``; and files."""
+
+    def told(*argv: str) -> str:
+        return subprocess.run(host.inside(*argv), check=True, capture_output=True, text=True).stdout
+
+    chains = [line.strip() for line in told("nft", "list", "chains", "inet").splitlines() if line.strip().startswith("chain")]
+    routes = [line for family in ("-4", "-6") for line in told("ip", family, "route", "show", "table", "all", "proto", "84").splitlines()]
+    neighbours = told("ip", "neigh", "show", "nud", "permanent").splitlines()
+    files = sorted(entry.name for entry in host.deletions.iterdir()) if host.deletions.exists() else []
+    return {"chains": sorted(chains), "routes": [line for line in routes if "cali" in line], "neighbours": neighbours, "files": files}
+
+
+def test_lifecycles_in_parallel_with_kills_leave_no_trace(host: CniHost) -> None:
+    """Additions at once, of which some are killed at some moment, and once the agent is; then everything is deleted, some of it twice."""
+    before, chance = traces(host), random.Random(5)
+    for turn in range(max(LIFECYCLES // 12, 1)):
+        containers = [host.container(f"n{turn}x{index}") for index in range(12)]
+        config = network(profiles=["p1", "p2"])
+        processes = [host.begin("ADD", config, container) for container in containers]
+        for process in chance.sample(processes, 4):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(chance.random() * 0.1)
+            process.send_signal(signal.SIGKILL)
+        if turn % 2 == 0:
+            host.stop(signal.SIGKILL)
+            gone = chance.sample(containers, 4)
+            assert [host.call("DEL", config, container).code for container in gone] == [0] * 4
+            host.start()
+        for process in processes:
+            process.communicate(timeout=DEADLINE_S)
+        for process in [host.begin("DEL", config, container) for container in containers]:
+            assert host.finish(process).code == 0
+    assert eventually(host, NOTHING) == NOTHING
+    deadline = time.monotonic() + DEADLINE_S
+    while (left := traces(host)) != before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert left == before
 
 
 def test_the_programs_need_nothing_of_tabinet(host: CniHost) -> None:
