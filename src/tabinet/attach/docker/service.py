@@ -44,7 +44,7 @@ from tabinet.store.api import Datastore
 CLOCK_SLACK_S = 0.05
 """Times of files are those of the kernel's last tick."""
 IDENTIFY_WITHIN_S = 60.0
-_LOOK = Backoff(first_s=0.02, limit_s=1.0)
+_LOOK = Backoff(first_s=0.05, limit_s=1.0)
 _COLLECT = Backoff(first_s=1.0, limit_s=30.0)
 
 
@@ -99,6 +99,8 @@ class DockerService:
     """Who is in a namespace, by the namespace's path."""
     _sandboxes: dict[str, set[str]] = field(default_factory=dict)
     """Endpoints by the path of their namespace."""
+    _networks: dict[str, DockerNetwork] = field(default_factory=dict)
+    """Names and options, which never change, by identifier."""
     _group: asyncio.TaskGroup | None = None
     _collecting: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -161,6 +163,9 @@ class DockerService:
             case "IpamDriver.ReleaseAddress":
                 await self._release_address(call)
                 return {}
+            case "NetworkDriver.DeleteNetwork":
+                self._networks.pop(call.network, None)
+                return {}
             case _ if method in _NOTHING_TO_DO:
                 return {}
             case _:
@@ -178,7 +183,8 @@ class DockerService:
         planned = self._planned.get(call.endpoint)
         if planned is None:
             raise AttachError(f"endpoint {call.endpoint[:12]} was made by an agent before this one: start the container again")
-        network = await self.docker.network(call.network)
+        network = self._networks.get(call.network) or await self.docker.network(call.network)
+        self._networks[call.network] = network
         options = translate.parse_options(network.options or {})
         first = call.sandbox not in self._sandboxes and not await in_thread(lambda: has_default_route(self.network, call.sandbox, process))
         self._sandboxes.setdefault(call.sandbox, set()).add(call.endpoint)
@@ -326,7 +332,6 @@ class DockerService:
 
 _NOTHING_TO_DO = frozenset(
     (
-        "NetworkDriver.DeleteNetwork",
         "NetworkDriver.DiscoverNew",
         "NetworkDriver.DiscoverDelete",
         "NetworkDriver.ProgramExternalConnectivity",
