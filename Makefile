@@ -4,7 +4,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 BIN := .venv/bin
 LAB ?= clos
 
-.PHONY: help setup setup-openstack demo test test-fast test-openstack check format bench lock clean
+.PHONY: help setup setup-openstack demo test test-fast test-openstack test-tempest check format bench lock clean
 
 help:  ## what can be made here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -13,7 +13,7 @@ setup:  ## system packages and .venv (nothing to do: under 3 s)
 	@scripts/setup
 	@$(if $(VMS),scripts/setup-vms)
 
-setup-openstack:  ## .venv-openstack: a Neutron to test against; virtual machines where there can be any
+setup-openstack:  ## .venv-openstack, MariaDB and RabbitMQ: a cloud's control plane to test against; virtual machines where there can be any
 	@scripts/setup-openstack
 	@scripts/setup-vms || true
 
@@ -28,6 +28,9 @@ test-fast: setup  ## unit, property and golden tests only
 
 test-openstack: setup setup-openstack  ## the Neutron driver in a real Neutron, with a real etcd
 	$(SUDO) $(BIN)/python -m pytest tests/openstack
+
+test-tempest: setup setup-openstack  ## all of tempest's API tests of networks against a whole control plane (make test runs a part)
+	$(SUDO) env TABINET_TEMPEST="$${TABINET_TEMPEST:-all}" $(BIN)/python -m pytest -s tests/openstack/test_openstack_tempest.py
 
 check: setup  ## lint, format, types, import contracts
 	$(BIN)/ruff check .
