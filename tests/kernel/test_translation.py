@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import msgspec
 import pytest
-from one_host import arrives, eventually
+from one_host import arrives, eventually, family_of
 from two_hosts import ADDRESSES, H1_OUTSIDE, WORKLOAD_MACS, WORKLOADS, HostAgent, TwoHosts, two_hosts
 
 from tabinet.calc import messages as m
@@ -19,7 +19,7 @@ from tabinet.rules.options import DenyAction, Metadata, ProtoPort, TableOptions
 pytestmark = pytest.mark.kernel
 
 FAMILIES = (0, 1)
-OPEN = ResourceKey("GlobalNetworkPolicy", "open")
+OPEN, DENIED = ResourceKey("GlobalNetworkPolicy", "open"), ResourceKey("GlobalNetworkPolicy", "denied")
 ALLOW, DENY = m.Action.ALLOW, m.Action.DENY
 ALL = m.Policy((m.Rule(ALLOW),), (m.Rule(ALLOW),))
 POOLS = frozenset(map(parse_prefix, ("10.65.0.0/16", "fd65::/32", "fd65:1::/32", "fd65:2::/32")))
@@ -75,6 +75,45 @@ def agents(fabric: TwoHosts, options: TableOptions | None = None, *, nat: bool =
     finally:
         for agent in made.values():
             agent.close()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_ports_of_one_address_lead_to_several_endpoints(fabric: TwoHosts, family: int):
+    def forward(name: str, protocol: int, outside: int, inside: int) -> m.Forward:
+        return m.Forward(parse_address(EXTERNAL[family]), protocol, outside, nets(name)[family], inside)
+
+    external = EXTERNAL[family]
+    with agents(fabric) as hosts:
+        tell = hosts["h1"].tell
+        tell(endpoint("a", forwards=(forward("a", 6, 8080, 80), forward("a", 17, 5000, 5001))))
+        tell(endpoint("b", forwards=(forward("b", 6, 8081, 80),)))
+        for name, port in (("a", 8080), ("b", 8081)):
+            for source in ("x", "c"):
+                assert reaches_listener(fabric, source, name, external, port, 80)
+        assert not reaches_listener(fabric, "x", "a", external, 8082, 80)
+        tell(endpoint("b"))
+        assert reaches_listener(fabric, "x", "a", external, 8080, 80)
+        assert not reaches_listener(fabric, "x", "b", external, 8081, 80)
+        tell(endpoint("a", DENIED, forwards=(forward("a", 6, 8080, 80),)), m.PolicyUpdate(DENIED, m.Policy((), ())))
+        assert not reaches_listener(fabric, "x", "a", external, 8080, 80), "policy decides about the endpoint's own port"
+
+
+def reaches_listener(fabric: TwoHosts, source: str, target: str, address: str, port: int, listening: int) -> bool:
+    """A connection to the address and port is accepted by the target on another port, and carries bytes."""
+    family = family_of(address)
+    server, client = fabric.socket(target, family, socket.SOCK_STREAM), fabric.socket(source, family, socket.SOCK_STREAM)
+    with contextlib.closing(server), contextlib.closing(client):
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind(("::" if family == socket.AF_INET6 else "0.0.0.0", listening))
+        server.listen()
+        client.setblocking(False)
+        client.connect_ex((address, port))
+        if not arrives(server):
+            return False
+        accepted = server.accept()[0]
+        with contextlib.closing(accepted):
+            accepted.sendall(b"welcome")
+            return arrives(client) and client.recv(100) == b"welcome"
 
 
 @pytest.mark.parametrize("family", FAMILIES)

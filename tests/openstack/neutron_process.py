@@ -26,7 +26,7 @@ NEUTRON_CONF = """\
 [DEFAULT]
 auth_strategy = {auth}
 core_plugin = ml2
-service_plugins = router,qos,trunk
+service_plugins = router,qos,trunk,port_forwarding
 transport_url = {queue}
 state_path = {directory}
 api_paste_config = {venv}/etc/neutron/api-paste.ini

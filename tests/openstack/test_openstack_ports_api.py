@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 
 import pytest
-from neutron_process import PROJECT, ApiError
+from neutron_process import PROJECT, ApiError, Neutron
 from openstack_world import RESOURCES, World, device, eventually
 
+from tabinet.model.forwards import parse_forwards
 from tabinet.model.openstack import PORT_ANNOTATION, PortFacts, parse_port_facts
 
 RULES = int(os.environ.get("TABINET_OPENSTACK_RULES", "100"))
@@ -166,6 +167,36 @@ def test_floating_addresses_come_and_go(world: World) -> None:
     assert (nats(one), nats(two)) == ([], [address])
     neutron.delete(f"/floatingips/{floating['id']}")
     assert nats(two) == []
+
+    shared = neutron.create("floatingip", floating_network_id=outside["id"])
+    path = f"/floatingips/{shared['id']}/port_forwardings"
+    made = [forward(neutron, path, port, 8080 + step) for step, port in enumerate((one, two))]
+    first, second = sorted((one, two), key=lambda port: port["id"])
+    assert forwards(world, one) == [(shared["floating_ip_address"], 8080, 80)]
+    assert forwards(world, two) == [(shared["floating_ip_address"], 8081, 80)]
+    neutron.update("port", first["id"], binding_host_id="hostb")
+    assert len(forwards(world, first)) == 1
+    eventually(lambda: not forwards(world, second) and "is on hostb" in told(world, second))
+    neutron.delete(f"{path}/{made[0]['id']}")
+    neutron.delete(f"{path}/{made[1]['id']}")
+    assert not forwards(world, first)
+
+
+def forward(neutron: Neutron, path: str, port: dict, outside: int) -> dict:  # type: ignore[type-arg]  # documents
+    """A forwarding of the floating IP's port to port 80."""
+    to = {"internal_port_id": port["id"], "internal_ip_address": port["fixed_ips"][0]["ip_address"], "internal_port": 80}
+    made: dict = neutron.call("POST", path, {"port_forwarding": to | {"protocol": "tcp", "external_port": outside}})["port_forwarding"]  # type: ignore[type-arg]
+    return made
+
+
+def told(world: World, port: dict) -> str:  # type: ignore[type-arg]  # a document
+    return str((world.endpoint(port) or {"metadata": {"annotations": {}}})["metadata"]["annotations"].get("openstack.tabinet/refused", ""))
+
+
+def forwards(world: World, port: dict) -> list[tuple[str, int, int]]:  # type: ignore[type-arg]  # a document
+    annotations = (world.endpoint(port) or {"metadata": {"annotations": {}}})["metadata"]["annotations"]
+    written = parse_forwards(annotations.get("tabinet.io/port-forwards", "[]"))
+    return [(each.external_ip, each.external_port, each.internal_port) for each in written]
 
 
 def test_groups_that_refer_to_others(world: World) -> None:

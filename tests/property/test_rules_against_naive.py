@@ -121,6 +121,9 @@ tiers = st.builds(
     default_action=st.sampled_from([m.Action.DENY, m.Action.PASS]),
     policies=st.lists(st.sampled_from(POLICIES), min_size=1, max_size=3, unique=True).map(tuple),
 )
+forwards = st.builds(
+    m.Forward, st.sampled_from(HOST_ADDRESSES), st.just(6), st.sampled_from(PORTS), st.sampled_from(ADDRESSES), st.just(80)
+)
 endpoints = st.builds(
     m.Endpoint,
     host=st.just("h"),
@@ -129,6 +132,7 @@ endpoints = st.builds(
     nets=st.lists(st.sampled_from(ADDRESSES), min_size=1, max_size=3, unique=True).map(lambda nets: tuple(sorted(nets))),
     spoof_nets=few(st.sampled_from(NETS), 1),
     nats=few(st.builds(m.Nat, st.sampled_from(HOST_ADDRESSES), st.sampled_from(ADDRESSES))),
+    forwards=few(forwards),
     qos=st.sampled_from([m.NO_QOS, m.NO_QOS, m.Qos(dscp=10), m.Qos(m.Limits(packets_per_s=9), m.Limits(connections=3))]),
     ingress=st.lists(tiers, max_size=2).map(tuple),
     egress=st.lists(tiers, max_size=2).map(tuple),

@@ -286,9 +286,9 @@ class Dataplane:
     def _with_floating(self, update: EndpointUpdate) -> EndpointUpdate:
         """The endpoint is reached under its floating addresses as well."""
         endpoint = update.endpoint
-        if not self.floating or not endpoint.nats:
+        if not self.floating or not (endpoint.nats or endpoint.forwards):
             return update
-        nets = tuple(sorted({*endpoint.nets, *(nat.external for nat in endpoint.nats)}))
+        nets = tuple(sorted({*endpoint.nets, *(each.external for each in (*endpoint.nats, *endpoint.forwards))}))
         return msgspec.structs.replace(update, endpoint=msgspec.structs.replace(endpoint, nets=nets))
 
     def _limit(self, key: ResourceKey, endpoint: Endpoint | None) -> None:

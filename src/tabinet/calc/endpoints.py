@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from tabinet.calc.carriers import ORIGIN_KEYS, Origin
-from tabinet.calc.messages import Endpoint, HostEndpoint, Migration, Nat, TierPolicies
+from tabinet.calc.messages import Endpoint, Forward, HostEndpoint, Migration, Nat, TierPolicies
 from tabinet.calc.ports import NOTHING, PortNeeds, routed_prefixes
 from tabinet.calc.qos import build_qos, qos_problems
 from tabinet.errors import Problem
@@ -76,6 +76,7 @@ def build_endpoint(
         routed=routed_prefixes(needs.pairs, tuple(readable(spec.ip_networks))),
         any_mac=needs.any_mac,
         stateless=needs.stateless,
+        forwards=own_forwards(spec, needs.forwards),
         migration=migration,
     )
 
@@ -89,6 +90,14 @@ def build_host_endpoint(spec: HostEndpointSpec, parts: Mapping[str, tuple[TierPo
         profiles=tuple(dict.fromkeys(spec.profiles)),
         **parts,
     )
+
+
+def own_forwards(spec: WorkloadEndpointSpec, forwards: tuple[Forward, ...]) -> tuple[Forward, ...]:
+    """Those that lead to addresses of the endpoint, of the same family."""
+    if not forwards:
+        return ()
+    nets = set(readable(spec.ip_networks))
+    return tuple(sorted({each for each in forwards if each.internal in nets and each.internal.family == each.external.family}))
 
 
 def readable(texts: Iterable[str]) -> Iterator[Prefix]:

@@ -192,6 +192,16 @@ class Nat(Message, frozen=True, order=True):
     """One of the endpoint's ``nets``; the calculation leaves pairs out where it is not."""
 
 
+class Forward(Message, frozen=True, order=True):
+    """One port outside that leads to a port of an endpoint."""
+
+    external: Prefix
+    protocol: int
+    external_port: int
+    internal: Prefix
+    internal_port: int
+
+
 class Limits(Message, frozen=True):
     """Quality of service of one direction. 0 always means: no limit (``packet_burst``, ``burst_bits``: the default)."""
 
@@ -302,6 +312,8 @@ class Endpoint(Message, frozen=True):
     """Prefixes behind the endpoint, sorted; like ``nets`` routed to it, but not its own addresses."""
     any_mac: bool = False
     """It may send with whatever MAC."""
+    forwards: tuple[Forward, ...] = ()
+    """Sorted. A port that several local endpoints claim belongs to the smallest key; an address that is in ``nats`` wins."""
     stateless: bool = False
     """Policy is asked about every packet that the workload sends or receives, replies too, by the packet's own header."""
     migration: Migration | None = None

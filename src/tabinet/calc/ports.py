@@ -11,10 +11,11 @@ from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
-from tabinet.calc.messages import Pair, Trunk
+from tabinet.calc.forwards import read_forwards
+from tabinet.calc.messages import Forward, Pair, Trunk
 from tabinet.errors import DataError, Problem
 from tabinet.lib.ip import Prefix, parse_prefix
-from tabinet.model.annotations import STATELESS
+from tabinet.model.annotations import PORT_FORWARDS, STATELESS
 from tabinet.model.openstack import PORT_ANNOTATION, PortFacts, parse_port_facts
 
 TAGS = range(1, 4095)
@@ -30,6 +31,8 @@ class PortNeeds(msgspec.Struct, frozen=True):
     any_mac: bool = False
     stateless: bool = False
     """Policy is asked about every packet by itself."""
+    forwards: tuple[Forward, ...] = ()
+    """One for each port."""
     problems: tuple[Problem, ...] = ()
 
 
@@ -42,18 +45,21 @@ def port_needs(annotations: Mapping[str, str], source: str) -> PortNeeds:
     """What the annotations ask for. ``source`` names the endpoint in problems."""
     problems: list[Problem] = []
     stateless = _stateless(annotations.get(STATELESS, _FALSE), source, problems)
+    forwards = read_forwards(annotations.get(PORT_FORWARDS), source, problems)
     text = annotations.get(PORT_ANNOTATION)
     if text is None:
-        return PortNeeds(stateless=stateless, problems=tuple(problems)) if stateless else NOTHING
+        needs = PortNeeds(stateless=stateless, forwards=forwards, problems=tuple(problems))
+        return NOTHING if needs == NOTHING else needs
     try:
         facts = parse_port_facts(text, source)
     except DataError as error:
-        return PortNeeds(stateless=stateless, problems=(*problems, *error.problems))
+        return PortNeeds(stateless=stateless, forwards=forwards, problems=(*problems, *error.problems))
     return PortNeeds(
         trunk=_trunk(facts, source, problems),
         pairs=_pairs(facts, source, problems),
         any_mac=not facts.port_security,
         stateless=stateless,
+        forwards=forwards,
         problems=tuple(problems),
     )
 

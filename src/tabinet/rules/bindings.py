@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from tabinet.calc.messages import Endpoint, Nat
+from tabinet.calc.messages import Endpoint, Forward, Nat
 from tabinet.lib.ip import IPV4, IPV6, Prefix
 from tabinet.model.keys import ResourceKey
 from tabinet.rules import layout
@@ -44,6 +44,7 @@ class Binding(msgspec.Struct, frozen=True):
     local: frozenset[Prefix]
     nats: tuple[Nat, ...]
     queueing: Queueing
+    forwards: tuple[Forward, ...] = ()
     packets: tuple[tuple[str, Stage], ...] = ()
     """Of a stateless endpoint: by map, what is asked about every packet."""
 
@@ -169,6 +170,7 @@ class Bindings:
             nats=tuple(nat for nat in (() if endpoint.is_away else endpoint.nats) if nat.external.family == nat.internal.family),
             queueing=queueing(endpoint.interface, endpoint.qos),
             packets=_packet_stages(endpoint),
+            forwards=tuple(each for each in endpoint.forwards if each.external.family == each.internal.family),
         )
 
     def _hardware(self, endpoint: Endpoint) -> Iterator[tuple[str, Element]]:
@@ -217,8 +219,10 @@ class Bindings:
             self._limited += bool(new.chains) - bool(old.chains)
         if before is not None:
             self.floating.change(before.key, before.nats, ())
+            self.floating.change_forwards(before.key, before.forwards, ())
         if after is not None:
             self.floating.change(after.key, (), after.nats)
+            self.floating.change_forwards(after.key, (), after.forwards)
 
     def _change_packets(self, interface: str, edit: TableEdit, before: Binding | None, after: Binding | None) -> Iterator[Stage]:
         """Gives the stages that are no longer needed."""

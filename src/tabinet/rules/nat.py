@@ -7,6 +7,8 @@ that speaks to its own floating address meets itself, so that its source becomes
 Outside the fabric is what is in no IP pool; without the announced set of all pools, nothing is. Only a flow's first packet comes
 here, so that a change translates new flows only (nat hooks of Linux). Policy judges the translated destination and the untranslated source.
 
+An address of which only ports are forwarded has a rule for each of them, and is no source of anything.
+
 Each pair of addresses is a map element, a chain and a rule; the rest is O(1).
 """
 
@@ -17,7 +19,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from tabinet.calc.messages import ALL_HOSTS, ALL_POOLS, NAT_POOLS, Nat
+from tabinet.calc.messages import ALL_HOSTS, ALL_POOLS, NAT_POOLS, Forward, Nat
 from tabinet.lib.ip import IPV4, IPV6, Prefix, parse_address
 from tabinet.model.keys import ResourceKey
 from tabinet.rules import names
@@ -142,6 +144,10 @@ class Floating:
     options: TableOptions
     _claims: dict[Prefix, dict[ResourceKey, Prefix]] = field(default_factory=dict)
     """By external address: who claims it, for which internal address."""
+    _forwards: dict[Prefix, dict[ResourceKey, list[Forward]]] = field(default_factory=dict)
+    """By external address: who claims ports of it."""
+    _forwarded: dict[Prefix, tuple[Forward, ...]] = field(default_factory=dict)
+    """By external address: the ports of it that are in the table."""
     _sources: dict[Prefix, set[Prefix]] = field(default_factory=dict)
     """By internal address: its external ones."""
     _placed: dict[Prefix, Prefix] = field(default_factory=dict)
@@ -151,7 +157,7 @@ class Floating:
     @property
     def in_use(self) -> bool:
         """True when there is a floating address. As of the last ``settle``."""
-        return bool(self._placed)
+        return bool(self._placed or self._forwarded)
 
     def change(self, key: ResourceKey, before: tuple[Nat, ...], after: tuple[Nat, ...]) -> None:
         """The endpoint has these pairs instead of those."""
@@ -164,31 +170,59 @@ class Floating:
             self._claims.setdefault(nat.external, {})[key] = nat.internal
             self._dirty[nat.external] = None
 
+    def change_forwards(self, key: ResourceKey, before: tuple[Forward, ...], after: tuple[Forward, ...]) -> None:
+        """The endpoint has these forwards instead of those."""
+        if before == after or not self.options.floating_addresses:
+            return
+        for each in before:
+            self._forwards.get(each.external, {}).pop(key, None)
+            self._dirty[each.external] = None
+        for each in after:
+            self._forwards.setdefault(each.external, {}).setdefault(key, []).append(each)
+            self._dirty[each.external] = None
+
+    def _wanted_forwards(self, external: Prefix) -> tuple[Forward, ...]:
+        """Of several claims of a port that of the smallest key; none of an address that is wholly somebody's."""
+        claims = self._forwards.get(external, {})
+        if not claims:
+            self._forwards.pop(external, None)
+        found: dict[tuple[int, int], Forward] = {}
+        for key in sorted(claims) if external not in self._claims else ():
+            for each in claims[key]:
+                found.setdefault((each.protocol, each.external_port), each)
+        return tuple(found[place] for place in sorted(found))
+
     def settle(self, edit: TableEdit) -> None:
         """Maps and chains are those of the pairs; an address that several claim belongs to the smallest key."""
         dirty, self._dirty = self._dirty, {}
         touched: dict[Prefix, None] = {}
         for external in dirty:
-            claims = self._claims[external]
+            claims = self._claims.get(external, {})
             before, after = self._placed.get(external), claims[min(claims)] if claims else None
             if not claims:
-                del self._claims[external]
-            if before == after:
+                self._claims.pop(external, None)
+            were, forwards = self._forwarded.pop(external, ()), self._wanted_forwards(external)
+            if forwards:
+                self._forwarded[external] = forwards
+            if before == after and were == forwards:
                 continue
             chain = f"fd{external.family}-{external.value:x}"
             if before is not None:
                 self._sources[before].discard(external)
                 touched[before] = None
-            if after is None:
                 del self._placed[external]
+            if after is None and not forwards:
                 edit.remove_mapping(FLOATING[external.family], external.address)
                 edit.remove_chain(chain)
+                continue
+            edit.set_mapping(FLOATING[external.family], external.address, chain)
+            if after is None:
+                edit.set_chain(chain, Chain(tuple(map(_forward_rule, forwards)), basis=Basis.HEADER))
                 continue
             self._placed[external] = after
             self._sources.setdefault(after, set()).add(external)
             touched[after] = None
             edit.set_chain(chain, Chain((Rule(TranslateDestination(after), comment=f"floating {external.address}"),), basis=Basis.HEADER))
-            edit.set_mapping(FLOATING[external.family], external.address, chain)
         for internal in touched:
             self._settle_source(internal, edit)
 
@@ -209,3 +243,9 @@ class Floating:
             rules += [Rule(Jump(INSIDE[family])), Rule(source, comment="floating source")]
         edit.set_chain(chain, Chain(tuple(rules)))
         edit.set_mapping(FLOATING_SOURCE[family], internal.address, chain)
+
+
+def _forward_rule(forward: Forward) -> Rule:
+    matches = (Protocol(forward.protocol), Port(Side.DESTINATION, forward.external_port, forward.external_port))
+    comment = f"port {forward.protocol}/{forward.external_port} of {forward.external.address}"
+    return Rule(TranslateDestination(forward.internal, forward.internal_port), matches, comment=comment)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tabinet.calc.messages import Trunk
@@ -13,6 +15,35 @@ def test_what_cannot_be_read_allows_less(text: str, stateless: bool):
     needs = port_needs({"tabinet.io/stateless": text}, "WorkloadEndpoint/w")
     assert needs.stateless is stateless
     assert len(needs.problems) == (0 if text in ("true", "false") else 1)
+
+
+def forwards(**fields: object) -> str:
+    common = {"externalIP": "192.0.2.1", "protocol": 6, "externalPort": 8080, "internalIP": "10.0.0.1", "internalPort": 80}
+    return json.dumps([common | fields])
+
+
+def test_a_range_of_ports_is_a_forward_for_each():
+    needs = port_needs({"tabinet.io/port-forwards": forwards(count=3)}, "w")
+    assert [(each.external_port, each.internal_port) for each in needs.forwards] == [(8080, 80), (8081, 81), (8082, 82)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{}",
+        "[1]",
+        forwards(protocol=47),
+        forwards(count=2000),
+        forwards(externalPort=65535, count=2),
+        forwards(externalIP="x"),
+        forwards(count=0),
+    ],
+)
+def test_forwards_that_are_none_are_reported(text: str):
+    needs = port_needs({"tabinet.io/port-forwards": text}, "w")
+    assert needs.forwards == ()
+    assert len(needs.problems) == 1
 
 
 def test_one_annotation_does_not_spoil_the_other():

@@ -8,10 +8,11 @@ import pytest
 from port_build import DEVICE_ID, PORT_ID, port, view
 
 from tabinet.attach.openstack.names import Region, is_host, sanitize_label
-from tabinet.attach.openstack.neutron import FloatingIp, Network, PortView, QosRule, Subnet, Target, Trunk
+from tabinet.attach.openstack.neutron import FloatingIp, Forwarding, Network, PortView, QosRule, Subnet, Target, Trunk
 from tabinet.attach.openstack.translate import port_documents, port_paths, translate_port, translate_subnet
 from tabinet.model.codec import decode_stored, encode_document
 from tabinet.model.documents import Document
+from tabinet.model.forwards import parse_forwards
 from tabinet.model.openstack import parse_port_facts
 from tabinet.model.resources import WorkloadEndpoint
 from tabinet.model.validate import validate
@@ -55,6 +56,23 @@ def test_a_port_of_a_virtual_machine() -> None:
     assert decoded is not None
     assert isinstance(decoded[1], WorkloadEndpoint)
     assert validate(Document(data=document, source="test", index=1, line=1)) == []
+
+
+def test_ports_are_forwarded_on_the_host_of_their_floating_address() -> None:
+    common = {"floating_ip_address": "192.0.2.1", "internal_ip_address": "10.65.0.65", "internal_port_start": 80, "port_id": PORT_ID}
+    ports = {"external_port_start": 8080, "external_port_end": 8081}
+    made = [
+        Forwarding(id="a", protocol="tcp", home="hostA", **common, **ports),
+        Forwarding(id="b", protocol="udp", home="hostB", **common, **ports),
+        Forwarding(id="c", protocol="dccp", home="hostA", **common, **ports),
+    ]
+    metadata, _ = endpoint(view(forwardings=tuple(made)))
+    [forward] = parse_forwards(metadata["annotations"]["tabinet.io/port-forwards"])
+    assert (forward.protocol, forward.external_port, forward.internal_port, forward.count) == (6, 8080, 80, 2)
+    assert metadata["annotations"]["openstack.tabinet/refused"].splitlines() == [
+        "port forwarding b: 192.0.2.1 is on hostB",
+        "port forwarding c: ports of dccp cannot be translated",
+    ]
 
 
 @pytest.mark.parametrize(

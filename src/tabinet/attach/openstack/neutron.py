@@ -101,6 +101,21 @@ class FloatingIp(Fact, frozen=True, kw_only=True):
     qos_policy_id: str | None = None
 
 
+class Forwarding(Fact, frozen=True, kw_only=True):
+    """A port forwarding of a floating IP; ranges have the same length."""
+
+    id: str
+    floating_ip_address: str
+    protocol: str
+    external_port_start: int
+    external_port_end: int
+    internal_ip_address: str
+    internal_port_start: int
+    port_id: str
+    home: str = ""
+    """The host to which all of the floating IP goes: that of the first of the ports that it is forwarded to."""
+
+
 class QosRule(Fact, frozen=True, kw_only=True):
     """A rule of any type; members that its type does not have are None."""
 
@@ -142,6 +157,8 @@ class PortView(Fact, frozen=True, kw_only=True):
     qos_rules: tuple[QosRule, ...] = ()
     """Rules of the port's policy, or else of its network's."""
     trunk: Trunk | None = None
+    forwardings: tuple[Forwarding, ...] = ()
+    """Those that lead to the port."""
     targets: tuple[Target, ...] = ()
     """From inactive bindings of ours."""
     routers: tuple[str, ...] = ()

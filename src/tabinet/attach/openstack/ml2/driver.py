@@ -101,6 +101,8 @@ class TabinetDriver(api.MechanismDriver):
         self.publish(PORT, context.current["id"], places_of(context.current, context.original))
         if self._trunks is not None and context.host != context.original_host:
             self._trunks.follow_parent(context.current["id"], context.host)
+        if context.host != context.original_host:
+            self.publish_later(PORT, finding.forwarded_beside(context.current["id"]))
 
     def delete_port_postcommit(self, context: Any) -> None:
         self._attach_router(context)

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from neutron.db import models_v2
-from neutron.db.models import address_group, allowed_address_pair, l3, securitygroup
+from neutron.db.models import address_group, allowed_address_pair, l3, port_forwarding, securitygroup
 from neutron_lib import constants
 from neutron_lib import context as neutron_context
 from neutron_lib.db import api as db_api
@@ -66,6 +66,20 @@ def ports_in_networks(networks: Iterable[str]) -> list[str]:
 def ports_in_subnet(subnet: str) -> list[str]:
     """The ports with an address of the subnet."""
     return _find(models_v2.IPAllocation.port_id, models_v2.IPAllocation.subnet_id == subnet)
+
+
+def forwarded_beside(port: str) -> list[str]:
+    """The other ports that floating IPs are forwarded to which are forwarded to this one."""
+    forwarding = port_forwarding.PortForwarding
+    floating = _find(forwarding.floatingip_id, forwarding.internal_neutron_port_id == port)
+    return forwarded_from(floating, port) if floating else []
+
+
+def forwarded_from(floating: Iterable[str], but: str = "") -> list[str]:
+    """The ports that these floating IPs are forwarded to."""
+    forwarding = port_forwarding.PortForwarding
+    port = forwarding.internal_neutron_port_id
+    return sorted(set(_find(port, forwarding.floatingip_id.in_(list(floating)), port != but)))
 
 
 def ports_in_group(group: str) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from neutron.services.portforwarding import constants
 from neutron_lib.callbacks import events, registry, resources
 from neutron_lib.exceptions import InvalidInput
 
@@ -85,6 +86,14 @@ class Notices:
                 error_message="floating IPs have no QoS policies of their own: give the port one, its limits hold for them too"
             )
 
+    def on_forwarding(self, resource: str, event: str, trigger: Any, payload: Any = None) -> None:
+        """A port forwarding: the ports it leads or led to, and those beside, because the first of them decides where the address is."""
+        ports = {state.internal_port_id for state in payload.states if state}
+        beside = finding.forwarded_from({state.floatingip_id for state in payload.states if state})
+        for port in sorted(ports):
+            self._outlet.publish(PORT, port)
+        self._outlet.publish_later(PORT, sorted(set(beside) - ports))
+
     def on_floating_ip(self, resource: str, event: str, trigger: Any, payload: Any = None) -> None:
         """A floating IP: the port that had it, and the one that has it."""
         ports = {state.get("port_id") for state in payload.states if state}
@@ -100,6 +109,7 @@ def subscribe(outlet: Outlet, isolated: bool) -> Notices:
         registry.subscribe(notices.on_address_group, resources.ADDRESS_GROUP, event)
         registry.subscribe(notices.on_subnet, resources.SUBNET, event)
         registry.subscribe(notices.on_floating_ip, resources.FLOATING_IP, event)
+        registry.subscribe(notices.on_forwarding, constants.PORT_FORWARDING, event)
     for event in (events.BEFORE_CREATE, events.BEFORE_UPDATE):
         registry.subscribe(notices.before_floating_ip, resources.FLOATING_IP, event)
     for event in (events.AFTER_CREATE, events.AFTER_DELETE):

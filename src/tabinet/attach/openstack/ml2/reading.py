@@ -14,8 +14,7 @@ from typing import Any
 
 import msgspec
 from neutron.db import models_v2
-from neutron.db.models import l3
-from neutron.db.models import port_forwarding as _models  # noqa: F401  # ports refer to it, and only the API's process loads it by itself
+from neutron.db.models import l3, port_forwarding
 from neutron.db.models import securitygroup as security_groups
 from neutron.objects import trunk as trunk_objects
 from neutron.objects.qos import policy as qos_objects
@@ -99,6 +98,7 @@ def _assemble(context: Any, ports: Sequence[neutron.Port]) -> list[PortView]:
     group_ids = {group for port in ports for group in port.security_groups}
     found = _groups(context, group_ids)
     floating = _floating_ips(context, ports)
+    forwardings = _forwardings(context, ports)
     trunks = _trunks(context, ports)
     targets = _targets(context, ports)
     policies = _policies(context, ports)
@@ -115,6 +115,7 @@ def _assemble(context: Any, ports: Sequence[neutron.Port]) -> list[PortView]:
                 groups={group: found[group].name if group in found else "" for group in port.security_groups},
                 stateless=frozenset(group for group in port.security_groups if group in found and not found[group].stateful),
                 floating_ips=tuple(floating[port.id]),
+                forwardings=tuple(forwardings[port.id]),
                 qos_rules=policies.get(policy, ()) if policy else (),
                 trunk=trunks.get(port.id),
                 targets=tuple(targets[port.id]),
@@ -165,6 +166,39 @@ def _targets(context: Any, ports: Sequence[neutron.Port]) -> dict[str, list[neut
     for row in query:
         profile = json.loads(row.profile) if row.profile else {}
         found[row.port_id].append(neutron.Target(host=row.host, profile=profile))
+    return found
+
+
+def _forwardings(context: Any, ports: Sequence[neutron.Port]) -> dict[str, list[neutron.Forwarding]]:
+    """By port. The home of a floating IP is read from all the ports that it is forwarded to."""
+    forwarding, floating, binding = port_forwarding.PortForwarding, l3.FloatingIP, ml2_models.PortBinding
+    ids = [port.id for port in ports]
+    concerned = context.session.query(forwarding.floatingip_id).filter(forwarding.internal_neutron_port_id.in_(ids))
+    query = (
+        context.session.query(
+            forwarding.id,
+            forwarding.floatingip_id,
+            floating.floating_ip_address,
+            forwarding.protocol,
+            forwarding.external_port_start,
+            forwarding.external_port_end,
+            forwarding.internal_ip_address,
+            forwarding.internal_port_start,
+            forwarding.internal_neutron_port_id.label("port_id"),
+            binding.host,
+        )
+        .filter(forwarding.floatingip_id.in_(concerned), floating.id == forwarding.floatingip_id)
+        .filter(binding.port_id == forwarding.internal_neutron_port_id, binding.status == constants.ACTIVE)
+        .order_by(forwarding.internal_neutron_port_id, forwarding.id)
+    )
+    homes: dict[str, str] = {}
+    found: dict[str, list[neutron.Forwarding]] = defaultdict(list)
+    wanted = set(ids)
+    for row in query:
+        if row.host:
+            homes.setdefault(row.floatingip_id, row.host)
+        if row.port_id in wanted:
+            found[row.port_id].append(parse_fact(neutron.Forwarding, row._asdict() | {"home": homes.get(row.floatingip_id, "")}))
     return found
 
 
