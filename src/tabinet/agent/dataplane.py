@@ -288,7 +288,8 @@ class Dataplane:
         endpoint = update.endpoint
         if not self.floating or not (endpoint.nats or endpoint.forwards):
             return update
-        nets = tuple(sorted({*endpoint.nets, *(each.external for each in (*endpoint.nats, *endpoint.forwards))}))
+        externals = {nat.external for nat in endpoint.nats} | {forward.external for forward in endpoint.forwards}
+        nets = tuple(sorted({*endpoint.nets, *externals}))
         return msgspec.structs.replace(update, endpoint=msgspec.structs.replace(endpoint, nets=nets))
 
     def _limit(self, key: ResourceKey, endpoint: Endpoint | None) -> None:

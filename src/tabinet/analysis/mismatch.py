@@ -12,9 +12,10 @@ import msgspec
 
 from tabinet.calc.messages import Icmp, Member, PortMember, PortRange, Rule, SetKind, Side
 from tabinet.lib.ip import IPV4, Prefix
-from tabinet.model.extended import PORTED
+from tabinet.model.extended import DCCP, PORTED
 from tabinet.model.protocols import ICMP, ICMPV6, NAMES
 from tabinet.rules.evaluate import Packet
+from tabinet.rules.policy import asks_dccp
 
 Sets = Mapping[str, tuple[SetKind, Set[Member]]]
 
@@ -52,6 +53,8 @@ def find_mismatch(rule: Rule, packet: Packet, sets: Sets) -> Mismatch | None:
         return Mismatch("icmp", _icmp_text(rule.icmp), f"type {packet.icmp_type} code {packet.icmp_code}")
     if rule.not_icmp is not None and _is_icmp(rule.not_icmp, packet):
         return Mismatch("notICMP", _icmp_text(rule.not_icmp), f"type {packet.icmp_type} code {packet.icmp_code}", negated=True)
+    if packet.protocol == DCCP and any(map(_asks_ports, (rule.source, rule.destination))) and not asks_dccp(rule):
+        return Mismatch("ports", "a protocol with ports", protocol_text(packet.protocol))
     return _side("source", rule.source, packet, packet.source, packet.source_port, sets) or _side(
         "destination", rule.destination, packet, packet.destination, packet.destination_port, sets
     )
@@ -87,8 +90,12 @@ def _side(path: str, side: Side, packet: Packet, address: Prefix, port: int, set
     return _ports(path, side, packet, address, port, sets)
 
 
+def _asks_ports(side: Side) -> bool:
+    return bool(side.ports or side.port_sets or side.not_ports or side.not_port_sets)
+
+
 def _ports(path: str, side: Side, packet: Packet, address: Prefix, port: int, sets: Sets) -> Mismatch | None:
-    if not (side.ports or side.port_sets or side.not_ports or side.not_port_sets):
+    if not _asks_ports(side):
         return None
     if packet.protocol not in PORTED:
         return Mismatch(f"{path}.ports", "a protocol with ports", protocol_text(packet.protocol))

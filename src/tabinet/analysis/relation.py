@@ -22,8 +22,10 @@ from tabinet.analysis.universe import Universe
 from tabinet.calc.messages import Action, Policy, Rule, Side, TierPolicies
 from tabinet.calc.replica import State, set_kinds
 from tabinet.lib.ip import IPV4, IPV6
+from tabinet.model.extended import DCCP
 from tabinet.model.keys import ResourceKey
 from tabinet.model.protocols import ICMP, ICMPV6
+from tabinet.rules.policy import asks_dccp
 
 Regions = tuple[Action, tuple[Box, ...]]
 """A rule: what it does, and to which flows, as (local, peer, headers)."""
@@ -252,7 +254,7 @@ class Relation:
             return FULL
         headers = 0
         for protocol in WITH_PORTS if rule.protocol is None else (rule.protocol,):
-            if protocol in WITH_PORTS:
+            if protocol in WITH_PORTS and (protocol != DCCP or asks_dccp(rule)):
                 to = EVERY[protocol] if receiving is None else receiving[protocol]
                 headers = self.space.join(headers, self.space.box(protocol, to, None if sending is None else sending[protocol]))
         return headers

@@ -38,13 +38,14 @@ from tabinet.calc.messages import (
     Update,
 )
 from tabinet.lib.ip import IPV4, Prefix, parse_prefix
+from tabinet.model.extended import DCCP
 from tabinet.model.keys import ResourceKey
 from tabinet.rules.evaluate import Packet, begins_flow
 from tabinet.rules.options import CONTROL_PORTS, IPIP, UDP, HostAction, ProtoPort, TableOptions
 from tabinet.rules.pairs import may_send
 
 _UNSPECIFIED, _LINK_LOCAL = parse_prefix("0.0.0.0/32"), parse_prefix("fe80::/10")
-_WITH_PORTS = {6, 17, 33, 132, 136}
+_WITH_PORTS = {6, 17, 132, 136}
 
 
 @dataclass(slots=True)
@@ -304,6 +305,8 @@ class World:
                 return False
             if rule.not_icmp is not None and _is_icmp(rule.not_icmp, packet):
                 return False
+        if packet.protocol == DCCP and rule.protocol != DCCP and any(map(_asks_ports, (rule.source, rule.destination))):
+            return False
         return self._side(rule.source, packet, packet.source, packet.source_port) and self._side(
             rule.destination, packet, packet.destination, packet.destination_port
         )
@@ -319,7 +322,7 @@ class World:
             return False
         if not (side.ports or side.port_sets or side.not_ports or side.not_port_sets):
             return True
-        if packet.protocol not in _WITH_PORTS:
+        if packet.protocol not in _WITH_PORTS and (packet.protocol != DCCP or side.not_ports or side.not_port_sets):
             return False
         member = PortMember(address, packet.protocol, port)
         if (side.ports or side.port_sets) and not (
@@ -332,6 +335,10 @@ class World:
 
     def _in_set(self, set_id: str, address: Prefix) -> bool:
         return any(isinstance(member, Prefix) and member.contains(address) for member in self.sets[set_id][1])
+
+
+def _asks_ports(side: Side) -> bool:
+    return bool(side.ports or side.port_sets or side.not_ports or side.not_port_sets)
 
 
 def _is_icmp(icmp: Icmp, packet: Packet) -> bool:

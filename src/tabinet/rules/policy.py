@@ -23,6 +23,7 @@ import msgspec
 from tabinet.calc import messages
 from tabinet.calc.messages import Action, PortRange, SetKind
 from tabinet.lib.ip import IPV4, IPV6, Prefix
+from tabinet.model.extended import DCCP
 from tabinet.model.keys import ResourceKey
 from tabinet.rules import ir, names
 from tabinet.rules.merge import merge
@@ -31,8 +32,8 @@ from tabinet.rules.roles import DENY
 
 ICMP, ICMPV6 = 1, 58
 _OWN_ICMP = {IPV4: ICMP, IPV6: ICMPV6}
-PORT_PROTOCOLS = (6, 17, 33, 132, 136)
-"""TCP, UDP, DCCP, SCTP, UDP-Lite: what ports may be asked of. Where the kernel does not track DCCP's ports, no flow of it has any."""
+PORT_PROTOCOLS = (6, 17, 132, 136)
+"""TCP, UDP, SCTP, UDP-Lite: what ports may be asked of."""
 
 Matches = tuple[ir.Match, ...]
 Alternatives = list[Matches]
@@ -93,6 +94,13 @@ def set_ids(rule: messages.Rule) -> Iterator[tuple[str, SetKind, bool]]:
         ):
             for set_id in ids:
                 yield set_id, kind, negated
+
+
+def asks_dccp(rule: messages.Rule) -> tuple[int, ...]:
+    """DCCP, where a rule asks for it and its ports. Kernels that do not track them know none of a flow: then such a rule never matches,
+    and one that excludes ports would always, so there is none."""
+    negated = any(side.not_ports or side.not_port_sets for side in (rule.source, rule.destination))
+    return (DCCP,) if rule.protocol == DCCP and not negated else ()
 
 
 def has_pass(rules: Iterable[messages.Rule]) -> bool:
@@ -254,7 +262,7 @@ class _Compiler:
         numbers = any(side.ports or side.not_ports for side in sides)
         # Members of a port set carry their protocol, so that beside one no protocol need be named.
         if numbers or (any(side.not_port_sets for side in sides) and not any(side.port_sets for side in sides)):
-            allowed = set(PORT_PROTOCOLS) if allowed is None else allowed & set(PORT_PROTOCOLS)
+            allowed = set(PORT_PROTOCOLS) if allowed is None else allowed & {*PORT_PROTOCOLS, *asks_dccp(rule)}
         if allowed is None:
             return [None]
         return [number for number in sorted(allowed) if number != rule.not_protocol]
