@@ -26,7 +26,7 @@ LAZY_S = 5.0
 """A report in which nothing but the revision is new waits so long: otherwise every change of the cluster would make every host write."""
 RETRY_S = 1.0
 SETTLE_S = 0.02
-"""Changes that come within this time of each other are written together."""
+"""Between two writes: a change that comes alone is written at once, since attachments wait for it; what comes after it, together."""
 
 
 @dataclass(slots=True)
@@ -113,10 +113,11 @@ class Reporter:
         next_beat = loop.time() + self.interval_s
         while True:
             await self._write()
+            settled_s = loop.time() + SETTLE_S
             try:
                 async with asyncio.timeout(max(0.0, next_beat - loop.time())):
                     await self._changed.wait()
-                await asyncio.sleep(SETTLE_S)
+                await asyncio.sleep(max(0.0, settled_s - loop.time()))
             except TimeoutError:
                 next_beat = loop.time() + self.interval_s
                 if not await self._renew():

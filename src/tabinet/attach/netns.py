@@ -26,7 +26,7 @@ from tabinet.attach.network import LinuxNetwork, Network
 from tabinet.attach.plug import configure, connect, disconnect, take_up, takes_packets
 from tabinet.attach.ready import StatusWatch
 from tabinet.attach.steps import Undo, in_thread, uninterrupted
-from tabinet.errors import Conflict, InputError, Problem, TabinetError
+from tabinet.errors import Conflict, InputError, Problem
 from tabinet.ipam.client import IpamClient
 from tabinet.ipam.plan import AssignRequest
 from tabinet.lib.ip import IPV4, IPV6, Prefix
@@ -153,17 +153,13 @@ async def detach(
     """
     network = network or LinuxNetwork()
     host_name = interface_name(workload, interface_prefix)
-    failed: list[TabinetError] = []
-    try:
-        await store.txn([], [DeleteOp(path_of(workload.key))])
-    except TabinetError as error:
-        failed.append(error)
-    try:
-        await in_thread(lambda: disconnect(network, host_name))
-    except TabinetError as error:
-        failed.append(error)
-    if failed:
-        raise failed[0]
+    # At the same time: the kernel takes long to delete a pair.
+    outcomes = await asyncio.gather(
+        store.txn([], [DeleteOp(path_of(workload.key))]), in_thread(lambda: disconnect(network, host_name)), return_exceptions=True
+    )
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
     await (ipam or IpamClient(store)).release_handle(workload.handle)
 
 
