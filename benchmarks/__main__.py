@@ -19,6 +19,7 @@ NAMES = {
     "routes": "from an endpoint to the farthest kernel, 10,000 routes at once, 100 peerings changed at once (needs root)",
     "failures": "every failure and repair in every example topology, against the check of packets (needs root)",
     "openstack": "Neutron's driver: 10,000 ports into an empty etcd, and what hosts wait for (needs root, make setup-openstack)",
+    "migration": "live migration of a virtual machine between two hosts of a lab: what is lost, and flows handed over (needs root, VMS=1)",
     "fabric": "a lab: attaching a workload, enforcing a policy, what failures cost (needs root)",
 }
 

@@ -302,3 +302,24 @@ async def _delete(place: Place, names: Sequence[str], interface: str, namespace:
             await detach(each, store, interface_prefix=prefix)
     finally:
         await store.close()
+
+
+@workload.command()
+@click.argument("state", type=click.Choice(["stopped", "running"]))
+@click.argument("interface", metavar="INTERFACE")
+def migrate(state: str, interface: str) -> int:
+    """Tell this host's agent that the machine behind INTERFACE, which is being migrated, has stopped here, or runs.
+
+    For hooks of hypervisors: 'stopped' on the source when the machine stops for good, so that what still comes for it is passed on at once;
+    'running' on the target when it runs there, or on the source when it goes on there after all. Without it the agents see for themselves
+    when the machine sends something. A hook that cannot wait for a command to start posts to the agent's socket (docs/openstack.md).
+    """
+    from tabinet.agent.operator import tell_machine
+    from tabinet.errors import SetupError
+
+    known = tell_machine(interface, running=state == "running")
+    if known is None:
+        raise SetupError("no agent runs in this network namespace")
+    if not known:
+        click.echo(f"no machine is being migrated behind {interface}", err=True)
+    return 0 if known else 1

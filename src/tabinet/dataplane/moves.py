@@ -1,13 +1,15 @@
 """``MoveManager``: routes for machines that move: in on the target before they run there, onwards from the source after they have left.
 
 In: ``EndpointUpdate`` and ``EndpointRemove``, events of the kernel. Out: ``apply`` makes the routes so; ``arriving``: interfaces on which a
-machine is expected. A machine's own route, which BGP announces, is the workload manager's; nothing here is announced (protocol 86).
+machine is expected. A machine's own route, which BGP announces, is the workload manager's, as is the one that takes its place when the
+machine has left; the routes of arrivals are announced to nobody (protocol 86).
 
 - On the target, before the machine runs there, a table of its own leads to its interface, and rules send there what comes in from the
   fabric: that is what the source passes on from the moment at which the machine stops. What the target itself and its workloads send goes
   on to the source, where the machine still runs. Packets that are early wait in the TAP's queue.
 - On the source, once the machine has left, its addresses are routed to the target's address, if that is on one of the host's links, so that
-  no router between the two could loop them back. This detour stays for a while after the endpoint is gone, until every peer has heard.
+  no router between the two could loop them back. This detour is announced like the route that it replaces, and stays for a while after the
+  endpoint is gone: routes that BGP has not carried yet cost nothing but a way around.
 
 Cost: O(1) for an endpoint that does not move; what is moving is looked at as a whole. It reads the kernel only while something moves, and
 once at the start. Not thread-safe.
@@ -15,7 +17,7 @@ once at the start. Not thread-safe.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -38,13 +40,11 @@ from tabinet.kernel.rtnetlink import (
     Rtnetlink,
     RtOp,
 )
-from tabinet.lib.ip import IPV4, IPV6, Prefix
+from tabinet.lib.ip import Prefix
 from tabinet.model.keys import ResourceKey
 
 ARRIVALS_TABLE = 8600
 RULE_PRIORITY = 8600
-DETOUR_METRICS = {IPV4: 1, IPV6: 2}
-"""Just behind the routes to workloads: whichever of both goes, the other is there."""
 Way = tuple[Prefix, int]
 """Gateway and interface."""
 
@@ -69,7 +69,6 @@ class MoveManager:
     linger_s: float = 30.0
     """How long a detour outlives its endpoint."""
     _table: RouteDriver = field(init=False)
-    _detours: RouteDriver = field(init=False)
     _moving: dict[ResourceKey, Endpoint] = field(default_factory=dict)
     _lingering: dict[Prefix, tuple[Way, float]] = field(default_factory=dict)
     """Detours of endpoints that are gone, and until when."""
@@ -80,8 +79,7 @@ class MoveManager:
     _dirty: bool = True
 
     def __post_init__(self) -> None:
-        self._table = RouteDriver(self.rtnetlink, TABINET_ARRIVAL_PROTOCOL, DETOUR_METRICS, ARRIVALS_TABLE)
-        self._detours = RouteDriver(self.rtnetlink, TABINET_ARRIVAL_PROTOCOL, DETOUR_METRICS)
+        self._table = RouteDriver(self.rtnetlink, TABINET_ARRIVAL_PROTOCOL, table=ARRIVALS_TABLE)
 
     # --- in
 
@@ -123,13 +121,11 @@ class MoveManager:
                 self._dirty = self._dirty or bool(self._moving)
             case _:
                 self._table.on_event(event)
-                self._detours.on_event(event)
 
     def _mark_stale(self) -> None:
         """Interfaces take their routes along without a word."""
         if self._moving or self._lingering:
             self._table.mark_stale()
-            self._detours.mark_stale()
 
     # --- out
 
@@ -177,10 +173,9 @@ class MoveManager:
         self._want_table()
         errors: list[KernelError] = []
         operations = self._apply_rules(errors)
-        for driver in (self._table, self._detours):
-            result = driver.apply()
-            operations += len(result.operations)
-            errors += result.errors.values()
+        result = self._table.apply()
+        operations += len(result.operations)
+        errors += result.errors.values()
         if errors:
             raise errors[0]
         self._dirty = False
@@ -194,15 +189,10 @@ class MoveManager:
 
     def _want_detours(self) -> None:
         ways = {net: way for net, (way, _) in self._lingering.items()}
-        announced: dict[Prefix, Way] = {}
         for endpoint in self._moving.values():
             if _is(endpoint, Place.LEFT):
-                announced |= self._ways(endpoint)
-        ways |= announced
-        _unwant_others(self._detours, ways)
-        for net, way in ways.items():
-            self._detours.want_gateway(net, *way)
-        self.workloads.detour(announced)
+                ways |= self._ways(endpoint)
+        self.workloads.detour(ways)
 
     def _want_table(self) -> None:
         names = {link.name: link.index for link in self._links.values()}
@@ -212,7 +202,9 @@ class MoveManager:
             if _is(endpoint, Place.ARRIVING) and endpoint.interface in names and self._links[names[endpoint.interface]].up
             for net in endpoint.nets
         }
-        _unwant_others(self._table, indices)
+        for route in self._table.wanted():
+            if route.destination not in indices:
+                self._table.unwant(route.destination)
         for net, index in indices.items():
             self._table.want(net, index)
 
@@ -245,9 +237,3 @@ def _is(endpoint: Endpoint, place: Place) -> bool:
 
 def _same_subnet(own: InterfaceAddress, address: Prefix) -> bool:
     return own.address.value >> own.address.bits - own.length == address.value >> own.address.bits - own.length
-
-
-def _unwant_others(driver: RouteDriver, wanted: Mapping[Prefix, object]) -> None:
-    for route in driver.wanted():
-        if route.destination not in wanted:
-            driver.unwant(route.destination)
