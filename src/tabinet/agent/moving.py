@@ -37,6 +37,8 @@ from tabinet.store.syncer import Syncer, SyncEvent
 
 FLOWS_TTL_S = 60
 """How long flows stay in the store: the target takes them at once."""
+ADDED_AT_ONCE = 500
+"""So many flows are added before the kernel thread has time for others: some milliseconds."""
 RETRY_S = 0.5
 SWITCH_WITHIN_S = 2.0
 ON_TARGET = (Place.ARRIVING, Place.ARRIVED)
@@ -245,7 +247,9 @@ class Moving:
             return  # of a migration that is over, or not known yet: its lease ends
         try:
             flows = await asyncio.to_thread(parse_part, value, path)
-            added = await self.kernel.call(self.dataplane.add_flows, flows, nets)
+            added = 0
+            for start in range(0, len(flows), ADDED_AT_ONCE):
+                added += await self.kernel.call(self.dataplane.add_flows, flows[start : start + ADDED_AT_ONCE], nets)
             self.log.info("flows taken over", migration=path.rpartition("/")[0], flows=len(flows), added=added)
             await self.store.txn((), (DeleteOp(path),))
         except (DataError, KernelError, StoreError) as error:

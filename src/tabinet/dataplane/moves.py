@@ -24,6 +24,7 @@ import msgspec
 
 from tabinet.calc.messages import Endpoint, EndpointRemove, EndpointUpdate, Place
 from tabinet.dataplane.routes.driver import RouteDriver
+from tabinet.dataplane.ways import destinations, next_hop
 from tabinet.dataplane.workloads import WorkloadManager
 from tabinet.errors import KernelError
 from tabinet.kernel.rtnetlink import (
@@ -87,12 +88,12 @@ class MoveManager:
         """The endpoint is local, and as the message says."""
         if update.endpoint.migration is not None:
             self._moving[update.key] = update.endpoint
-            for net in update.endpoint.nets:
+            for net in (*update.endpoint.nets, *update.endpoint.routed):
                 self._lingering.pop(net, None)
             self._dirty = True
         elif self._moving.pop(update.key, None) is not None:
             self._dirty = True
-        for net in update.endpoint.nets_here if self._lingering else ():
+        for net in destinations(update.endpoint) if self._lingering else ():
             self._dirty = self._lingering.pop(net, None) is not None or self._dirty
 
     def on_endpoint_remove(self, remove: EndpointRemove) -> None:
@@ -197,16 +198,19 @@ class MoveManager:
     def _want_table(self) -> None:
         names = {link.name: link.index for link in self._links.values()}
         indices = {
-            net: names[endpoint.interface]
+            net: (names[endpoint.interface], next_hop(endpoint, net))
             for endpoint in self._moving.values()
             if _is(endpoint, Place.ARRIVING) and endpoint.interface in names and self._links[names[endpoint.interface]].up
-            for net in endpoint.nets
+            for net in (*endpoint.nets, *endpoint.routed)
         }
         for route in self._table.wanted():
             if route.destination not in indices:
                 self._table.unwant(route.destination)
-        for net, index in indices.items():
-            self._table.want(net, index)
+        for net, (index, gateway) in indices.items():
+            if gateway is None:
+                self._table.want(net, index)
+            else:
+                self._table.want_gateway(net, gateway, index)
 
     def _apply_rules(self, errors: list[KernelError]) -> int:
         families = {net.family for endpoint in self._moving.values() if _is(endpoint, Place.ARRIVING) for net in endpoint.nets}
@@ -228,7 +232,7 @@ class MoveManager:
             for own in self._addresses:
                 if own.address.family == address.family and own.length < own.address.bits and _same_subnet(own, address):
                     ways[address.family] = (address, own.index)
-        return {net: ways[net.family] for net in endpoint.nets if net.family in ways}
+        return {net: ways[net.family] for net in (*endpoint.nets, *endpoint.routed) if net.family in ways}
 
 
 def _is(endpoint: Endpoint, place: Place) -> bool:

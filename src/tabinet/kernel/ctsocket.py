@@ -102,7 +102,7 @@ class CtSocket:
 
     def flows_of(self, address: Prefix) -> list[Flow]:
         """See ``Conntrack.flows_of``. O(all flows) in the kernel, O(found) here."""
-        questions = [render_question(address, is_source=True), render_question(address, is_source=False), render_reply_question(address)]
+        questions = [render_question(address), render_reply_question(address)]
         found: dict[bytes, Flow] = {}
         for question in questions:
             pages = self._netlink.browse(Request(_GET, 0, question), lambda message: parse_flow(message.payload), "read flows")

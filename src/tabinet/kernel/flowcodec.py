@@ -74,17 +74,15 @@ def parse_flow(payload: bytes) -> Flow | None:
     )
 
 
-def render_question(address: Prefix, *, is_source: bool) -> bytes:
-    """Body of a dump of the flows that this address began (or that began towards it), chosen by the kernel (Linux 5.8)."""
-    kind = (1 if address.family == IPV4 else 3) + (not is_source)
-    tuple_ = nested(TUPLE_ORIGINAL, nested(_ADDRESSES, attribute(kind, address.packed)))
-    flags = 0x1 if is_source else 0x2  # CTA_FILTER_FLAG of IP_SRC, IP_DST
-    wanted = nested(FILTER, attribute(1, struct.pack("=I", flags)), attribute(2, struct.pack("=I", 0)))
+def render_question(address: Prefix) -> bytes:
+    """Body of a dump of the flows that this address began, chosen by the kernel (Linux 5.8)."""
+    tuple_ = nested(TUPLE_ORIGINAL, nested(_ADDRESSES, attribute(1 if address.family == IPV4 else 3, address.packed)))
+    wanted = nested(FILTER, attribute(1, struct.pack("=I", 0x1)), attribute(2, struct.pack("=I", 0)))  # CTA_FILTER_FLAG: IP_SRC
     return struct.pack(">BBH", 2 if address.family == IPV4 else 10, 0, 0) + tuple_ + wanted
 
 
 def render_reply_question(address: Prefix) -> bytes:
-    """The same for flows whose answers come from this address: translated ones began towards another."""
+    """The same for flows whose answers come from this address, whichever they began towards."""
     tuple_ = nested(TUPLE_REPLY, nested(_ADDRESSES, attribute(1 if address.family == IPV4 else 3, address.packed)))
     wanted = nested(FILTER, attribute(1, struct.pack("=I", 0)), attribute(2, struct.pack("=I", 0x1)))
     return struct.pack(">BBH", 2 if address.family == IPV4 else 10, 0, 0) + tuple_ + wanted
