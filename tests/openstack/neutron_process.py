@@ -174,8 +174,7 @@ class Neutron:
             "OS_NEUTRON_CONFIG_FILES": "neutron.conf;ml2_conf.ini",
             "PYTHONWARNINGS": "ignore",
         }
-        module = "neutron.wsgi.api:application" if self.backing.database else "neutron_wsgi:application"
-        command = uwsgi(VENV, module, self.port, self.processes, "--pythonpath", str(Path(__file__).parent))
+        command = uwsgi(VENV, "neutron_wsgi:application", self.port, self.processes, "--pythonpath", str(Path(__file__).parent))
         files = [part for name in ("neutron.conf", "ml2_conf.ini") for part in ("--config-file", str(self.directory / name))]
         for name in ("neutron-rpc-server", "neutron-periodic-workers") if self.backing.queue else ():
             self.others.append(Running([str(VENV / "bin" / name), *files], self.directory, name, environment))
