@@ -310,6 +310,14 @@ def cluster_policy(tier: str, priority: int, **spec: Any) -> dict[str, Any]:
     return document("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy", f"g{priority}", spec=whole)
 
 
+@pytest.mark.parametrize("peers", [[], [{"ipBlock": {"cidr": "10.0.0.0/8"}}]], ids=["everybody", "a block"])
+def test_a_named_port_is_that_of_a_pod(peers: list[dict[str, Any]]) -> None:
+    """A machine beside the pods calls a port of its own so, too."""
+    egress = [{"ports": [{"port": "http"}, {"port": 443}], **({"to": peers} if peers else {})}]
+    cluster = small(policy(podSelector={}, policyTypes=["Egress"], egress=egress))
+    check(cluster, {}, flows(cluster))
+
+
 DENY = {"action": "Deny", "from": [{"namespaces": {}}]}
 
 

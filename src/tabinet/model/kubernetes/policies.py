@@ -121,7 +121,7 @@ def _network_policy_rules(rule: _Rule) -> list[dict[str, Any]]:
 def _rules(side: str, action: str, name: str, peers: Sequence[Entity], ports: PortList) -> Iterator[dict[str, Any]]:
     """One rule for each peer and group of ports. ``side`` says where the peers stand; ports are always those of the destination."""
     for protocol, group in _grouped(ports):
-        for peer in peers:
+        for peer, shown in _with_named_ports(side, peers, group):
             rule: dict[str, Any] = {"action": _ACTIONS.get(action, action)}
             if name:
                 rule["metadata"] = {"annotations": {"name": name}}
@@ -129,9 +129,22 @@ def _rules(side: str, action: str, name: str, peers: Sequence[Entity], ports: Po
                 rule["protocol"] = protocol
             if peer:
                 rule[side] = copy.deepcopy(peer)
-            if group:
-                rule["destination"] = {**rule.get("destination", {}), "ports": list(group)}
+            if shown:
+                rule["destination"] = {**rule.get("destination", {}), "ports": shown}
             yield rule
+
+
+def _with_named_ports(side: str, peers: Sequence[Entity], group: list[int | str]) -> Iterator[tuple[Entity, list[int | str]]]:
+    """Peers with the ports of their rules: a name is that of a pod's port, where a peer could be something else than a pod."""
+    names = [port for port in group if isinstance(port, str) and ":" not in port]
+    numbers = [port for port in group if port not in names]
+    for peer in peers:
+        if side == "source" or not names or "selector" in peer:
+            yield peer, list(group)
+            continue
+        yield {**peer, "namespaceSelector": "all()", "selector": pods_text(None)}, names
+        if numbers:
+            yield peer, numbers
 
 
 def _grouped(ports: PortList) -> Iterator[tuple[str, list[int | str]]]:
