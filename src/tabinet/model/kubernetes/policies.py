@@ -136,7 +136,7 @@ def _rules(side: str, action: str, name: str, peers: Sequence[Entity], ports: Po
 
 def _with_named_ports(side: str, peers: Sequence[Entity], group: list[int | str]) -> Iterator[tuple[Entity, list[int | str]]]:
     """Peers with the ports of their rules: a name is that of a pod's port, where a peer could be something else than a pod."""
-    names = [port for port in group if isinstance(port, str) and ":" not in port]
+    names: list[int | str] = [port for port in group if isinstance(port, str) and ":" not in port]
     numbers = [port for port in group if port not in names]
     for peer in peers:
         if side == "source" or not names or "selector" in peer:
