@@ -25,6 +25,8 @@ class Surroundings:
     log: Logger
     why_not_ready: Callable[[], str]
     """What keeps the agent from programming new workloads; empty: nothing."""
+    note_machine: Callable[[str, bool], bool] = lambda *_: False
+    """The machine behind an interface runs (True), or has stopped to go on elsewhere; False: none moves there."""
 
 
 Companion = Callable[[Surroundings], AbstractAsyncContextManager[None]]

@@ -105,6 +105,8 @@ PARAMETERS: tuple[Parameter, ...] = (
         "Where Docker finds the driver; the file's name is the driver's.",
     ),
     Parameter("docker", "api_socket", "text", "/run/docker.sock", "Where Docker itself is asked for names and labels."),
+    Parameter("libvirt", "enabled", "switch", True, "Answer the hook of this host's libvirt (``tabinet agent`` only)."),
+    Parameter("libvirt", "uri", "text", "qemu:///system", "Where libvirt is asked which domains run, and is followed while they move."),
     Parameter("bird", "bfd_interval_ms", "milliseconds", 100, "BFD: interval between packets."),
     Parameter(
         "bird",

@@ -130,8 +130,13 @@ class Face:
         moving = self.agent.moving if self.agent is not None else None
         if moving is None or command not in (STOPPED, RUNNING):
             return Response(503, "text/plain", b"the agent is starting\n")
-        known = moving.stopped(interface) if command == STOPPED else moving.running(interface)
+        known = self.tell_machine(interface, command == RUNNING)
         return Response(200, "text/plain", b"") if known else Response(404, "text/plain", b"no machine moves there\n")
+
+    def tell_machine(self, interface: str, running: bool) -> bool:
+        """The machine behind the interface runs, or has stopped to go on elsewhere; False: none moves there."""
+        moving = self.agent.moving if self.agent is not None else None
+        return moving is not None and (moving.running(interface) if running else moving.stopped(interface))
 
     async def show_life(self) -> Response:
         """The process answers."""
@@ -186,7 +191,7 @@ async def build_agent(parameters: Parameters, companions: Sequence[Companion] = 
         if is_new:
             face.agent.adopter = await kernel.call(open_adopter, parameters, log)
         log.info("started", version=tabinet.__version__, pid=os.getpid(), store=parameters.text("store", "kind"))
-        beside = Surroundings(host, parameters, store, log, face.agent.why_not_ready)
+        beside = Surroundings(host, parameters, store, log, face.agent.why_not_ready, face.tell_machine)
         for companion in companions:
             await stack.enter_async_context(companion(beside))
         yield face.agent

@@ -66,6 +66,9 @@ class AttachRequest(msgspec.Struct, frozen=True, kw_only=True):
     pools4: tuple[Prefix, ...] = ()
     pools6: tuple[Prefix, ...] = ()
     """Only from these pools; empty: from any that fits."""
+    handle: str = ""
+    """The owner of its addresses; empty: the workload's own. One that is given may have addresses already that are in use elsewhere, so
+    what fails gives back only what it took."""
     labels: dict[str, str] = {}
     profiles: tuple[str, ...] = ()
     ports: tuple[EndpointPort, ...] = ()
@@ -295,7 +298,8 @@ def _facts(request: AttachRequest, interface: str, mac: str, addresses: tuple[Pr
 async def _assign(work: _Attaching, *, known: bool) -> tuple[Prefix, ...]:
     """The workload's addresses. ``known``: its endpoint exists, so that what it had before is in use."""
     request, ipam = work.request, work.ipam
-    handle = request.workload.handle
+    handle = request.handle or request.workload.handle
+    known = known or bool(request.handle)
     if not (request.addresses or request.count4 or request.count6):
         return tuple(sorted(request.unmanaged))
     if not known:
@@ -320,7 +324,7 @@ async def _assign(work: _Attaching, *, known: bool) -> tuple[Prefix, ...]:
 
 def _undo_assignment(work: _Attaching, assigned: tuple[Prefix, ...], known: bool) -> None:
     if known and assigned:
-        handle = work.request.workload.handle
+        handle = work.request.handle or work.request.workload.handle
         work.undo.add(f"{len(assigned)} addresses of {handle}", lambda: work.ipam.release_addresses(assigned, handle=handle))
 
 

@@ -17,7 +17,7 @@ def agent(place: Place, print_parameters: bool) -> int:
     It programs routes, policy and BIRD as the store says; needs root.
     """
     from tabinet.agent.main import run
-    from tabinet.cli import clerk, cni, docker
+    from tabinet.cli import clerk, cni, docker, libvirt
     from tabinet.cli.output import show_table
     from tabinet.cli.place import read_parameters
 
@@ -29,5 +29,5 @@ def agent(place: Place, print_parameters: bool) -> int:
             rows.append([f"{section}.{name}", shown, parameters.origins[section, name]])
         show_table(["PARAMETER", "VALUE", "FROM"], rows)
         return 0
-    companions = {"cni": cni.beside_agent, "clerk": clerk.beside_agent, "docker": docker.beside_agent}
+    companions = {"cni": cni.beside_agent, "clerk": clerk.beside_agent, "docker": docker.beside_agent, "libvirt": libvirt.beside_agent}
     return run(parameters, [each for section, each in companions.items() if parameters.switch(section, "enabled")])

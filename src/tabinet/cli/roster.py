@@ -52,6 +52,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "lab": ("tabinet.cli.labs:lab", "Fabrics of network namespaces on this machine."),
         "workload": ("tabinet.cli.workload:workload", "Attach interfaces and namespaces of this host by hand or from a script."),
         "cni": ("tabinet.cli.cni:cni", "Container runtimes: the CNI plugins of this host."),
+        "libvirt": ("tabinet.cli.libvirt:libvirt", "libvirt: domains of this host as workloads."),
         "openstack": ("tabinet.cli.openstack:openstack", "OpenStack: compare the store with Neutron, show who leads."),
         "demo": ("tabinet.cli.labs:demo", "Bring up the default lab and show policy, failures and repairs with packets."),
     },

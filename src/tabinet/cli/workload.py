@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from tabinet.attach.names import Workload
     from tabinet.attach.netns import Attachment, AttachRequest
     from tabinet.lib.ip import Prefix
-    from tabinet.model.resources import QosControls
     from tabinet.store.api import Datastore
 
 ORCHESTRATOR = "tabinet"
@@ -121,6 +120,7 @@ def request_of(host: str, options: dict[str, Any], pools: dict[str, Prefix], int
         InputError: an address or pool that is none.
         click.UsageError: a label that is none.
     """
+    from tabinet.attach.limits import parse_limits
     from tabinet.attach.netns import AttachRequest
     from tabinet.cli.labels import parse_label_changes
     from tabinet.errors import InputError, Problem
@@ -152,7 +152,7 @@ def request_of(host: str, options: dict[str, Any], pools: dict[str, Prefix], int
         labels=labels,
         profiles=tuple(options["profiles"]),
         floating=floating,
-        qos=_limits(options["limits"]),
+        qos=parse_limits(options["limits"], "--limit"),
         annotations=_told(options),
         mac=options["mac"].lower(),
         mtu=options["mtu"],
@@ -164,38 +164,6 @@ def _told(options: dict[str, Any]) -> dict[str, str]:
     """What the guest is told of itself (``guest.instance``)."""
     told = {"hostname": options["hostname"], "ssh-keys": options["ssh_keys"], "user-data": options["user_data"]}
     return {f"tabinet.io/{name}": text for name, text in told.items() if text}
-
-
-def _limits(words: Sequence[str]) -> QosControls | None:
-    """The limits that the words say; None: they say nothing.
-
-    Raises:
-        InputError: not the name of a limit, or no value for it; says everything that is wrong.
-    """
-    import msgspec
-
-    from tabinet.attach.cni.values import parse_quantity
-    from tabinet.errors import CniError, InputError, Problem
-    from tabinet.model.resources import QosControls
-
-    known = QosControls.__struct_encode_fields__
-    found: dict[str, int | str] = {}
-    problems = []
-    for word in words:
-        field, _, value = word.partition("=")
-        if field not in known:
-            problems.append(Problem(path="--limit", value=repr(word), allowed=f"FIELD=VALUE, the field one of {', '.join(known)}"))
-            continue
-        try:
-            found[field] = value if field == "dscp" else parse_quantity(f"--limit {field}", value)
-            msgspec.convert({field: found[field]}, QosControls)
-        except (CniError, msgspec.ValidationError):
-            problems.append(
-                Problem(path=f"--limit {field}", value=repr(value), allowed="a number with or without k, M, G, in the limit's range")
-            )
-    if problems:
-        raise InputError(problems)
-    return msgspec.convert(found, QosControls) if found else None
 
 
 def workload_of(host: str, name: str, namespace: str, interface: str) -> Workload:
