@@ -99,6 +99,20 @@ def test_tenants_with_openstacksdk(whole: WholeCloud) -> None:
     assert [rule["destination"] for rule in policy["spec"]["ingress"]] == [{"ports": [80]}]
 
 
+def test_endpoints_bear_the_names_of_their_projects(whole: WholeCloud) -> None:
+    assert whole.keystone is not None
+    project = whole.keystone.create("project", name="Büro Ost", domain_id="default")
+    port = whole.port(whole.network("10.46.0.0/24"), tenant_id=project["id"])
+
+    def said() -> tuple[str | None, ...]:
+        labels = (whole.endpoint(port) or {})["metadata"]["labels"]
+        return tuple(labels.get(f"projectcalico.org/openstack-project-{what}") for what in ("id", "name", "parent-id"))
+
+    eventually(lambda: said() == (project["id"], "B_ro_Ost", "default"))
+    unknown = whole.port(whole.network("10.47.0.0/24"))
+    assert "projectcalico.org/openstack-project-name" not in (whole.endpoint(unknown) or {})["metadata"]["labels"]
+
+
 def test_nova_is_found_in_the_catalog_and_told_by_the_user_neutron(whole: WholeCloud) -> None:
     assert whole.keystone is not None
     port = whole.port(whole.network("10.41.0.0/24"), host="hostn")

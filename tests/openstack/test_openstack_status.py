@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from openstack_world import World, eventually
+from openstack_world import World, eventually, policy_path
 
 HOST = "/calico/felix/v2/no-region/host"
 
@@ -59,6 +59,32 @@ def test_why_a_port_is_not_up(world: World) -> None:
     world.report(down, "up", host="host4")
     eventually(lambda: status_of(world, down) == "ACTIVE")
     eventually(lambda: list(agent_of(world, "host4")["configurations"]["troubles"]) == [broken["id"]])
+
+
+def test_what_was_refused_is_shown_by_the_host(world: World) -> None:
+    """Of a group, nothing can be refused that the API accepts; so its policy says so here without reason."""
+    network = world.network("10.84.0.0/24")
+    group = world.neutron.create("security_group", name="odd")
+    port = world.port(network, host="host6", security_groups=[group["id"]])
+    world.put(f"{HOST}/host6/status", {"time": "2026-11-22T09:36:09Z", "uptime": 1.5, "first_update": True})
+    eventually(lambda: agent_of(world, "host6").get("alive"))
+    policy = world.policy(group)
+    assert policy is not None
+    policy["metadata"]["annotations"]["openstack.tabinet/refused"] = "rule 7: protocol x"
+    world.put(policy_path(group), policy)
+    troubles = {group["id"]: "security group: rule 7: protocol x"}
+    eventually(lambda: agent_of(world, "host6")["configurations"].get("troubles") == troubles)
+    endpoint = world.endpoint(port)
+    assert endpoint is not None
+    endpoint["metadata"]["annotations"]["openstack.tabinet/refused"] = "port forwarding 8"
+    world.put(world.endpoint_path(port, "host6"), endpoint)
+    world.report(port, "up", host="host6")
+    eventually(lambda: agent_of(world, "host6")["configurations"]["troubles"] == troubles | {port["id"]: "port forwarding 8"})
+    assert status_of(world, port) == "ACTIVE"
+    world.neutron.update("security_group", group["id"], name="written anew")
+    world.neutron.update("port", port["id"], allowed_address_pairs=[{"ip_address": "10.84.0.77"}])
+    world.report(port, "up", host="host6")
+    eventually(lambda: agent_of(world, "host6")["configurations"]["troubles"] == {})
 
 
 def test_nova_is_told(world: World) -> None:

@@ -59,7 +59,8 @@ def test_a_port_of_a_virtual_machine() -> None:
 
 
 def test_ports_are_forwarded_on_the_host_of_their_floating_address() -> None:
-    common = {"floating_ip_address": "192.0.2.1", "internal_ip_address": "10.65.0.65", "internal_port_start": 80, "port_id": PORT_ID}
+    floating = {"floatingip_id": "f", "floating_ip_address": "192.0.2.1"}
+    common = floating | {"internal_ip_address": "10.65.0.65", "internal_port_start": 80, "port_id": PORT_ID}
     ports = {"external_port_start": 8080, "external_port_end": 8081}
     made = [
         Forwarding(id="a", protocol="tcp", home="hostA", **common, **ports),
@@ -70,8 +71,8 @@ def test_ports_are_forwarded_on_the_host_of_their_floating_address() -> None:
     [forward] = parse_forwards(metadata["annotations"]["tabinet.io/port-forwards"])
     assert (forward.protocol, forward.external_port, forward.internal_port, forward.count) == (6, 8080, 80, 2)
     assert metadata["annotations"]["openstack.tabinet/refused"].splitlines() == [
-        "port forwarding b: 192.0.2.1 is on hostB",
-        "port forwarding c: ports of dccp cannot be translated",
+        "port forwarding b of floating IP f: 192.0.2.1 is on hostB",
+        "port forwarding c of floating IP f: ports of dccp cannot be translated",
     ]
 
 

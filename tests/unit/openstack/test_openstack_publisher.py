@@ -249,13 +249,21 @@ def test_a_database_that_fails_is_tried_again_and_the_caller_spared(publisher: P
     assert told == ["RuntimeError: locked"]
 
 
-def test_what_is_mentioned_needs_no_publishing(publisher: Publisher, database: Database) -> None:
+def test_what_is_mentioned_needs_no_publishing(publisher: Publisher, database: Database, stores: StoreThread) -> None:
     repairs = Repairs(publisher, lambda event, subject, reason: None)
     repairs.publish_unless_mentioned(SUBJECT, "rule-1")
     readings = database.readings
     assert readings
     repairs.publish_unless_mentioned(SUBJECT, "ossg.default.g")
     assert database.readings == readings
+
+    async def away(store: Datastore) -> None:
+        assert isinstance(store, MemoryStore)
+        store.set_available(False)
+
+    stores.call(away)
+    repairs.publish_unless_mentioned(SUBJECT, "ossg.default.g")
+    assert not repairs.pending, "what was read for one of many rules made at once does for the others"
 
 
 def test_calls_have_time_limits(stores: StoreThread) -> None:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from tabinet.attach.openstack.names import Region, endpoint_key
-from tabinet.attach.openstack.statuses import HostReport, PortReport, StatusBoard, judge_port
+from tabinet.attach.openstack.statuses import GroupReport, HostReport, PortReport, StatusBoard, group_prefix, judge_port, refused_of
 from tabinet.attach.openstack.storethread import StoreThread
 from tabinet.errors import StoreUnavailable
 from tabinet.model.keys import path_of
@@ -50,6 +50,32 @@ def test_statuses_without_counterpart() -> None:
     assert gone is not None and gone.status == "down"
     broken = judge_port(KEY, item(PATH, b"\xff"), item(ENDPOINT, {}))
     assert broken is not None and broken.status == "error"
+
+
+REFUSED = {"metadata": {"annotations": {"openstack.tabinet/refused": "port forwarding p: 192.0.2.1 is on hostb"}}}
+
+
+@pytest.mark.parametrize("status", ["up", "down"])
+def test_what_of_a_port_was_refused_is_said_whether_it_is_up_or_not(status: str) -> None:
+    report = judge_port(KEY, item(PATH, {"status": status, "revision": 40}), item(ENDPOINT, REFUSED, 40))
+    assert report is not None
+    assert (report.status, report.refused) == (status, "port forwarding p: 192.0.2.1 is on hostb")
+
+
+@pytest.mark.parametrize("value", [b"\xff openstack.tabinet/refused", {"openstack.tabinet/refused": ""}, REFUSED | {"metadata": []}])
+def test_what_cannot_be_read_refuses_nothing(value: Any) -> None:
+    assert refused_of(item(ENDPOINT, value)) == ""
+
+
+def test_groups_are_told_when_something_of_them_is_refused_and_when_nothing_is_any_more(stores: StoreThread) -> None:
+    board = StatusBoard(REGION, stores)
+    prefix = group_prefix(REGION)
+    bad = {"metadata": {"annotations": {"openstack.tabinet/refused": "rule r: protocol x"}}}
+    events = [PutEvent(item(f"{prefix}a", bad)), PutEvent(item(f"{prefix}b", {})), PutEvent(item(f"{prefix}c", bad))]
+    board.take_in(WatchBatch(events, 60))
+    assert board.judge(board.take_out(0.0)) == [GroupReport(each, "rule r: protocol x") for each in "ac"]
+    board.take_in(WatchBatch([PutEvent(item(f"{prefix}a", {})), DeleteEvent(f"{prefix}b", 61), DeleteEvent(f"{prefix}c", 61)], 61))
+    assert board.judge(board.take_out(0.0)) == [GroupReport("a", ""), GroupReport("c", "")]
 
 
 @pytest.fixture

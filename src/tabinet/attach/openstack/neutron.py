@@ -105,6 +105,7 @@ class Forwarding(Fact, frozen=True, kw_only=True):
     """A port forwarding of a floating IP; ranges have the same length."""
 
     id: str
+    floatingip_id: str = ""
     floating_ip_address: str
     protocol: str
     external_port_start: int
@@ -136,6 +137,15 @@ class Trunk(Fact, frozen=True, kw_only=True):
     admin_state_up: bool = True
 
 
+class Project(Fact, frozen=True, kw_only=True):
+    """Of Keystone."""
+
+    id: str
+    name: str = ""
+    parent_id: str | None = None
+    """The project that it is part of, or its domain."""
+
+
 class Target(Fact, frozen=True, kw_only=True):
     """A host that a port's machine is about to move to: an inactive binding, or what the active one's profile says."""
 
@@ -161,6 +171,8 @@ class PortView(Fact, frozen=True, kw_only=True):
     """Those that lead to the port."""
     targets: tuple[Target, ...] = ()
     """From inactive bindings of ours."""
+    project: Project | None = None
+    """None: not known."""
     routers: tuple[str, ...] = ()
     """Routers that the network is attached to; read only where networks are isolated and the port has address pairs."""
 

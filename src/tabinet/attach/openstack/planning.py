@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from tabinet.attach.openstack.names import KEYSTONE_LABELS, PROJECT_LABEL
 from tabinet.errors import DataError
 from tabinet.model.codec import decode_document, encode_document
 from tabinet.model.openstack import REVISION_ANNOTATION
@@ -61,9 +62,9 @@ def plan_writes(stored: Mapping[str, KeyValue | None], desired: Mapping[str, Doc
         if revision_of(before) > revision_of(document):
             outcomes["late"].append(path)
             continue
-        value = encode_document(_identified(document, before, identity))
         if before is not None and _same(before, document):
             continue
+        value = encode_document(_identified(_completed(document, before), before, identity))
         operations.append(PutOp(path, value))
         outcomes["created" if item is None else "changed"].append(path)
         compares.append(Compare(path, 0 if item is None else item.revision))
@@ -95,10 +96,26 @@ def _read(item: KeyValue | None) -> Document | None:
         return None  # whatever it is, it is replaced
 
 
+def _completed(document: Document, before: Document | None) -> Document:
+    """The document with the names of its project as they are stored, where nobody could say them anew: that Keystone is away for one of
+    Neutron's processes is no reason to rewrite endpoints."""
+    labels, stored = _labels(document), _labels(before)
+    if PROJECT_LABEL not in labels or labels[PROJECT_LABEL] != stored.get(PROJECT_LABEL) or KEYSTONE_LABELS[0] in labels:
+        return document
+    kept = {name: stored[name] for name in KEYSTONE_LABELS if name in stored}
+    return {**document, "metadata": {**document["metadata"], "labels": {**labels, **kept}}} if kept else document
+
+
+def _labels(document: Document | None) -> Document:
+    metadata = (document or {}).get("metadata")
+    labels = metadata.get("labels") if isinstance(metadata, dict) else None
+    return labels if isinstance(labels, dict) else {}
+
+
 def _same(before: Document, document: Document) -> bool:
     """True: equal but for what the store keeps, and for the revision. That a port has become active gives it a new revision as well, and
     a state between two equal ones is equal to both, so nothing late can come of leaving the older revision there."""
-    return encode_document(_bare(before)) == encode_document(_bare(document))
+    return encode_document(_bare(before)) == encode_document(_bare(_completed(document, before)))
 
 
 def _identified(document: Document, before: Document | None, identity: Identity) -> Document:

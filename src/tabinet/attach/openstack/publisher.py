@@ -95,6 +95,8 @@ class Publisher:
     source: Catalogue
     stores: StoreThread
     identity: Identity = field(default_factory=lambda: Identity(lambda: str(uuid.uuid4()), _now))
+    _looked_at: tuple[Subject, bytes] | None = None
+    """What ``mentions`` read last: of a thousand rules made at once each is asked for."""
 
     def publish(self, subject: Subject, places: Sequence[tuple[str, str]] = ()) -> Outcome:
         """The store agrees with the database. ``places``: (host, device) where a port is or was, so that what it left there is removed.
@@ -128,12 +130,20 @@ class Publisher:
         raise Conflict(f"{subject.kind} {subject.id}: {reason}, {ATTEMPTS} attempts failed")
 
     def mentions(self, subject: Subject, text: str) -> bool:
-        """True: what is stored for the subject has this text in it. One request, and no reading of the database.
+        """True: what was stored for the subject, now or when it was last asked for here, has this text in it. At most one request, and no
+        reading of the database. ``text`` is one that is never used again, such as the identifier of a rule: whoever stored it had seen it.
 
         Raises:
             StoreError: the store does not answer.
         """
-        return any(item is not None and text.encode() in item.value for item in self._stored(paths_of(self.region, subject)).values())
+        wanted = text.encode()
+        before = self._looked_at
+        if before is not None and before[0] == subject and wanted in before[1]:
+            return True
+        items = self._stored(paths_of(self.region, subject)).values()
+        value = b"".join(item.value for item in items if item is not None)
+        self._looked_at = (subject, value)
+        return wanted in value
 
     def _stored(self, paths: Sequence[str]) -> dict[str, KeyValue | None]:
         if not paths:

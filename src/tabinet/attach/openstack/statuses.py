@@ -1,8 +1,10 @@
-"""What hosts report, in a form that can be told to Neutron: which ports are up, which are not and why, which hosts are alive.
+"""What hosts report, in a form that can be told to Neutron: which ports are up, which are not and why, which hosts are alive; and what of
+ports and security groups could not be expressed, as the annotation ``openstack.tabinet/refused`` says.
 
-In: changes below the store's status keys, in the loop that owns the store. Out: for a thread that may talk to Neutron, batches of
-reports; of several about one thing only the latest is kept. A port is up when its host's agent says so of the endpoint that is stored,
-not of an earlier one (``attach.ready.judge_status``). Costs: one request to the store for each hundred reports of ports.
+In: changes below the store's status keys, and of the policies of security groups, in the loop that owns the store. Out: for a thread that
+may talk to Neutron, batches of reports; of several about one thing only the latest is kept. A port is up when its host's agent says so of
+the endpoint that is stored, not of an earlier one (``attach.ready.judge_status``). Costs: one request to the store for each hundred reports
+of ports; what is told of groups is nearly always nothing.
 """
 
 from __future__ import annotations
@@ -13,11 +15,13 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from tabinet.attach.openstack.names import ORCHESTRATOR, Region, endpoint_key
+from tabinet.attach.openstack.names import ORCHESTRATOR, POLICY_PREFIX, Region, endpoint_key
 from tabinet.attach.openstack.storethread import StoreThread
 from tabinet.attach.ready import judge_status
 from tabinet.errors import DataError
-from tabinet.model.keys import path_of
+from tabinet.model.codec import decode_document
+from tabinet.model.keys import kind_prefix, path_of
+from tabinet.model.openstack import REFUSED_ANNOTATION
 from tabinet.model.status import (
     DOWN,
     ERROR,
@@ -29,7 +33,7 @@ from tabinet.model.status import (
     parse_host_status,
     parse_status_path,
 )
-from tabinet.store.api import Datastore, GetOp, KeyValue, PutEvent, WatchBatch
+from tabinet.store.api import Datastore, DeleteEvent, GetOp, KeyValue, PutEvent, WatchBatch
 
 CHUNK = 100
 
@@ -42,6 +46,16 @@ class PortReport(msgspec.Struct, frozen=True, gc=False):
     status: str
     """``up``, ``down`` or ``error``."""
     reason: str = ""
+    refused: str = ""
+    """What of the port could not be expressed, as its endpoint says; lines."""
+
+
+class GroupReport(msgspec.Struct, frozen=True, gc=False):
+    """What of a security group could not be expressed."""
+
+    group: str
+    refused: str
+    """Lines; empty when nothing is left of it."""
 
 
 class HostReport(msgspec.Struct, frozen=True, gc=False):
@@ -52,12 +66,17 @@ class HostReport(msgspec.Struct, frozen=True, gc=False):
     """True: the first after its agent's start."""
 
 
-Report = PortReport | HostReport
+Report = PortReport | HostReport | GroupReport
 
 
 def status_prefix(region: Region) -> str:
     """Below it hosts report."""
     return f"{STATUS_ROOT}{region.part}/host/"
+
+
+def group_prefix(region: Region) -> str:
+    """Below it are the policies that stand for security groups."""
+    return f"{kind_prefix('NetworkPolicy', region.namespace)}{POLICY_PREFIX}"
 
 
 @dataclass(slots=True)
@@ -69,15 +88,28 @@ class StatusBoard:
     _waiting: dict[str, KeyValue | None] = field(default_factory=dict)
     """By path; None: the status was deleted."""
     _changed: threading.Condition = field(default_factory=threading.Condition)
+    _refused: set[str] = field(default_factory=set)
+    """Policies of which something was refused. The others, nearly all, are not kept."""
 
     def take_in(self, batch: WatchBatch) -> None:
         """The changes will be told."""
         with self._changed:
             for event in batch.events:
                 path = event.item.key if isinstance(event, PutEvent) else event.key
+                if path.startswith(group_prefix(self.region)) and not self._concerns(path, event):
+                    continue
                 self._waiting.pop(path, None)
                 self._waiting[path] = event.item if isinstance(event, PutEvent) else None
             self._changed.notify_all()
+
+    def _concerns(self, path: str, event: PutEvent | DeleteEvent) -> bool:
+        """True: something of the group is refused, or was."""
+        before = path in self._refused
+        if isinstance(event, PutEvent) and REFUSED_ANNOTATION.encode() in event.item.value:
+            self._refused.add(path)
+            return True
+        self._refused.discard(path)
+        return before
 
     def put_back(self, reports: Sequence[tuple[str, KeyValue | None]]) -> None:
         """They could not be told: again, unless there is something newer."""
@@ -102,6 +134,9 @@ class StatusBoard:
         reports: list[Report] = []
         ports: list[tuple[EndpointStatusKey, KeyValue | None, str]] = []
         for path, item in changes:
+            if path.startswith(group_prefix(self.region)):
+                reports.append(GroupReport(path.removeprefix(group_prefix(self.region)), refused_of(item)))
+                continue
             match parse_status_path(path):
                 case HostStatusKey(last_reported=False) as host if item is not None:
                     reports.append(HostReport(host.node, _is_start(item)))
@@ -140,18 +175,32 @@ def judge_port(key: EndpointStatusKey, status: KeyValue | None, endpoint: KeyVal
     """What a status means for the port, given its endpoint on that host as it is stored; None: nothing (yet)."""
     if endpoint is None:
         return None  # it is no longer there, or on another host: whatever is said of it is about the past
+    refused = refused_of(endpoint)
     if status is None:
-        return PortReport(key.endpoint, key.node, DOWN, "its host no longer reports it")
+        return PortReport(key.endpoint, key.node, DOWN, "its host no longer reports it", refused)
     reason = judge_status(status, endpoint.revision)
     if not reason:
-        return PortReport(key.endpoint, key.node, UP)
+        return PortReport(key.endpoint, key.node, UP, refused=refused)
     try:
         said = parse_endpoint_status(status.key, status.value)
     except DataError:
-        return PortReport(key.endpoint, key.node, ERROR, reason)
+        return PortReport(key.endpoint, key.node, ERROR, reason, refused)
     if said.status == UP:
         return None  # of an earlier state: the host is at it
-    return PortReport(key.endpoint, key.node, ERROR if said.status == ERROR else DOWN, said.reason or reason)
+    return PortReport(key.endpoint, key.node, ERROR if said.status == ERROR else DOWN, said.reason or reason, refused)
+
+
+def refused_of(item: KeyValue | None) -> str:
+    """What of the stored resource could not be expressed, in lines."""
+    if item is None or REFUSED_ANNOTATION.encode() not in item.value:
+        return ""
+    try:
+        metadata = decode_document(item.value, item.key).get("metadata")
+    except DataError:
+        return ""
+    annotations = metadata.get("annotations") if isinstance(metadata, dict) else None
+    said = annotations.get(REFUSED_ANNOTATION) if isinstance(annotations, dict) else None
+    return said if isinstance(said, str) else ""
 
 
 def _is_start(item: KeyValue) -> bool:

@@ -23,9 +23,11 @@ from tabinet.attach.openstack.isolation import network_labels
 from tabinet.attach.openstack.limits import translate_limits
 from tabinet.attach.openstack.names import (
     GROUP_NAME_LABEL,
+    KEYSTONE_LABELS,
     OPEN_LABEL,
     OPEN_VALUE,
     ORCHESTRATOR,
+    PROJECT_LABEL,
     Region,
     endpoint_key,
     group_label,
@@ -65,7 +67,6 @@ Documents = dict[str, Document]
 VIF_TYPE = "tap"
 SUBPORT_OWNER = "trunk:subport"
 _NEUTRONS_OWN = ("network:", "neutron:")
-_PROJECT_LABEL = "projectcalico.org/openstack-project-id"
 _NETWORK_LABEL = "projectcalico.org/openstack-network-name"
 _MIGRATING_TO = "migrating_to"
 """In ``binding:profile``: Nova names the host here that it moves the machine to."""
@@ -214,9 +215,12 @@ def _labels(view: PortView, region: Region) -> dict[str, str]:
     labels = {
         "projectcalico.org/namespace": region.namespace,
         "projectcalico.org/orchestrator": ORCHESTRATOR,
-        _PROJECT_LABEL: sanitize_label(port.project_id or ""),
+        PROJECT_LABEL: sanitize_label(port.project_id or ""),
         _NETWORK_LABEL: sanitize_label(view.network.name),
     }
+    if view.project is not None:
+        values = (view.project.name, view.project.parent_id or "")
+        labels |= {name: sanitize_label(value) for name, value in zip(KEYSTONE_LABELS, values, strict=True)}
     if not port.port_security_enabled:
         return labels | {OPEN_LABEL: OPEN_VALUE}
     for group in port.security_groups:
@@ -266,9 +270,9 @@ def _forwards(view: PortView) -> tuple[tuple[PortForward, ...], list[str]]:
     for each in view.forwardings:
         number = PROTOCOL_NUMBERS.get(each.protocol.lower(), 0)
         if each.home != view.port.host:
-            refused.append(f"port forwarding {each.id}: {each.floating_ip_address} is on {each.home}")
+            refused.append(f"port forwarding {each.id} of floating IP {each.floatingip_id}: {each.floating_ip_address} is on {each.home}")
         elif number not in WITH_PORTS:
-            refused.append(f"port forwarding {each.id}: ports of {each.protocol} cannot be translated")
+            refused.append(f"port forwarding {each.id} of floating IP {each.floatingip_id}: ports of {each.protocol} cannot be translated")
         else:
             count = each.external_port_end - each.external_port_start + 1
             forward = PortForward(

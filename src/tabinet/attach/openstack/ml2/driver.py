@@ -29,6 +29,7 @@ from tabinet.attach.openstack import translate
 from tabinet.attach.openstack.ml2 import finding, notices, options
 from tabinet.attach.openstack.ml2.bindings import Bindings, Place, places_of
 from tabinet.attach.openstack.ml2.duties import Duties, start_leading
+from tabinet.attach.openstack.ml2.identity import projects_of
 from tabinet.attach.openstack.ml2.qos import TabinetQos
 from tabinet.attach.openstack.ml2.reading import Database
 from tabinet.attach.openstack.ml2.trunk import TabinetTrunks
@@ -159,7 +160,13 @@ def _start() -> Repairs:
     config = options.store_config(cfg.CONF)
     stores = StoreThread(lambda: open_store(config), timeout_s=cfg.CONF[options.SECTION].etcd_timeout)
     stores.start()
-    repairs = Repairs(Publisher(region, Database(region), stores), _tell)
+    database = Database(region)
+    repairs = Repairs(Publisher(region, database, stores), _tell)
+
+    def with_names(projects: list[str]) -> None:
+        repairs.add([Subject(PORT, port) for port in finding.ports_of_projects(projects)])
+
+    database.projects = projects_of(cfg.CONF, cfg.CONF[options.SECTION].keystone_wait, with_names)
     threading.Thread(target=repairs.run, name="tabinet-repairs", daemon=True).start()
     return repairs
 

@@ -19,7 +19,7 @@ from tabinet.attach.openstack.leader import lead
 from tabinet.attach.openstack.ml2.reporting import Reporting
 from tabinet.attach.openstack.planning import plan_writes
 from tabinet.attach.openstack.publisher import Publisher
-from tabinet.attach.openstack.statuses import StatusBoard, status_prefix
+from tabinet.attach.openstack.statuses import StatusBoard, group_prefix, status_prefix
 from tabinet.attach.openstack.storethread import StoreThread
 from tabinet.errors import DataError, StoreError
 from tabinet.model.codec import decode_document
@@ -54,7 +54,8 @@ class Duties:
             threading.Thread(target=work, name=f"tabinet-{name}", daemon=True).start()
         LOG.info("Tabinet: this process leads")
         try:
-            await Syncer(store, [status_prefix(self.publisher.region)]).run(deliver)
+            region = self.publisher.region
+            await Syncer(store, [status_prefix(region), group_prefix(region)]).run(deliver)
         finally:
             ended.set()
             LOG.info("Tabinet: this process leads no longer")

@@ -12,6 +12,7 @@ from typing import Any
 
 from neutron.db import models_v2
 from neutron.db.models import address_group, allowed_address_pair, l3, port_forwarding, securitygroup
+from neutron.plugins.ml2 import models as ml2_models
 from neutron_lib import constants
 from neutron_lib import context as neutron_context
 from neutron_lib.db import api as db_api
@@ -63,6 +64,11 @@ def ports_in_networks(networks: Iterable[str]) -> list[str]:
     return _find(models_v2.Port.id, models_v2.Port.network_id.in_(list(networks)))
 
 
+def ports_of_projects(projects: Iterable[str]) -> list[str]:
+    """The ports of these projects."""
+    return _find(models_v2.Port.id, models_v2.Port.project_id.in_(list(projects)))
+
+
 def ports_in_subnet(subnet: str) -> list[str]:
     """The ports with an address of the subnet."""
     return _find(models_v2.IPAllocation.port_id, models_v2.IPAllocation.subnet_id == subnet)
@@ -86,6 +92,13 @@ def ports_in_group(group: str) -> list[str]:
     """The ports in the security group."""
     binding = securitygroup.SecurityGroupPortBinding
     return _find(binding.port_id, binding.security_group_id == group)
+
+
+def hosts_of_group(group: str) -> list[str]:
+    """The hosts that have ports in the security group."""
+    member, binding = securitygroup.SecurityGroupPortBinding, ml2_models.PortBinding
+    found = _find(binding.host, member.security_group_id == group, binding.port_id == member.port_id, binding.status == constants.ACTIVE)
+    return [host for host in found if host]
 
 
 def groups_about(group: str) -> list[str]:

@@ -18,6 +18,12 @@ OPTIONS = (
     cfg.StrOpt("region", default="", help="Name of the OpenStack region, when several share one etcd. Empty: there is one."),
     cfg.BoolOpt("isolate_networks", default=False, help="Networks reach each other only through routers, instead of all each other."),
     cfg.FloatOpt("etcd_timeout", default=5.0, min=0.1, help="Seconds that an API call waits for etcd; then the change is written later."),
+    cfg.FloatOpt(
+        "keystone_wait",
+        default=1.0,
+        min=0.0,
+        help="Seconds that an API call waits for Keystone to name a project; then the name is written later. 0: no names.",
+    ),
     cfg.IntOpt("election_ttl", default=10, min=2, help="Seconds after which another process leads when the leading one is gone."),
     cfg.FloatOpt(
         "comparison_interval", default=300.0, min=0.0, help="Seconds from one comparison of etcd with Neutron to the next. 0: none."

@@ -28,6 +28,7 @@ from tabinet.attach.openstack import groups, isolation, neutron, translate
 from tabinet.attach.openstack.ml2 import finding
 from tabinet.attach.openstack.names import Region
 from tabinet.attach.openstack.neutron import PortView, parse_fact
+from tabinet.attach.openstack.projects import Projects
 from tabinet.attach.openstack.publisher import ADDRESS_GROUP, GROUP, NETWORK, PORT, ROUTER, SUBNET, Subject
 
 Document = dict[str, Any]
@@ -39,6 +40,8 @@ class Database:
     """Neutron's database as a ``Source``."""
 
     region: Region
+    projects: Projects | None = None
+    """Who knows the names of projects; None: nobody."""
 
     def read(self, subject: Subject) -> Mapping[str, Document | None]:
         """What the store should hold for the subject."""
@@ -80,6 +83,9 @@ class Database:
             plugin = directory.get_plugin()
             ports = [parse_fact(neutron.Port, each) for each in plugin.get_ports(context, filters={"id": list(port_ids)})]
             views = _assemble(context, ports)
+        if self.projects is not None:
+            projects = self.projects.look_up(port.project_id or "" for port in ports)
+            views = [msgspec.structs.replace(view, project=projects.get(view.port.project_id or "")) for view in views]
         if not self.region.isolated:
             return views
         routers = finding.routers_of({port.network_id for port in ports if port.allowed_address_pairs})

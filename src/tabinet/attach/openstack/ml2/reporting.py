@@ -1,8 +1,9 @@
 """Tells Neutron what hosts report: ports that are up or not, hosts that are alive.
 
 In: reports. Out: Neutron's database, and through it Nova: a port that becomes active has Neutron send ``network-vif-plugged``. A port
-becomes active through Neutron's provisioning blocks, as with its own drivers. Why a port is not up is shown by its host's agent
-(``configurations`` in the agents API), because a port has no room for it, and is logged.
+becomes active through Neutron's provisioning blocks, as with its own drivers. Why a port is not up, and what of it or of its security
+groups could not be expressed, is shown by its host's agent (``configurations`` in the agents API), because a port has no room for it, and
+is logged.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from neutron_lib.db import api as db_api
 from neutron_lib.plugins import directory
 from oslo_log import log
 
+from tabinet.attach.openstack.ml2 import finding
 from tabinet.attach.openstack.ml2.trunk import refresh_trunk
-from tabinet.attach.openstack.statuses import HostReport, PortReport, Report
+from tabinet.attach.openstack.statuses import GroupReport, HostReport, PortReport, Report
 from tabinet.model.status import ERROR, UP
 
 LOG = log.getLogger(__name__)
@@ -40,13 +42,18 @@ class Reporting:
     """Belongs to one thread."""
 
     troubles: dict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
-    """By host and port: why it is not up."""
+    """By host and port: why it is not up, or what of it was refused; by host and security group of a port there: what of that was."""
+    groups: dict[str, str] = field(default_factory=dict)
+    """What was refused of security groups."""
+    group_hosts: dict[str, set[str]] = field(default_factory=dict)
+    """Which hosts' troubles name the group."""
 
     def tell(self, reports: Sequence[Report]) -> None:
         """Neutron knows what the reports say."""
         context = neutron_context.get_admin_context()
         ports = [report for report in reports if isinstance(report, PortReport)]
         concerned = self._tell_ports(context, ports) if ports else set()
+        concerned |= self._tell_groups([report for report in reports if isinstance(report, GroupReport)])
         hosts = {report.host: report for report in reports if isinstance(report, HostReport)}
         for host in sorted(hosts.keys() | concerned):
             if host in hosts or self._knows(context, host):
@@ -66,12 +73,36 @@ class Reporting:
                 _tell_port(context, report, port["status"])
             elif report.status == UP:
                 report = PortReport(report.port, report.host, UP)  # of another host's port: nothing to tell, nothing to complain of
-            reason = "" if report.status == UP or port is None else report.reason
+            said = ("" if report.status == UP else report.reason, report.refused)
+            reason = "\n".join(filter(None, said)) if port is not None else ""
             before = self.troubles[report.host].pop(report.port, "")
             if reason:
                 self.troubles[report.host][report.port] = reason
             if reason != before:
                 changed.add(report.host)
+            if reason != before and report.refused:
+                LOG.warning("Tabinet: port %s on %s: %s", report.port, report.host, report.refused)
+        return changed
+
+    def _tell_groups(self, reports: Sequence[GroupReport]) -> set[str]:
+        """The hosts whose troubles changed: a group's are told by those that have ports in it, which may be others with each call."""
+        for report in reports:
+            self.groups.pop(report.group, "")
+            if report.refused:
+                self.groups[report.group] = report.refused
+                LOG.warning("Tabinet: security group %s: %s", report.group, report.refused)
+        changed = set()
+        for group in sorted(self.groups.keys() | self.group_hosts.keys()):
+            said = f"security group: {self.groups[group]}" if group in self.groups else ""
+            hosts = set(finding.hosts_of_group(group)) if said else set()
+            for host in hosts | self.group_hosts.pop(group, set()):
+                before = self.troubles[host].pop(group, "")
+                if host in hosts:
+                    self.troubles[host][group] = said
+                if self.troubles[host].get(group, "") != before:
+                    changed.add(host)
+            if hosts:
+                self.group_hosts[group] = hosts
         return changed
 
     def _knows(self, context: Any, host: str) -> bool:

@@ -17,11 +17,15 @@ from oslo_config import cfg
 
 from tabinet.attach.openstack.comparison import Comparer, Comparison, Scope
 from tabinet.attach.openstack.ml2 import options
+from tabinet.attach.openstack.ml2.identity import projects_of
 from tabinet.attach.openstack.ml2.reading import Database
 from tabinet.attach.openstack.publisher import GROUP, PORT, SUBNET, Publisher
 from tabinet.attach.openstack.storethread import StoreThread
 from tabinet.errors import InputError, Problem, SetupError
 from tabinet.store.open import open_store
+
+RESYNC_WAIT_S = 10.0
+"""For the names of projects: nobody's API call waits here."""
 
 
 def resync(
@@ -42,7 +46,7 @@ def resync(
     """
     load_neutron(config_files)
     region = options.region_of(cfg.CONF)
-    database = Database(region)
+    database = Database(region, projects_of(cfg.CONF, RESYNC_WAIT_S))
     store = options.store_config(cfg.CONF)
     stores = StoreThread(lambda: open_store(store), timeout_s=cfg.CONF[options.SECTION].etcd_timeout)
     stores.start()
