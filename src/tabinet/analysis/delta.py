@@ -79,7 +79,7 @@ def _rearranged(before: Relation, after: Relation, *, ingress: bool) -> Mask:
     """Classes whose tiers, order or profiles changed as a whole: everything that they receive (send) may have changed."""
     universe = before.universe
     mask = before.endpoints ^ after.endpoints
-    if before.order.tiers != after.order.tiers:
+    if before.order.tiers != after.order.tiers or before.judged(ingress=ingress) != after.judged(ingress=ingress):
         mask |= before.endpoints | after.endpoints
     tiers = {tier for relation in (before, after) for tier, of in universe.tiers[relation.state] if of is ingress}
     for tier in tiers:

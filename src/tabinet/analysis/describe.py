@@ -110,7 +110,7 @@ class Describer:
             for own in self.universe.families.values():
                 part = (sources & own, destinations & own, headers)
                 if part[0] and part[1] and self._two_ends(part[0], part[1]) is not None:
-                    words = (self.text(part[0]), self.text(part[1]), relation.space.text(headers))
+                    words = (self.text(part[0]), self.text(part[1]), relation.space.text(headers, relation.unsendable))
                     alike.setdefault(words, []).append(part)
         found = [self._group(words, parts, relation) for words, parts in alike.items()]
         return sorted(found, key=lambda group: (-group.source_endpoints * group.destination_endpoints, group.source, group.destination))

@@ -99,7 +99,7 @@ class HeaderSpace:
         key = (one, other) if one < other else (other, one)
         found = self._joined.get(key)
         if found is None:
-            found = self._joined[key] = self._combine(one, other, int.__or__, lambda a, b: join_intervals(a + b))
+            found = self._joined[key] = self._combine(one, other, int.__or__, _joined)
         return found
 
     def minus(self, one: HeaderSet, other: HeaderSet) -> HeaderSet:
@@ -131,6 +131,17 @@ class HeaderSpace:
             number = self._numbers[content] = len(self._contents)
             self._contents.append(content)
         return number
+
+    def _completed(self, headers: HeaderSet, other: HeaderSet) -> HeaderSet:
+        """The set with what of ``other`` makes whole protocols of it."""
+        if headers == EMPTY or other == EMPTY:
+            return headers
+        (bits, planes), (more_bits, more_planes), (_, full) = (self._contents[number] for number in (headers, other, FULL))
+        completed = [
+            all_of_it if plane and more and _combine_planes(plane, more, _joined) == all_of_it else plane
+            for plane, more, all_of_it in zip(planes, more_planes, full, strict=True)
+        ]
+        return self._number((_OTHERS if bits | more_bits == _OTHERS else bits, tuple(completed)))
 
     # --- looking ---
 
@@ -165,11 +176,12 @@ class HeaderSpace:
             raise ValueError("an empty header set has no example")
         return (bits & -bits).bit_length() - 1, 0, 0
 
-    def text(self, headers: HeaderSet) -> str:
-        """The set in words, as in ``tcp 80,443; udp``."""
-        if headers == FULL:
+    def text(self, headers: HeaderSet, never: HeaderSet = EMPTY) -> str:
+        """The set in words, as in ``tcp 80,443; udp``. A whole protocol but packets that are ``never`` sent is told as the whole."""
+        whole = self._completed(headers, never)
+        if whole == FULL:
             return "everything"
-        bits, planes = self._contents[headers]
+        bits, planes = self._contents[whole]
         parts = list(_plane_texts(planes))
         if bits == _OTHERS:
             parts.append("other protocols")
@@ -220,6 +232,10 @@ def join_intervals(intervals: Intervals) -> Intervals:
         else:
             found.append((low, high))
     return tuple(found)
+
+
+def _joined(one: Intervals, other: Intervals) -> Intervals:
+    return join_intervals(one + other)
 
 
 def minus_intervals(one: Intervals, other: Intervals) -> Intervals:

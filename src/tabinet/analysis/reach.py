@@ -12,6 +12,7 @@ import itertools
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 
@@ -79,7 +80,7 @@ def find_reach(situation: Situation, source: Selector | None, destination: Selec
     if len(groups) > MOST_GROUPS:
         raise _too_many(str(len(groups)))
     found = [Group(name=name, endpoints=describer.count(mask)) for mask, name in groups]
-    text = relation.space.text
+    text = partial(relation.space.text, never=relation.unsendable)
     cells = [
         Cell(source=start, destination=end, packets=text(some), for_all=text(every))
         for start, end, some, every in finder.cells([mask for mask, _ in groups], senders, receivers, flows)

@@ -18,6 +18,7 @@ from functools import cached_property
 from tabinet.analysis.boxes import Box, Boxes, Taken, swapped
 from tabinet.analysis.headers import EVERY, FULL, WITH_PORTS, HeaderSet, HeaderSpace, Interval, minus_intervals
 from tabinet.analysis.masks import Mask, mask_of
+from tabinet.analysis.tunnelled import unsendable
 from tabinet.analysis.universe import Universe
 from tabinet.calc.messages import Action, Policy, Rule, Side, TierPolicies
 from tabinet.calc.replica import State, set_kinds
@@ -136,6 +137,15 @@ class Relation:
             ):
                 return False
         return True
+
+    @cached_property
+    def unsendable(self) -> HeaderSet:
+        """What no endpoint may send, whatever policy says."""
+        return unsendable(self.universe.states[self.state], self.space)
+
+    def judged(self, *, ingress: bool) -> HeaderSet:
+        """What policy has a say in."""
+        return FULL if ingress else self.space.minus(FULL, self.unsendable)
 
     # --- policies ---
 
@@ -264,7 +274,7 @@ class Relation:
     def _compose(self, *, ingress: bool) -> list[Box]:
         """All that one end allows, as (local, peer, headers)."""
         allowed: list[Box] = []
-        undecided: list[Box] = [(self.endpoints, self.present, FULL)]
+        undecided: list[Box] = [(self.endpoints, self.present, self.judged(ingress=ingress))]
         for tier in self.order.tiers:
             concerned = self.universe.tiers[self.state].get((tier, ingress), 0)
             if concerned:

@@ -49,7 +49,9 @@ class Removal:
         Raises:
             TooMany: it cannot be told.
         """
-        window = self.relation.boxes.merge(self.about(removed))
+        judged = self.relation.judged(ingress=removed.ingress)
+        mine = [(local, peer, self.relation.space.meet(headers, judged)) for local, peer, headers in self.about(removed)]
+        window = self.relation.boxes.merge(box for box in mine if box[2])
         before, after = self._allowed(window, None, removed.ingress), self._allowed(window, removed, removed.ingress)
         boxes = self.relation.boxes
         return bool(boxes.minus(before, after) or boxes.minus(after, before))

@@ -134,8 +134,10 @@ class _Verifier:
         for own in self.universe.families.values():
             # Between two addresses outside nothing is ours to allow.
             for start, end in ((source & inside, destination), (source & ~inside, destination & inside)):
-                window = (start & own, end & own, wanted)
-                if window[0] and window[1]:
+                # What no endpoint may send is nobody's to allow.
+                packets = self.relation.space.minus(wanted, self.relation.unsendable) if start & inside else wanted
+                window = (start & own, end & own, packets)
+                if window[0] and window[1] and packets:
                     found += self.relation.boxes.minus([window], self.relation.within(*window))
         return self.relation.boxes.merge(found)[:ENOUGH]
 
@@ -167,7 +169,7 @@ class _Verifier:
                     continue
                 if key in policies and selector.evaluate(value.metadata.labels):
                     policies[key] = _allowing_nothing(policies[key])
-            strict = State(sets=state.sets, policies=policies, profiles=state.profiles, endpoints=state.endpoints)
+            strict = State(sets=state.sets, policies=policies, profiles=state.profiles, endpoints=state.endpoints, config=state.config)
             found = self._strict[selector] = self.relation.of(strict)
         return found
 
