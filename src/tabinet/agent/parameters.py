@@ -61,6 +61,14 @@ PARAMETERS: tuple[Parameter, ...] = (
         "127.0.0.1:9091",
         "Where /metrics and /health are served: ``address:port``, or ``unix:/path``. Empty: nowhere.",
     ),
+    Parameter(
+        "agent",
+        "neighbour_entries",
+        "integer",
+        16_384,
+        "So many neighbours of each family the machine keeps at least: net.ipv4 and net.ipv6.neigh.default.gc_thresh3 are raised to it, "
+        "gc_thresh2 to half and gc_thresh1 to an eighth of it, where they are lower. 0: they stay as they are.",
+    ),
     Parameter("agent", "log_format", "one of: text, json", "text", "Form of the log lines on standard error."),
     Parameter("agent", "log_level", "one of: debug, info, warning, error", "info", "Least severity that is logged."),
     Parameter("store", "kind", "one of: etcd, sqlite, memory", "etcd", "Which datastore."),

@@ -43,6 +43,7 @@ from tabinet.bgp.records import BgpOptions
 from tabinet.calc.graph import Graph
 from tabinet.dataplane.adoption import Adopter
 from tabinet.dataplane.links.driver import LinkDriver
+from tabinet.dataplane.links.limits import raise_neighbour_limits
 from tabinet.dataplane.links.vlans import VlanDriver
 from tabinet.dataplane.nft.driver import NftDriver
 from tabinet.dataplane.nft.sweep import MarkSweeper
@@ -181,6 +182,7 @@ async def build_agent(parameters: Parameters, companions: Sequence[Companion] = 
         store = await open_store(store_config(parameters))
         stack.push_async_callback(store.close)
         parameters = parameters.under(await read_felix(store, host, log, face.wait))
+        await kernel.call(make_room_for_neighbours, parameters, log)
         dataplane = await kernel.call(open_dataplane, parameters)
         stack.push_async_callback(kernel.call, dataplane.close)
         sightings = SocketSightings()
@@ -238,6 +240,16 @@ def open_adopter(parameters: Parameters, log: Logger) -> Adopter | None:
     except (OSError, KernelError) as error:
         log.warning("no adoption of older connections", error=str(error))
         return None
+
+
+def make_room_for_neighbours(parameters: Parameters, log: Logger) -> None:
+    """The machine keeps as many neighbours as the parameters say, if this is the namespace where that is decided."""
+    ipv6 = parameters.switch("felix", "ipv6_support")
+    raised = raise_neighbour_limits(ProcSysctl(), parameters.integer("agent", "neighbour_entries"), ipv6=ipv6)
+    if raised.changed:
+        log.info("more neighbours", raised=raised.changed)
+    if raised.refused:
+        log.warning("limits of neighbours stay", error=raised.refused)
 
 
 def open_dataplane(parameters: Parameters) -> Dataplane:
