@@ -95,7 +95,7 @@ def world() -> Iterator[World]:
 
 
 CHAIN = "pi-np/default/web"
-TABLE = "inet tabinet"
+TABLE, ARP = "inet tabinet", "arp tabinet"
 SET, CHAINS = DriftKind.SET, DriftKind.CHAIN
 HANDS: dict[str, tuple[str, DriftKind, str, str]] = {
     "a rule deleted": (f"delete rule {TABLE} {CHAIN} handle HANDLE", CHAINS, CHAIN, "1 rule is missing"),
@@ -123,6 +123,9 @@ HANDS: dict[str, tuple[str, DriftKind, str, str]] = {
         '1 element is not ours ("cali2" . aa:bb:cc:dd:ee:ff)',
     ),
     "a set added": (f"add set {TABLE} foreign {{ type ipv4_addr; }}", SET, "foreign", "is not ours"),
+    "a claim added": (f'add element {ARP} arp_own {{ "cali1" . 10.9.9.9 }}', SET, "arp_own", '1 element is not ours ("cali1" . 10.9.9.9)'),
+    "a rule about claims added": (f"insert rule {ARP} arp_senders accept", CHAINS, "arp_senders", "1 rule is not ours (without comment)"),
+    "a chain about claims flushed": (f"flush chain {ARP} arp_input", CHAINS, "arp_input", "missing"),
     "the table deleted": (f"delete table {TABLE}", DriftKind.TABLE, TABLE, "deleted or flushed"),
     "all rules flushed": (f"flush table {TABLE}", DriftKind.TABLE, TABLE, "deleted or flushed"),
 }
@@ -142,6 +145,21 @@ def test_what_a_hand_did_is_told_and_repaired(world: World, what: str) -> None:
     assert world.listing() == before
     assert world.verify() == ()
     assert world.driver.resync(world.builder.table).operations == 0
+
+
+def test_the_table_about_claims_comes_back_when_it_alone_was_deleted(world: World) -> None:
+    before = world.listing()
+    world.nft(f"delete table {ARP}")
+    assert (DriftKind.CHAIN, "arp_input") in {(drift.kind, drift.name) for drift in world.verify()}
+    assert world.listing() == before
+    assert world.verify() == ()
+
+
+def test_what_packets_wrote_is_no_drift(world: World) -> None:
+    world.nft(f'add element {ARP} arp_rate {{ "cali1" }}; add element {TABLE} nd_learned {{ "cali1" . fe80::1 }}')
+    assert world.verify() == ()
+    assert world.driver.resync(world.builder.table).operations == 0
+    assert len(world.nftables.read_elements("nd_learned")) == 1
 
 
 def test_a_chain_taken_out_of_the_policy_comes_back_with_all_that_led_to_it(world: World) -> None:

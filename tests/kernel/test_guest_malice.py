@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import subprocess
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from guest_world import ADDRESSES, ALLOW_ALL, DEADLINE_S, GUESTS, MACS, SUBNETS,
 
 from tabinet.agent.http import fetch
 from tabinet.kernel import netns
+from tabinet.rules.neighbours import NEW_SENDERS_BURST, NEW_SENDERS_PER_S
 
 pytestmark = pytest.mark.kernel
 
@@ -31,6 +33,8 @@ ME, VICTIM = "g1", "g2"
 MINE4, MINE6 = ADDRESSES[ME]
 THEIRS4, THEIRS6 = ADDRESSES[VICTIM]
 MARK = b"from-a-guest"
+INVENTED = 2000
+"""Senders, of each kind."""
 FLOOD = 1500
 """Of each kind, at once."""
 MORE = '[felix]\ninterface_prefix = ["tap"]\ndefault_endpoint_to_host_action = "Accept"\n[guest]\nhttp_address = "unix:{path}"\n'
@@ -109,6 +113,7 @@ async def test_a_malicious_guest(world: GuestWorld):
         forged_routers(made)
         forged_neighbours(made)
         await a_flood_keeps_nobody_from_being_answered(made)
+        invented_neighbours(made)
 
 
 def forged_senders(made: Malice) -> None:
@@ -198,6 +203,34 @@ def forged_neighbours(made: Malice) -> None:
         lambda data: (data[12:14] == b"\x08\x00" and data[34:35] == kinds[4]) or (data[12:14] == b"\x86\xdd" and data[54:55] == kinds[6])
     )
     assert not heard, "what the host sends to the victim does not come to the attacker"
+    made.honest_arrive()
+
+
+def invented_neighbours(made: Malice) -> None:
+    """Whoever claims to be many fills no table that others need."""
+    frames = []
+    for number in range(INVENTED):
+        low = f"{number >> 8}.{number & 255}"
+        solicited = icmp6(135, bytes(4) + netns_address("fe80::1") + b"\1\1" + mac_bytes(MACS[ME]))
+        frames.append(ether(EVERYBODY, MACS[ME], ARP, arp(1, MACS[ME], f"10.66.{low}", "10.65.0.1")))
+        frames.append(ether(EVERYBODY, MACS[ME], ARP, arp(1, MACS[ME], f"10.67.{low}", THEIRS4)))
+        frames.append(made.packet6(solicited, source=f"fe80::bad:{number:x}", target="fe80::1", protocol=58))
+        asked = icmp6(133, bytes(4) + b"\1\1" + mac_bytes(MACS[ME]))
+        frames.append(made.packet6(asked, source=f"fe80::bae:{number:x}", target="ff02::2", protocol=58, to="33:33:00:00:00:02"))
+    began = time.monotonic()
+    half = len(frames) // 2
+    made.me.send(*frames[:half])
+    for family, source, gateway in (("-4", THEIRS4, "10.65.0.1"), ("-6", THEIRS6, "fe80::1%eth0")):
+        made.world.ip(made.world.namespace(VICTIM), f"{family} neigh flush dev eth0")
+        argv = ["ping", family, "-I", source, "-c1", "-W5", gateway]
+        assert eventually(lambda argv=argv: made.world.run(VICTIM, argv).returncode == 0), gateway
+    made.me.send(*frames[half:])
+    settle()
+    known = {line.split()[0] for line in made.on_host("neigh", "show", "dev", f"tap{ME}", "nud", "all").splitlines()}
+    waited_s = int(time.monotonic() - began) + 1
+    assert not {address for address in known if address.startswith(("10.66.", "10.67."))}, "nobody speaks by ARP with invented addresses"
+    invented = {address for address in known if address.startswith("fe80::ba")}
+    assert 0 < len(invented) <= NEW_SENDERS_BURST + NEW_SENDERS_PER_S * waited_s, len(invented)
     made.honest_arrive()
 
 

@@ -73,6 +73,8 @@ RULES: list[tuple[str, list[bytes]]] = [
     ("reject with icmpx admin-prohibited", [x.reject_icmp_admin_prohibited()]),
     ("reject with tcp reset", [*TCP, x.reject_tcp_reset()]),
     ("notrack", [x.notrack()]),
+    ("update @seen { iifname limit rate 3/second burst 7 packets }", [x.meta(Meta.IIFNAME, R0), x.limit_by_key("seen", R0, 3, burst=7)]),
+    ("add @seen { iifname }", [x.meta(Meta.IIFNAME, R0), x.remember("seen", R0)]),
     ('fib saddr oifname "cali*"', [x.fib_source_interface(R0), x.compare(R0, Compare.EQ, x.ifname_prefix("cali"))]),
 ]
 
@@ -88,6 +90,7 @@ class Table:
                 AddSet("six", set_spec(Datatype.IPV6_ADDR, size=16)),
                 AddSet("pair", set_spec(Datatype.IFNAME, Datatype.IPV4_ADDR, size=16)),
                 AddSet("map", set_spec(Datatype.IFNAME, size=16, verdict_map=True)),
+                AddSet("seen", set_spec(Datatype.IFNAME, size=16, forget_s=60)),
             ]
         )
 

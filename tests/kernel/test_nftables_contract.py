@@ -32,6 +32,7 @@ from tabinet.kernel.nftfake import FakeNftables
 from tabinet.kernel.nftsocket import open_nftables
 
 FORWARD = Hook(hook=2, priority=0)
+ARP_INPUT = Hook(hook=0, priority=0)
 ADDRESSES = set_spec(Datatype.IPV4_ADDR, size=16)
 COUNTED = set_spec(Datatype.IFNAME, size=16, counted=True)
 VERDICTS = set_spec(Datatype.IFNAME, size=16, verdict_map=True)
@@ -97,13 +98,18 @@ def test_objects_read_back_as_given(table: Nftables) -> None:
         "pair": set_spec(Datatype.IFNAME, Datatype.IPV6_ADDR, size=64),
         "nets": set_spec(Datatype.IPV4_ADDR, interval=True),
         "triple": set_spec(Datatype.IPV4_ADDR, Datatype.INET_PROTO, Datatype.INET_SERVICE, interval=True),
+        "arp_learned": set_spec(Datatype.IPV4_ADDR, size=64, forget_s=60),
+        "learned": set_spec(Datatype.IFNAME, size=64, forget_s=90),
         "flows": set_spec(Datatype.CT_STATE, Datatype.MARK, size=16, verdict_map=True),
     }
-    table.commit([AddChain("base", FORWARD), AddChain("plain"), *[AddSet(name, spec) for name, spec in specs.items()]])
-    table.commit([goto_rule("base", "plain", b"\0\2a\0"), lookup_rule("base", "a")])
+    table.commit([AddChain("base", FORWARD), AddChain("plain"), AddChain("arp_base", ARP_INPUT)])
+    table.commit([AddSet(name, spec) for name, spec in specs.items()])
+    table.commit([goto_rule("base", "plain", b"\0\2a\0"), lookup_rule("base", "a"), lookup_rule("arp_base", "arp_learned")])
     info = table.read_table()
     assert info is not None
-    assert info.chains == {"base": FORWARD, "plain": None}
+    assert info.complete
+    assert info.chains == {"base": FORWARD, "plain": None, "arp_base": ARP_INPUT}
+    assert len(info.rules["arp_base"]) == 1
     assert info.sets == specs
     assert [rule.userdata for rule in info.rules["base"]] == [b"\0\2a\0", b""]
     assert info.rules["plain"] == []

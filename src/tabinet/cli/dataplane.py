@@ -113,7 +113,9 @@ def _read_kernel(wanted: Picture, text_of: Callable[[RuleInfo], str]) -> Picture
 
 def _as_nft_shows(rule: RuleInfo) -> str:
     """A rule that is not ours, as nft(8) shows it."""
-    listed = _run_nft("-a", "list", "chain", "inet", "tabinet", rule.chain)
+    from tabinet.kernel.nftables import FAMILY_NAMES, family_of
+
+    listed = _run_nft("-a", "list", "chain", FAMILY_NAMES[family_of(rule.chain)], "tabinet", rule.chain)
     for line in (listed or "").splitlines():
         text, _, number = line.strip().rpartition(" # handle ")
         if number == str(rule.handle):
@@ -225,12 +227,15 @@ def _objects(picture: Picture) -> dict[str, object]:
 
 
 def _nft_listing(there: Picture) -> Iterator[str]:
-    """The table as nft(8) shows it; a chain that it cannot show (rules of others that it does not know) by the rules' comments."""
-    if (whole := _run_nft("list", "table", "inet", "tabinet")) is not None:
-        yield from whole.splitlines()
+    """The tables as nft(8) shows them; a chain that it cannot show (rules of others that it does not know) by the rules' comments."""
+    from tabinet.kernel.nftables import FAMILY_NAMES, family_of
+
+    tables = [_run_nft("list", "table", family, "tabinet") for family in FAMILY_NAMES.values()]
+    if None not in tables:
+        yield from (line for table in tables for line in (table or "").splitlines())
         return
     for name, chain in sorted(there.chains.items()):
-        if (listed := _run_nft("list", "chain", "inet", "tabinet", name)) is not None:
+        if (listed := _run_nft("list", "chain", FAMILY_NAMES[family_of(name)], "tabinet", name)) is not None:
             yield from listed.splitlines()
         else:
             yield f"# chain {name} {{ {chain.hook} }}: its rules' comments"

@@ -18,9 +18,9 @@ from tabinet.dataplane.facts import Fact
 from tabinet.dataplane.nft.decode import Item, decode_all
 from tabinet.dataplane.nft.driver import NftDriver
 from tabinet.dataplane.nft.encode import HOOKS
-from tabinet.dataplane.nft.plan import GENERATIONS, MAPS_TO_CHAINS
-from tabinet.dataplane.nft.render import HOOK_NAMES, item_text, key_type, render_rule
-from tabinet.kernel.nftables import Element, Hook, Nftables, RuleInfo, SetSpec
+from tabinet.dataplane.nft.plan import GENERATIONS, LEARNED, MAPS_TO_CHAINS
+from tabinet.dataplane.nft.render import hook_text, item_text, key_type, render_rule
+from tabinet.kernel.nftables import FAMILY_NAMES, Element, Nftables, RuleInfo, SetSpec, family_of
 from tabinet.kernel.nftexpr import CtState
 from tabinet.rules.ir import SetDef
 
@@ -120,7 +120,7 @@ def wanted_views(driver: NftDriver, facts: Iterator[Fact]) -> Iterator[AnyView]:
             texts = [render_rule(rule, driver.generation, chain.basis) for rule in chain.rules]
             marks = [rule.userdata.hex() for rule in driver.wanted_rules(name)]
             rules = tuple(RuleView(text, mark) for text, mark in zip(texts, marks, strict=True))
-            yield ChainView(name, hook_text(HOOKS[chain.hook]) if chain.hook is not None else "", rules)
+            yield ChainView(name, hook_text(name, HOOKS[chain.hook]) if chain.hook is not None else "", rules)
     for name in sorted(table.sets):
         yield from _wanted_set(driver, name)
     for fact in facts:
@@ -141,16 +141,10 @@ def _wanted_set(driver: NftDriver, name: str) -> Iterator[SetView]:
         yield SetView(physical, definition, spec, tuple(item_text(definition, item) for item in items[start : start + CHUNK]))
 
 
-def hook_text(hook: Hook | None) -> str:
-    """Where a base chain is, as nft(8) has it."""
-    if hook is None:
-        return ""
-    policy = "accept" if hook.policy_accept else "drop"
-    return f"type {hook.type} hook {HOOK_NAMES[hook.hook]} priority {hook.priority}; policy {policy};"
-
-
 def element_lines(definition: SetDef, elements: list[Element]) -> tuple[str, ...]:
-    """Elements as the kernel holds them, as nft(8) has them."""
+    """Elements as the kernel holds them, as nft(8) has them; none where they are packets' affair."""
+    if definition.type in LEARNED:
+        return ()
     if definition.type in GENERATIONS:
         return tuple(_generation_text(element) for element in elements)
     descending = sorted(elements, key=lambda element: (element.key, element.interval_end), reverse=True)
@@ -184,7 +178,7 @@ def there_views(nftables: Nftables, wanted: Picture, text_of: TextOf) -> Iterato
         for rule in info.rules.get(name, []):
             mark = rule.userdata.hex()
             rules.append(RuleView(ours[mark] if mark in ours else text_of(rule), mark))
-        yield ChainView(name, hook_text(hook), tuple(rules))
+        yield ChainView(name, hook_text(name, hook), tuple(rules))
     for name, spec in info.sets.items():
         known = wanted.sets.get(name)
         elements = nftables.read_elements(name)
@@ -257,28 +251,37 @@ def _type(view: SetView) -> str:
 
 def set_head(view: SetView) -> str:
     """What a set is, in one line."""
-    size = f"; size {view.spec.size}" if view.spec.size else ""
-    interval = "; flags interval" if view.spec.interval else ""
-    return f"{_word(view)} {view.name} {{ type {_type(view)}{interval}{size} }}"
+    return f"{_word(view)} {view.name} {{ {'; '.join(_properties(view))} }}"
+
+
+def _properties(view: SetView) -> list[str]:
+    spec = view.spec
+    found = [f"type {_type(view)}"]
+    if spec.size:
+        found.append(f"size {spec.size}")
+    if spec.interval:
+        found.append("flags interval")
+    if spec.forget_s:
+        found += ["flags dynamic,timeout", f"timeout {spec.forget_s}s"]
+    return found
 
 
 def render_nft(picture: Picture) -> Iterator[str]:
-    """The table as text, close to ``nft list table``; lines."""
-    yield "table inet tabinet {"
-    for name, chain in sorted(picture.chains.items()):
-        yield f"\tchain {name} {{"
-        if chain.hook:
-            yield f"\t\t{chain.hook}"
-        yield from (f"\t\t{rule.text}" for rule in chain.rules)
-        yield "\t}"
-    for name, view in sorted(picture.sets.items()):
-        yield f"\t{_word(view)} {name} {{"
-        yield f"\t\ttype {_type(view)}"
-        if view.spec.size:
-            yield f"\t\tsize {view.spec.size}"
-        if view.spec.interval:
-            yield "\t\tflags interval"
-        if view.elements:
-            yield f"\t\telements = {{ {', '.join(sorted(view.elements))} }}"
-        yield "\t}"
-    yield "}"
+    """The tables as text, close to ``nft list ruleset``; lines."""
+    for family, word in FAMILY_NAMES.items():
+        yield f"table {word} tabinet {{"
+        for name, chain in sorted(picture.chains.items()):
+            if family_of(name) == family:
+                yield f"\tchain {name} {{"
+                if chain.hook:
+                    yield f"\t\t{chain.hook}"
+                yield from (f"\t\t{rule.text}" for rule in chain.rules)
+                yield "\t}"
+        for name, view in sorted(picture.sets.items()):
+            if family_of(name) == family:
+                yield f"\t{_word(view)} {name} {{"
+                yield from (f"\t\t{line}" for line in _properties(view))
+                if view.elements:
+                    yield f"\t\telements = {{ {', '.join(sorted(view.elements))} }}"
+                yield "\t}"
+        yield "}"

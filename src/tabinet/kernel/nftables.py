@@ -1,6 +1,7 @@
 """The operations of an nf_tables transaction, as data; the socket that executes them and the fake beside it take the same.
 
-One table, family ``inet``. A list of operations is one transaction: all of it happens or nothing.
+Two tables of one name, which come and go together: objects whose name begins with ``ARP_PREFIX`` are in that of family ``arp``, all
+others in that of family ``inet``. A list of operations is one transaction over both: all of it happens or nothing.
 Names are text; keys, data and rule expressions are the kernel's bytes (linux/netfilter/nf_tables.h), made by ``kernel.nftexpr``.
 """
 
@@ -11,6 +12,17 @@ from typing import Protocol
 
 import msgspec
 
+ARP_PREFIX = "arp_"
+"""How the names of all objects of the table of family ``arp`` begin."""
+INET, ARP = 1, 3
+"""Families (NFPROTO_*)."""
+FAMILY_NAMES = {INET: "inet", ARP: "arp"}
+
+
+def family_of(name: str) -> int:
+    """The family of the table in which the chain or set of this name is."""
+    return ARP if name.startswith(ARP_PREFIX) else INET
+
 
 class NftOp(msgspec.Struct, frozen=True, gc=False, tag=True):
     """Base of the operations."""
@@ -20,18 +32,18 @@ class Hook(msgspec.Struct, frozen=True, gc=False):
     """Makes a chain a base chain."""
 
     hook: int
-    """NF_INET_*: 0 prerouting, 1 input, 2 forward, 3 output, 4 postrouting."""
+    """NF_INET_*: 0 prerouting, 1 input, 2 forward, 3 output, 4 postrouting. In family arp NF_ARP_*: 0 input, 1 output."""
     priority: int
     type: str = "filter"
     policy_accept: bool = True
 
 
 class AddTable(NftOp, frozen=True):
-    """The table exists (no error when it does)."""
+    """The tables exist (no error when they do)."""
 
 
 class DeleteTable(NftOp, frozen=True):
-    """The table and all in it is gone. ENOENT when absent."""
+    """The tables and all in them are gone. ENOENT when that of family inet is absent."""
 
 
 class AddChain(NftOp, frozen=True):
@@ -83,6 +95,8 @@ class SetSpec(msgspec.Struct, frozen=True, gc=False):
     """For listings: key byte order and the like."""
     counted: bool = False
     """Each element counts the packets of the lookups that find it."""
+    forget_s: int = 0
+    """Packets add its elements, and each is forgotten so many seconds after it came or was updated; 0: packets add none."""
 
 
 class AddSet(NftOp, frozen=True):
@@ -174,12 +188,14 @@ class RuleInfo(msgspec.Struct, frozen=True, gc=False):
 
 
 class TableInfo(msgspec.Struct, frozen=True):
-    """What the kernel holds of our table, without elements."""
+    """What the kernel holds of our tables, without elements."""
 
     chains: dict[str, Hook | None]
     rules: dict[str, list[RuleInfo]]
     """By chain, in order."""
     sets: dict[str, SetSpec]
+    complete: bool = True
+    """False when the table of family arp is missing: ``AddTable`` comes before anything is put there."""
 
 
 class Nftables(Protocol):
@@ -194,7 +210,7 @@ class Nftables(Protocol):
         ...
 
     def read_table(self) -> TableInfo | None:
-        """The table without elements; None when it does not exist."""
+        """The tables without elements; None when that of family inet does not exist."""
         ...
 
     def read_elements(self, set_name: str) -> list[Element]:

@@ -23,15 +23,14 @@ from tabinet.kernel.netlink import (
     parse_attributes,
     text,
 )
-from tabinet.kernel.nftables import ChainInfo, Element, Hook, SetSpec
+from tabinet.kernel.nftables import FAMILY_NAMES, ChainInfo, Element, Hook, SetSpec, family_of
 from tabinet.kernel.nftparse import parse_chain, parse_element_counters, parse_elements, parse_rule, parse_set
 
 T = TypeVar("T")
 
-_INET = 1
 _SUBSYSTEM = 10 << 8
 _GETCHAIN, _GETRULE, _GETSET, _GETSETELEM = _SUBSYSTEM | 4, _SUBSYSTEM | 7, _SUBSYSTEM | 10, _SUBSYSTEM | 13
-_HEADER = struct.pack(">BBH", _INET, 0, 0)
+_HEADERS = {family: struct.pack(">BBH", family, 0, 0) for family in FAMILY_NAMES}
 
 
 class NftBrowser:
@@ -55,14 +54,14 @@ class NftBrowser:
             KernelError: the kernel did not answer.
         """
         operation = f"read chain {name} (table {self._table})"
-        head = attribute(1, text(self._table))
+        head = _HEADERS[family_of(name)] + attribute(1, text(self._table))
         try:
-            answer = self._asking.get(Request(_GETCHAIN, 0, _HEADER + head + attribute(3, text(name))), operation)
+            answer = self._asking.get(Request(_GETCHAIN, 0, head + attribute(3, text(name))), operation)
         except KernelError as error:
             if error.errno == errno.ENOENT:
                 return None
             raise
-        request = Request(_GETRULE, 0, _HEADER + head + attribute(2, text(name)))
+        request = Request(_GETRULE, 0, head + attribute(2, text(name)))
         rules = self._asking.dump(request, lambda message: parse_rule(parse_attributes(message.payload, 4)), operation)
         # Where the kernel is asked about a chain that has just gone, it may answer about all.
         return ChainInfo(parse_chain(parse_attributes(answer.payload, 4))[1], [rule for rule in rules if rule.chain == name])
@@ -85,9 +84,10 @@ class NftBrowser:
 
     def _find(self, set_name: str, key: bytes) -> bytes:
         """The list of elements that has the element with this key, or none."""
-        body = attribute(1, text(self._table)) + attribute(2, text(set_name)) + nested(3, nested(1, nested(1, attribute(1, key))))
+        head = _HEADERS[family_of(set_name)] + attribute(1, text(self._table)) + attribute(2, text(set_name))
+        body = head + nested(3, nested(1, nested(1, attribute(1, key))))
         try:
-            answer = self._asking.get(Request(_GETSETELEM, 0, _HEADER + body), f"find an element of set {set_name} (table {self._table})")
+            answer = self._asking.get(Request(_GETSETELEM, 0, body), f"find an element of set {set_name} (table {self._table})")
         except KernelError as error:
             if error.errno == errno.ENOENT:
                 return b""
@@ -95,25 +95,27 @@ class NftBrowser:
         return parse_attributes(answer.payload, 4).get(3, b"")
 
     def browse_chains(self) -> Iterator[list[tuple[str, Hook | None]]]:
-        """The chains of the table.
+        """The chains of the tables.
 
         Raises:
             KernelError: the kernel did not answer; so with the others.
         """
-        for page in self._browse(_GETCHAIN, b"", "browse chains"):
-            yield [parse_chain(attributes) for attributes in page]
+        for family in FAMILY_NAMES:
+            for page in self._browse(_GETCHAIN, b"", family, "browse chains"):
+                yield [parse_chain(attributes) for attributes in page]
 
     def browse_sets(self) -> Iterator[list[tuple[str, SetSpec]]]:
-        """The sets and maps of the table."""
-        for page in self._browse(_GETSET, b"", "browse sets"):
-            yield [parse_set(attributes) for attributes in page]
+        """The sets and maps of the tables."""
+        for family in FAMILY_NAMES:
+            for page in self._browse(_GETSET, b"", family, "browse sets"):
+                yield [parse_set(attributes) for attributes in page]
 
     def browse_elements(self, set_name: str) -> Iterator[list[Element]]:
         """The elements of a set or map."""
-        for page in self._browse(_GETSETELEM, attribute(2, text(set_name)), f"browse set {set_name}"):
+        for page in self._browse(_GETSETELEM, attribute(2, text(set_name)), family_of(set_name), f"browse set {set_name}"):
             yield [element for attributes in page for element in parse_elements(attributes.get(3, b""))]
 
-    def _browse(self, kind: int, body: bytes, operation: str) -> Iterator[list[dict[int, bytes]]]:
+    def _browse(self, kind: int, body: bytes, family: int, operation: str) -> Iterator[list[dict[int, bytes]]]:
         self._finish()
         wanted = text(self._table)
 
@@ -121,7 +123,7 @@ class NftBrowser:
             attributes = parse_attributes(message.payload, 4)
             return attributes if attributes.get(1) == wanted else None
 
-        request = Request(kind, 0, _HEADER + attribute(1, wanted) + body)
+        request = Request(kind, 0, _HEADERS[family] + attribute(1, wanted) + body)
         pages = self._browsing.browse(request, parse, f"{operation} (table {self._table})")
         self._open = pages
         try:
@@ -154,7 +156,7 @@ class NftBrowser:
 
 
 def open_browser(table: str = "tabinet") -> NftBrowser:
-    """A reader of the table of family inet with this name, in the network namespace of the calling thread.
+    """A reader of the tables of families inet and arp with this name, in the network namespace of the calling thread.
 
     Raises:
         KernelError: the kernel has no nfnetlink.

@@ -173,7 +173,9 @@ def key(*fields: bytes) -> bytes:
 # --- sets -----------------------------------------------------------------------------------------------------------
 
 
-def set_spec(*types: Datatype, size: int = 0, interval: bool = False, verdict_map: bool = False, counted: bool = False) -> SetSpec:
+def set_spec(
+    *types: Datatype, size: int = 0, interval: bool = False, verdict_map: bool = False, counted: bool = False, forget_s: int = 0
+) -> SetSpec:
     """The specification of a set (or verdict map) with a key of these types, such that nft(8) lists it right.
 
     ``size`` bounds the elements; give one to every set that is not an interval set, generously (four times what is expected): the kernel
@@ -185,9 +187,9 @@ def set_spec(*types: Datatype, size: int = 0, interval: bool = False, verdict_ma
     lengths = tuple(datatype.length_bytes for datatype in types)
     if len(types) == 1:
         userdata = _userdata32(0, 1) if types[0].host_order else b""  # NFTNL_UDATA_SET_KEYBYTEORDER, BYTEORDER_HOST_ENDIAN
-        return SetSpec(number, lengths[0], (), interval, verdict_map, size, userdata, counted)
+        return SetSpec(number, lengths[0], (), interval, verdict_map, size, userdata, counted, forget_s)
     total = sum((length + 3) & ~3 for length in lengths)
-    return SetSpec(number, total, lengths, interval, verdict_map, size, counted=counted)
+    return SetSpec(number, total, lengths, interval, verdict_map, size, counted=counted, forget_s=forget_s)
 
 
 def _userdata32(kind: int, value: int) -> bytes:
@@ -379,10 +381,28 @@ def nflog(prefix: str, group: int) -> bytes:
 
 def limit(packets: int, per_s: int = 1, burst: int = 5, *, over: bool = False) -> bytes:
     """Goes on for at most ``packets`` in ``per_s`` seconds, after a burst; ``over``: only for what is more than that."""
-    parts = [attribute(1, be64(packets)), attribute(2, be64(per_s)), attribute(3, be32(burst)), attribute(4, be32(_LIMIT_PACKETS))]
+    parts = _rate(packets, per_s, burst)
     if over:
         parts.append(attribute(5, be32(1)))  # NFT_LIMIT_F_INV
     return _expression("limit", *parts)
+
+
+def _rate(packets: int, per_s: int, burst: int) -> list[bytes]:
+    return [attribute(1, be64(packets)), attribute(2, be64(per_s)), attribute(3, be32(burst)), attribute(4, be32(_LIMIT_PACKETS))]
+
+
+def limit_by_key(set_name: str, register: int, packets: int, per_s: int = 1, burst: int = 5) -> bytes:
+    """As ``limit``, for each key by itself: the set, which forgets (``SetSpec.forget_s``), has an element with a limit for each.
+
+    When the set is full, keys that it does not have end the rule without a match.
+    """
+    rate = _content("limit", *_rate(packets, per_s, burst))
+    return _expression("dynset", attribute(1, text(set_name)), attribute(4, be32(register)), attribute(3, be32(1)), nested(7, rate))
+
+
+def remember(set_name: str, register: int) -> bytes:
+    """The set, which forgets, has the key; when it is full and does not, the rule ends without a match."""
+    return _expression("dynset", attribute(1, text(set_name)), attribute(4, be32(register)), attribute(3, be32(0)))
 
 
 def connections_over(count: int) -> bytes:

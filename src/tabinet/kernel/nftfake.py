@@ -390,7 +390,7 @@ def _resized(spec: SetSpec, size: int) -> SetSpec:
 
 def _kind(spec: SetSpec) -> tuple[object, ...]:
     """What cannot be changed of a set."""
-    return spec.key_type, spec.key_length, spec.fields, spec.interval, spec.verdict_map, spec.counted
+    return spec.key_type, spec.key_length, spec.fields, spec.interval, spec.verdict_map, spec.counted, spec.forget_s
 
 
 def _has_counter(expressions: bytes) -> bool:

@@ -9,13 +9,13 @@ from tabinet.kernel.netlink import parse_attributes, parse_text, read_attributes
 from tabinet.kernel.nftables import Element, Hook, RuleInfo, SetSpec
 from tabinet.kernel.nftexpr import parse_element_counter
 
-SET_INTERVAL, SET_MAP, SET_CONCAT = 0x04, 0x08, 0x80
+SET_INTERVAL, SET_MAP, SET_TIMEOUT, SET_EVAL, SET_CONCAT = 0x04, 0x08, 0x10, 0x20, 0x80
 ELEMENT_INTERVAL_END = 1
 _SET_EXPRESSION, _ELEMENT_EXPRESSION = 17, 7
 
 
 def read_be32(attributes: dict[int, bytes], kind: int) -> int:
-    """The number in network byte order; 0 when it is not there."""
+    """The number in network byte order, of any length; 0 when it is not there."""
     return int.from_bytes(attributes.get(kind, b""), "big")
 
 
@@ -43,6 +43,7 @@ def parse_set(attributes: dict[int, bytes]) -> tuple[str, SetSpec]:
         size=read_be32(description, 1),
         userdata=attributes.get(13, b""),
         counted=parse_element_counter(attributes.get(_SET_EXPRESSION, b"")) is not None,
+        forget_s=read_be32(attributes, 11) // 1000 if flags & SET_EVAL else 0,
     )
     return parse_text(attributes[2]), spec
 

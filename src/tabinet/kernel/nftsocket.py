@@ -3,7 +3,8 @@
 In: operations of ``kernel.nftables``. Out: nothing, or a ``KernelError`` that names the operation at fault. Sources: nf_tables.h,
 nfnetlink.h, and nft(8)'s own traffic (``nft --debug=netlink``).
 
-What holds: a commit is one batch, so all of it happens or nothing. Only objects of family inet in our table are read or written.
+What holds: a commit is one batch, so all of it happens or nothing, also over both families. Only objects of families inet and arp in
+tables of our name are read or written.
 The last operation asks for the acknowledgement (BATCH_END is acknowledged only since Linux 6.10); an error with
 the sequence number of BATCH_BEGIN is one of the commit as a whole. Elements are split over messages so that no attribute exceeds
 its 64 KiB; the transaction is still one.
@@ -16,7 +17,7 @@ from __future__ import annotations
 import errno
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from tabinet.errors import KernelError
 from tabinet.kernel.netlink import (
@@ -31,6 +32,7 @@ from tabinet.kernel.netlink import (
     Request,
     attribute,
     be32,
+    be64,
     nested,
     open_netlink,
     parse_attributes,
@@ -39,6 +41,9 @@ from tabinet.kernel.netlink import (
     text,
 )
 from tabinet.kernel.nftables import (
+    ARP,
+    FAMILY_NAMES,
+    INET,
     AddChain,
     AddElements,
     AddRule,
@@ -57,13 +62,16 @@ from tabinet.kernel.nftables import (
     SetSpec,
     TableInfo,
     describe,
+    family_of,
 )
 from tabinet.kernel.nftexpr import element_counter, parse_counter, verdict_data
 from tabinet.kernel.nftparse import (
     ELEMENT_INTERVAL_END,
     SET_CONCAT,
+    SET_EVAL,
     SET_INTERVAL,
     SET_MAP,
+    SET_TIMEOUT,
     parse_chain,
     parse_element_counters,
     parse_elements,
@@ -72,7 +80,6 @@ from tabinet.kernel.nftparse import (
     read_be32,
 )
 
-_INET = 1
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _SUBSYSTEM = 10 << 8
 _NEWTABLE, _GETTABLE, _DELTABLE = _SUBSYSTEM | 0, _SUBSYSTEM | 1, _SUBSYSTEM | 2
@@ -87,7 +94,7 @@ _DATA_VERDICT = 0xFFFFFF00
 _LIST_ELEMENT = 1
 
 
-def _message(kind: int, flags: int, body: bytes, family: int = _INET, resource: int = 0) -> Request:
+def _message(kind: int, flags: int, body: bytes, family: int, resource: int = 0) -> Request:
     """A request with its nfgenmsg header."""
     return Request(kind, flags, struct.pack(">BBH", family, 0, resource) + body)
 
@@ -108,25 +115,25 @@ class _Encoder:
         """The messages of one operation: one, but for elements."""
         match operation:
             case AddTable():
-                return [_message(_NEWTABLE, NLM_F_CREATE, self._table)]
-            case DeleteTable():
-                return [_message(_DELTABLE, 0, self._table)]
+                return [_message(_NEWTABLE, NLM_F_CREATE, self._table, family) for family in FAMILY_NAMES]
+            case DeleteTable():  # that of family arp may be missing
+                missing = _message(_NEWTABLE, NLM_F_CREATE, self._table, ARP)
+                return [missing, *(_message(_DELTABLE, 0, self._table, family) for family in FAMILY_NAMES)]
             case AddChain(name, hook):
-                return [_message(_NEWCHAIN, NLM_F_CREATE, self._table + attribute(3, text(name)) + _hook(hook))]
+                return [self._of(name, _NEWCHAIN, NLM_F_CREATE, attribute(3, text(name)) + _hook(hook))]
             case DeleteChain(name):
-                return [_message(_DELCHAIN, 0, self._table + attribute(3, text(name)))]
+                return [self._of(name, _DELCHAIN, 0, attribute(3, text(name)))]
             case FlushChain(name):  # deleting a rule without a handle deletes all of the chain
-                return [_message(_DELRULE, 0, self._table + attribute(2, text(name)))]
-            case AddRule():
-                return [_message(_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, self._rule(operation))]
+                return [self._of(name, _DELRULE, 0, attribute(2, text(name)))]
+            case AddRule(chain=chain):
+                return [self._of(chain, _NEWRULE, NLM_F_CREATE | NLM_F_APPEND, _rule(operation))]
             case AddSet(name, spec):
                 self._set_number += 1
-                body = self._table + attribute(2, text(name)) + _set_attributes(spec, self._set_number)
-                return [_message(_NEWSET, NLM_F_CREATE, body)]
+                return [self._of(name, _NEWSET, NLM_F_CREATE, attribute(2, text(name)) + _set_attributes(spec, self._set_number))]
             case DeleteSet(name):
-                return [_message(_DELSET, 0, self._table + attribute(2, text(name)))]
+                return [self._of(name, _DELSET, 0, attribute(2, text(name)))]
             case FlushSet(name):  # deleting elements without naming any deletes all
-                return [_message(_DELSETELEM, 0, self._table + attribute(2, text(name)))]
+                return [self._of(name, _DELSETELEM, 0, attribute(2, text(name)))]
             case AddElements(name, elements):
                 return self._elements(_NEWSETELEM, NLM_F_CREATE, name, elements, with_data=True)
             case DeleteElements(name, elements):
@@ -134,15 +141,21 @@ class _Encoder:
             case _:
                 raise TypeError(f"not an nf_tables operation: {operation!r}")
 
-    def _rule(self, operation: AddRule) -> bytes:
-        body = self._table + attribute(2, text(operation.chain)) + nested(4, operation.expressions)
-        if operation.userdata:
-            body += attribute(7, operation.userdata)
-        return body
+    def _of(self, name: str, kind: int, flags: int, body: bytes) -> Request:
+        """A message about the object with this name."""
+        return _message(kind, flags, self._table + body, family_of(name))
 
     def _elements(self, kind: int, flags: int, name: str, elements: Sequence[Element], *, with_data: bool) -> list[Request]:
-        head = self._table + attribute(2, text(name))
-        return [_message(kind, flags, head + nested(3, chunk)) for chunk in _chunks(_render_element(e, with_data) for e in elements)]
+        head = attribute(2, text(name))
+        chunks = _chunks(_render_element(element, with_data) for element in elements)
+        return [self._of(name, kind, flags, head + nested(3, chunk)) for chunk in chunks]
+
+
+def _rule(operation: AddRule) -> bytes:
+    body = attribute(2, text(operation.chain)) + nested(4, operation.expressions)
+    if operation.userdata:
+        body += attribute(7, operation.userdata)
+    return body
 
 
 def _chunks(parts: Iterator[bytes]) -> Iterator[bytes]:
@@ -180,6 +193,8 @@ def _hook(hook: Hook | None) -> bytes:
 
 def _set_attributes(spec: SetSpec, number: int) -> bytes:
     flags = (SET_INTERVAL if spec.interval else 0) | (SET_MAP if spec.verdict_map else 0) | (SET_CONCAT if spec.fields else 0)
+    if spec.forget_s:
+        flags |= SET_TIMEOUT | SET_EVAL
     body = attribute(3, be32(flags)) + attribute(4, be32(spec.key_type)) + attribute(5, be32(spec.key_length)) + attribute(10, be32(number))
     if spec.verdict_map:
         body += attribute(6, be32(_DATA_VERDICT)) + attribute(7, be32(0))
@@ -188,6 +203,8 @@ def _set_attributes(spec: SetSpec, number: int) -> bytes:
         description += nested(2, *[nested(_LIST_ELEMENT, attribute(1, be32(length))) for length in spec.fields])
     if description:
         body += nested(9, description)
+    if spec.forget_s:
+        body += attribute(11, be64(1000 * spec.forget_s))
     if spec.userdata:
         body += attribute(13, spec.userdata)
     if spec.counted:  # elements that bring no expression of their own get a copy of the set's
@@ -283,25 +300,32 @@ class NftSocket:
         return read_be32(parse_attributes(answer.payload, 4), 1)
 
     def read_table(self) -> TableInfo | None:
-        """The table without elements; None when it does not exist. O(chains + rules + sets), and chains of other tables.
+        """The tables without elements; None when that of family inet does not exist. O(chains + rules + sets), and chains of other tables.
 
         Raises:
             KernelError: the kernel did not answer.
         """
+        families = [family for family in FAMILY_NAMES if self._exists(family)]
+        if INET not in families:
+            return None
         name = attribute(1, text(self._table))
-        try:
-            self._netlink.get(_message(_GETTABLE, 0, name), f"read table {self._table}")
-        except KernelError as error:
-            if error.errno == errno.ENOENT:
-                return None
-            raise
-        chains = dict(parse_chain(a) for a in self._dump(_GETCHAIN, name, "read chains"))
-        sets = dict(parse_set(a) for a in self._dump(_GETSET, name, "read sets"))
+        chains = dict(parse_chain(a) for a in self._dump_all(_GETCHAIN, name, families, "read chains"))
+        sets = dict(parse_set(a) for a in self._dump_all(_GETSET, name, families, "read sets"))
         rules: dict[str, list[RuleInfo]] = {chain: [] for chain in chains}
-        for a in self._dump(_GETRULE, name, "read rules"):
+        for a in self._dump_all(_GETRULE, name, families, "read rules"):
             info = parse_rule(a)
             rules.setdefault(info.chain, []).append(info)
-        return TableInfo(chains, rules, sets)
+        return TableInfo(chains, rules, sets, complete=ARP in families)
+
+    def _exists(self, family: int) -> bool:
+        request = _message(_GETTABLE, 0, attribute(1, text(self._table)), family)
+        try:
+            self._netlink.get(request, f"read table {FAMILY_NAMES[family]} {self._table}")
+        except KernelError as error:
+            if error.errno == errno.ENOENT:
+                return False
+            raise
+        return True
 
     def read_elements(self, set_name: str) -> list[Element]:
         """All elements of a set or map, in no order (interval sets: from the highest to the lowest).
@@ -309,9 +333,7 @@ class NftSocket:
         Raises:
             KernelError: ENOENT when there is no such set.
         """
-        body = attribute(1, text(self._table)) + attribute(2, text(set_name))
-        messages = self._dump(_GETSETELEM, body, f"read elements of set {set_name}")
-        return [element for a in messages for element in parse_elements(a.get(3, b""))]
+        return [element for a in self._dump_set(set_name, "read elements") for element in parse_elements(a.get(3, b""))]
 
     def read_counters(self) -> dict[tuple[str, bytes], tuple[int, int]]:
         """(packets, bytes) of each rule that has a counter, by (chain, userdata); sums where these are equal. Empty without the table.
@@ -320,7 +342,7 @@ class NftSocket:
             KernelError: the kernel did not answer.
         """
         counters: dict[tuple[str, bytes], tuple[int, int]] = {}
-        for a in self._dump(_GETRULE, attribute(1, text(self._table)), "read counters"):
+        for a in self._dump_all(_GETRULE, attribute(1, text(self._table)), FAMILY_NAMES, "read counters"):
             counter = parse_counter(a.get(4, b""))
             if counter is not None:
                 where = (parse_text(a[2]), a.get(7, b""))
@@ -334,11 +356,16 @@ class NftSocket:
         Raises:
             KernelError: ENOENT when there is no such set.
         """
-        body = attribute(1, text(self._table)) + attribute(2, text(set_name))
-        messages = self._dump(_GETSETELEM, body, f"read counters of set {set_name}")
-        return dict(item for a in messages for item in parse_element_counters(a.get(3, b"")))
+        return dict(item for a in self._dump_set(set_name, "read counters") for item in parse_element_counters(a.get(3, b"")))
 
-    def _dump(self, kind: int, body: bytes, operation: str) -> list[dict[int, bytes]]:
+    def _dump_set(self, name: str, operation: str) -> list[dict[int, bytes]]:
+        body = attribute(1, text(self._table)) + attribute(2, text(name))
+        return self._dump(_GETSETELEM, body, family_of(name), f"{operation} of set {name}")
+
+    def _dump_all(self, kind: int, body: bytes, families: Iterable[int], operation: str) -> list[dict[int, bytes]]:
+        return [attributes for family in families for attributes in self._dump(kind, body, family, operation)]
+
+    def _dump(self, kind: int, body: bytes, family: int, operation: str) -> list[dict[int, bytes]]:
         """The attributes of each object of our table: the kernel does not filter all kinds by table."""
         wanted = text(self._table)
 
@@ -346,11 +373,11 @@ class NftSocket:
             attributes = parse_attributes(message.payload, 4)
             return attributes if attributes.get(1) == wanted else None
 
-        return self._netlink.dump(_message(kind, 0, body), parse, f"{operation} (table {self._table})")
+        return self._netlink.dump(_message(kind, 0, body, family), parse, f"{operation} (table {self._table})")
 
 
 def open_nftables(table: str = "tabinet", *, timeout_s: float = 30.0) -> NftSocket:
-    """A socket for the table of family inet with this name, in the network namespace of the calling thread.
+    """A socket for the tables of families inet and arp with this name, in the network namespace of the calling thread.
 
     ``timeout_s`` bounds the wait for the outcome of one transaction.
 

@@ -147,6 +147,7 @@ def _nftables_trials(nftables: NftSocket) -> list[_Trial]:
         nftexpr.ct_set(Ct.MARK, reg(0)),
     ]
     routed = [nftexpr.fib_source_interface(reg(0)), nftexpr.compare(reg(0), nftexpr.Compare.EQ, nftexpr.ifname_prefix("probe"))]
+    learned = [nftexpr.meta(nftexpr.Meta.IIFNAME, reg(0)), nftexpr.limit_by_key("learned", reg(0), 1), nftexpr.remember("learned", reg(0))]
     logged = [nftexpr.counter(), nftexpr.nflog("probe", 1)]
     return [
         _nf_tables(attempt(AddChain("forward", Hook(hook=2, priority=0)))),
@@ -177,6 +178,21 @@ def _nftables_trials(nftables: NftSocket) -> list[_Trial]:
             attempt(
                 AddSet("counted", set_spec(Datatype.IFNAME, size=16, counted=True)),
                 AddElements("counted", (Element(nftexpr.ifname("probe0")),)),
+            ),
+        ),
+        _Trial(
+            "nf_tables for ARP",
+            "workloads claim no addresses but their own",
+            "load the module nf_tables with CONFIG_NF_TABLES_ARP",
+            attempt(AddChain("arp_probe", Hook(hook=0, priority=0))),
+        ),
+        _Trial(
+            "nf_tables sets that packets fill",
+            "no workload fills the host's tables of neighbours",
+            "use Linux 4.18 or later",
+            attempt(
+                AddSet("learned", set_spec(Datatype.IFNAME, size=16, forget_s=60)),
+                AddRule("probe", nftexpr.rule(*learned), sets=("learned",)),
             ),
         ),
         _Trial(

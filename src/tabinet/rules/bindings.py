@@ -22,6 +22,7 @@ from tabinet.rules.edit import TableEdit
 from tabinet.rules.ir import Element, Hardware, Interface, Paired, Source, SourceRange
 from tabinet.rules.limits import NOTHING, Queueing, change, entrance, queueing
 from tabinet.rules.nat import Floating
+from tabinet.rules.neighbours import ARP_OWN, ARP_SPOOF
 from tabinet.rules.options import TableOptions
 from tabinet.rules.pairs import other_pairs, own_sources
 from tabinet.rules.policy import merge_ranges
@@ -154,13 +155,17 @@ class Bindings:
         ranges: list[Prefix] = []
         for net in own_sources(endpoint, checked=self.options.check_hardware, spoofing=self.options.allow_source_prefixes):
             if net.is_host:
-                own.add((layout.OWN[net.family], Source(endpoint.interface, net)))
+                source = Source(endpoint.interface, net)
+                own.add((layout.OWN[net.family], source))
+                if net.family == IPV4:
+                    own.add((ARP_OWN, source))
             else:
                 ranges.append(net)
         for family in (IPV4, IPV6):
             for item in merge_ranges((net.value, net.last) for net in ranges if net.family == family):
                 own.add((layout.SPOOF[family], SourceRange(endpoint.interface, item.first, item.last)))
         own |= set(self._paired(endpoint))
+        own |= {(ARP_SPOOF, item) for item in self._claimed(endpoint, ranges)}
         return Binding(
             key=key,
             ingress=Stage(Role.TO_WORKLOAD, endpoint.ingress, endpoint.profiles),
@@ -189,6 +194,12 @@ class Bindings:
                 nets = (pair.net for pair in pairs if pair.mac == mac and pair.net.family == family)
                 for item in merge_ranges((net.value, net.last) for net in nets):
                     yield layout.PAIR[family], Paired(endpoint.interface, mac, item.first, item.last)
+
+    def _claimed(self, endpoint: Endpoint, ranges: list[Prefix]) -> Iterator[SourceRange]:
+        """Prefixes within which it may claim addresses by ARP: those that it may send from, with whatever hardware address."""
+        nets = [*ranges, *(pair.net for pair in other_pairs(endpoint, checked=self.options.check_hardware))]
+        for item in merge_ranges((net.value, net.last) for net in nets if net.family == IPV4):
+            yield SourceRange(endpoint.interface, item.first, item.last)
 
     def _loses(self, before: Binding, after: Binding | None) -> bool:
         return (

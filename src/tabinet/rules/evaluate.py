@@ -236,6 +236,8 @@ class _Run:
                 return packet.family == family and self._address(side) in self.table.elements[name]
             case ir.RoutedBack():
                 return True  # addresses of workloads are routed to where they are
+            case ir.RateWithin() | ir.Remember():
+                return True  # one packet is no flood
             case ir.HeaderUdp(source_port=source, destination_port=destination):
                 return packet.protocol == UDP and packet.source_port == source and packet.destination_port == destination
             case ir.HeaderIcmp6(first=first, last=last):

@@ -28,6 +28,9 @@ from tabinet.rules.matches import (
     AddressPortIn as AddressPortIn,
 )
 from tabinet.rules.matches import (
+    ArpProbe as ArpProbe,
+)
+from tabinet.rules.matches import (
     Basis as Basis,
 )
 from tabinet.rules.matches import (
@@ -94,7 +97,13 @@ from tabinet.rules.matches import (
     RateOver as RateOver,
 )
 from tabinet.rules.matches import (
+    RateWithin as RateWithin,
+)
+from tabinet.rules.matches import (
     RelatedIn as RelatedIn,
+)
+from tabinet.rules.matches import (
+    Remember as Remember,
 )
 from tabinet.rules.matches import (
     ReplyDirection as ReplyDirection,
@@ -309,6 +318,8 @@ class HookPoint(enum.Enum):
     POSTROUTING_QOS = "postrouting-qos"
     """Before POSTROUTING_NAT."""
     POSTROUTING_NAT = "postrouting-nat"
+    ARP_INPUT = "arp-input"
+    """ARP to the host, which no other hook sees; names of all chains and sets that it leads to begin with ``arp_``."""
 
 
 class Chain(Ir, frozen=True):
@@ -355,6 +366,10 @@ class SetType(enum.Enum):
     """Map of (state, generation) to verdict; its elements belong to the datapath."""
     RELATED_GENERATION = "related-generation"
     """Set of (state, generation); its elements belong to the datapath, too."""
+    SENDERS = "senders"
+    """Set of (interface, address) that packets fill (``Remember``) and that forgets; nothing here knows its elements."""
+    RATES = "rates"
+    """Set of interfaces with the rate of their packets (``RateWithin``), which packets fill, too."""
 
 
 class SetDef(Ir, frozen=True):
@@ -417,7 +432,7 @@ class Table:
     chains: dict[str, Chain] = field(default_factory=dict)
     sets: dict[str, SetDef] = field(default_factory=dict)
     elements: dict[str, set[Element]] = field(default_factory=dict)
-    """By set name; every set that is no map has an entry."""
+    """By set name; every set that is no map has an entry, which is empty for those that packets fill."""
     maps: dict[str, dict[str, str]] = field(default_factory=dict)
     """By name of a CHAINS, ADDRESS_CHAINS or PORT_CHAINS map: interface, address or ports to chain."""
 

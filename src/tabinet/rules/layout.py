@@ -12,7 +12,8 @@ nest 15 deep and counts Goto as it counts Jump: ``NESTING_LIMIT``; a test follow
 
 Between a workload and its own host: what the host begins is always accepted, so that health checks work without policy (as
 Calico does it). What the workload begins needs its egress policy and then ``TableOptions.endpoint_to_host``. DHCP, DHCPv6,
-``TableOptions.host_services``, neighbour discovery and MLD to the host are always accepted; ARP never comes here.
+``TableOptions.host_services``, neighbour discovery and MLD to the host are always accepted. ARP meets chains of its own, and how many
+neighbours a workload has is limited (``rules.neighbours``).
 
 Interfaces of ours that no map knows pass nothing. Packets that concern neither workload nor host endpoint (``rules.hostlayout``)
 are left alone, except those that claim the address of a local workload while coming in from elsewhere.
@@ -70,6 +71,7 @@ from tabinet.rules.ir import (
 )
 from tabinet.rules.limits import QOS_EGRESS, QOS_INGRESS, qos_chains
 from tabinet.rules.nat import FLOATING, FLOATING_SOURCE, NatUse, nat_chains
+from tabinet.rules.neighbours import LINK_LOCAL6, learn_link_local, learn_neighbours, learn_pairs, neighbour_chains, neighbour_sets
 from tabinet.rules.options import TCP, UDP, DenyAction, HostAction, ProtoPort, TableOptions
 from tabinet.rules.roles import ACCEPTED, DENY, DROPPED, HOST_MAPS
 from tabinet.rules.servers import deny_servers, keep_from_loopback, server_chains
@@ -112,8 +114,8 @@ _DHCP_CLIENT, _DHCP_SERVER = 68, 67  # RFC 2131 section 4.1
 _DHCP6_CLIENT, _DHCP6_SERVER = 546, 547  # RFC 8415 section 7.2
 _UNSPECIFIED4 = parse_prefix("0.0.0.0/32")
 _UNSPECIFIED6 = parse_prefix("::/128")
-_LINK_LOCAL6 = parse_prefix("fe80::/10")
 _MLD1_AND_ND = (130, 136)  # RFC 2710, RFC 4861: router and neighbour solicitation and advertisement; redirects are 137
+_MLD1 = (130, 132)
 _MLD2 = (143, 143)  # RFC 3810
 _MLD_AND_ND = (130, 143)
 
@@ -139,7 +141,7 @@ def fixed_sets() -> dict[str, SetDef]:
         sets[LOCAL[family]] = SetDef(SetType.ADDRESSES, family)
         sets[FLOATING[family]] = SetDef(SetType.ADDRESS_CHAINS, family)
         sets[FLOATING_SOURCE[family]] = SetDef(SetType.ADDRESS_CHAINS, family)
-    return sets
+    return sets | neighbour_sets()
 
 
 class Uses(msgspec.Struct, frozen=True):
@@ -218,7 +220,8 @@ def fixed_chains(options: TableOptions, uses: Uses = NO_USES) -> dict[str, Chain
         chains |= qos_chains()
     if uses.pairs:
         spoofed = Rule(Goto(DROPPED), counter=True, comment="spoofed source")
-        chains["pair_sources"] = Chain((*_discovery(), spoofed))
+        chains["pair_sources"] = Chain((learn_link_local(), *_discovery(), spoofed))
+    chains |= neighbour_chains(prefixes)
     chains |= packet_chains(options, uses.stateless, hosts)
     return chains | server_chains(options) | nat_chains(options, uses.nat) | tunnel_chains(options, uses.tunnels)
 
@@ -245,7 +248,7 @@ def _antispoof(options: TableOptions, pairs: bool) -> tuple[Rule, ...]:
     foreign = tuple(InterfacePrefix(Via.IN, prefix, negated=True) for prefix in options.interface_prefixes)
     return (
         Rule(Goto("fabric"), foreign),
-        *((*keep_from_loopback(options), *accepted) if pairs else ()),
+        *((*keep_from_loopback(options), learn_pairs(PAIR[IPV6]), *accepted) if pairs else ()),
         Rule(Goto("sources"), (HardwareIn(HARDWARE),)),
         Rule(Goto("sources"), (InterfaceIn(ANY_HARDWARE),)),
         *((Rule(Goto("pair_sources"), (HardwareIn(PAIR_HARDWARE),)),) if pairs else ()),
@@ -255,21 +258,22 @@ def _antispoof(options: TableOptions, pairs: bool) -> tuple[Rule, ...]:
 
 def _sources(options: TableOptions) -> tuple[Rule, ...]:
     rules = [*keep_from_loopback(options), *(Rule(Accept(), (SourceIn(family, OWN[family]),)) for family in (IPV4, IPV6))]
+    rules += learn_neighbours(SPOOF[IPV6])
     rules += [Rule(Accept(), (SourceIn(family, SPOOF[family]),), comment="allowSpoofedSourcePrefixes") for family in (IPV4, IPV6)]
     rules += [
         *_discovery(),
         Rule(Accept(), (HeaderUdp(_DHCP_CLIENT, _DHCP_SERVER), HeaderAddress(Side.SOURCE, _UNSPECIFIED4)), comment="DHCP"),
-        Rule(Accept(), (HeaderUdp(_DHCP6_CLIENT, _DHCP6_SERVER), HeaderAddress(Side.SOURCE, _LINK_LOCAL6)), comment="DHCPv6"),
+        Rule(Accept(), (HeaderUdp(_DHCP6_CLIENT, _DHCP6_SERVER), HeaderAddress(Side.SOURCE, LINK_LOCAL6)), comment="DHCPv6"),
         Rule(Goto(DROPPED), counter=True, comment="spoofed source"),
     ]
     return tuple(rules)
 
 
 def _discovery() -> tuple[Rule, ...]:
-    """What a workload says on its link whatever its addresses."""
-    link_local = HeaderAddress(Side.SOURCE, _LINK_LOCAL6)
+    """What else a workload says on its link whatever its addresses."""
+    link_local = HeaderAddress(Side.SOURCE, LINK_LOCAL6)
     return (
-        Rule(Accept(), (HeaderIcmp6(*_MLD1_AND_ND), link_local), comment="neighbour discovery"),
+        Rule(Accept(), (HeaderIcmp6(*_MLD1), link_local), comment="multicast listeners"),
         Rule(Accept(), (HeaderIcmp6(*_MLD1_AND_ND), HeaderAddress(Side.SOURCE, _UNSPECIFIED6)), comment="duplicate address detection"),
         Rule(Accept(), (HeaderIcmp6(*_MLD2), link_local), comment="multicast listeners"),
         Rule(Accept(), (HeaderIcmp6(*_MLD2), HeaderAddress(Side.SOURCE, _UNSPECIFIED6)), comment="multicast listeners"),

@@ -41,11 +41,13 @@ class State(enum.Enum):
 
 
 class Tuple(enum.Enum):
-    """Where the source address of a ``SourceIn`` comes from."""
+    """Where a source address comes from."""
 
     HEADER = "header"
     ORIGINAL = "original"
     REPLY = "reply"
+    ARP = "arp"
+    """The sender's of an ARP message, in chains of ARP hooks."""
 
 
 class Basis(enum.Enum):
@@ -167,7 +169,8 @@ class Icmp(Ir, frozen=True):
 
 
 class SourceIn(Ir, frozen=True):
-    """(incoming interface, source address) is in a SOURCES or SOURCE_NETS set; the address is the header's or the flow's."""
+    """(incoming interface, source address) is in a SOURCES, SOURCE_NETS or SENDERS set; the address is the header's, the flow's, or in
+    chains of ARP hooks the ARP message's."""
 
     family: int
     set_name: str
@@ -243,6 +246,26 @@ class RoutedBack(Ir, frozen=True):
     prefix: str
 
 
+class ArpProbe(Ir, frozen=True):
+    """An ARP message whose sender has no address yet (RFC 5227 section 2.1.1). Only in chains of ARP hooks."""
+
+
+class RateWithin(Ir, frozen=True):
+    """Not more packets than these came here through the interface. Counted for each interface, in a RATES set."""
+
+    set_name: str
+    per_second: int
+    burst: int
+
+
+class Remember(Ir, frozen=True):
+    """(incoming interface, source address) is in a SENDERS set from now on; false when there is no room."""
+
+    family: int
+    set_name: str
+    source: Tuple = Tuple.HEADER
+
+
 class HeaderUdp(Ir, frozen=True):
     """UDP from this port to that port."""
 
@@ -284,6 +307,9 @@ Match = (
     | HeaderAddress
     | HeaderAddressIn
     | RoutedBack
+    | ArpProbe
+    | RateWithin
+    | Remember
     | HeaderUdp
     | HeaderIcmp6
 )

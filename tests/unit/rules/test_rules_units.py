@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tabinet.calc import messages as m
+from tabinet.kernel.nftables import ARP_PREFIX
 from tabinet.lib.ip import Prefix, parse_address, parse_prefix
 from tabinet.model.keys import ResourceKey
 from tabinet.rules import ir, names
@@ -350,7 +351,7 @@ def test_only_chains_that_nothing_comes_back_from_count_by_endpoint():
     builder = host(endpoint("a", "10.0.0.1", (KEY,)))
     builder.on_update(m.HostEndpointUpdate(ResourceKey("HostEndpoint", "h"), 1, m.HostEndpoint("h1", "eth0", ())))
     builder.flush()
-    chains = builder.table.chains
+    chains = {name: chain for name, chain in builder.table.chains.items() if not name.startswith(ARP_PREFIX)}
     counting = {name for name, chain in chains.items() if any(isinstance(rule.verdict, ir.CountFor) for rule in chain.rules)}
     assert counting == set(DENIALS) & chains.keys()
     assert {

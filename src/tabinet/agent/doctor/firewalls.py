@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tabinet.agent.checksystem import Check
+from tabinet.kernel.nftables import FAMILY_NAMES
 from tabinet.kernel.nftchains import BaseChain
 
 FORWARD, INPUT = 2, 1
@@ -26,7 +27,7 @@ def check_firewalls(chains: Iterable[BaseChain], prefixes: tuple[str, ...], lega
     Args:
         legacy: tables of the older iptables that are loaded, as in ``ip filter``.
     """
-    others = [chain for chain in chains if not (chain.table.startswith(OURS) and chain.family == "inet")]
+    others = [chain for chain in chains if not (chain.table.startswith(OURS) and chain.family in FAMILY_NAMES.values())]
     checks = [
         _closed(chain)
         for chain in others

@@ -24,6 +24,7 @@ from tabinet.dataplane.nft import encode
 from tabinet.dataplane.nft.counters import TableCounters, summarize
 from tabinet.dataplane.nft.plan import (
     GENERATIONS,
+    LEARNED,
     MAPS_TO_CHAINS,
     Changes,
     NewSet,
@@ -118,6 +119,8 @@ class NftDriver:
         """
         self._table, self._synced = table, False
         info = self._nftables.read_table()
+        if info is not None and not info.complete:
+            self._nftables.commit([AddTable()])
         reset = info is not None and not _repairable(table, info)
         if reset:
             info = None
@@ -133,10 +136,8 @@ class NftDriver:
         # What the kernel held may have permitted more, so whatever it accepted is judged again.
         old = {name: tuple(self._nftables.read_elements(name)) for name in _GENERATIONS if name in known}
         wrapped = self._renew(table, changes, old)
-        first: list[NftOp] = [AddTable()]
-        if reset:
-            first.append(DeleteTable())
-            first.append(AddTable())
+        # Where that of family inet is missing, somebody may have left the other one.
+        first: list[NftOp] = [AddTable(), DeleteTable(), AddTable()]
         operations = self._commit(changes, first if info is None else [], may_preload=not reset)
         return ApplyResult(operations, self._generation, True, wrapped, True)
 
@@ -336,7 +337,7 @@ class NftDriver:
     def _compare_elements(self, table: Table, known: dict[str, str], changes: Changes) -> None:
         for name, physical in known.items():
             definition = table.sets[name]
-            if definition.type in GENERATIONS:
+            if definition.type in (*GENERATIONS, *LEARNED):
                 continue
             changes.compare(definition, physical, self._nftables.read_elements(physical), self._wanted(table, name))
 

@@ -34,8 +34,12 @@ HOOKS = {
     HookPoint.OUTPUT: Hook(3, 0),
     HookPoint.POSTROUTING_QOS: Hook(4, -150),
     HookPoint.POSTROUTING_NAT: Hook(4, 100, "nat"),
+    HookPoint.ARP_INPUT: Hook(0, 0),
 }
 """Priorities as nft(8) has them: raw -300, mangle -150, dstnat -100, filter 0, srcnat 100."""
+
+FORGET_S = 60
+"""How long sets that packets fill remember: as long as the kernel lets a neighbour be idle (gc_stale_time, arp(7))."""
 
 _DIGEST_KIND = 0x74
 """Type of our entry in a rule's user data; nft(8) knows 0 and 1 and skips the others."""
@@ -240,6 +244,10 @@ def encode_set(definition: SetDef, size: int) -> SetSpec:
         case SetType.GENERATION | SetType.RELATED_GENERATION:
             is_map = definition.type is SetType.GENERATION
             return x.set_spec(x.Datatype.CT_STATE, x.Datatype.MARK, size=size, verdict_map=is_map)
+        case SetType.SENDERS:
+            return x.set_spec(x.Datatype.IFNAME, _ADDRESS_TYPE[definition.family], size=size, forget_s=FORGET_S)
+        case SetType.RATES:
+            return x.set_spec(x.Datatype.IFNAME, size=size, forget_s=FORGET_S)
 
 
 def encode_elements(definition: SetDef, elements: Iterable[ir.Element]) -> tuple[Element, ...]:
@@ -327,6 +335,8 @@ def _set_of(match: ir.Match) -> str:
             | ir.HardwareIn()
             | ir.InterfaceIn()
             | ir.PairedIn()
+            | ir.RateWithin()
+            | ir.Remember()
         ):
             return match.set_name
         case ir.RelatedIn():
@@ -382,8 +392,15 @@ def _header_address(family: int, side: Side, register: int = x.reg(0)) -> list[b
 def _source_address(family: int, source: ir.Tuple, register: int) -> list[bytes]:
     if source is ir.Tuple.HEADER:
         return _header_address(family, Side.SOURCE, register)
+    if source is ir.Tuple.ARP:
+        return [_arp_sender(register)]
     key = x.Ct.SRC_IP if family == IPV4 else x.Ct.SRC_IP6
     return [x.ct(key, register, x.CtDirection.ORIGINAL if source is ir.Tuple.ORIGINAL else x.CtDirection.REPLY)]
+
+
+def _arp_sender(register: int) -> bytes:
+    """RFC 826; the kernel has seen to it that hardware addresses have the interface's length before any hook."""
+    return x.payload(x.NETWORK_HEADER, 14, 4, register)
 
 
 def _between(first: bytes, last: bytes, negated: bool) -> bytes:
@@ -483,6 +500,12 @@ def _header_match(match: ir.Match, name_of: NameOf) -> list[bytes]:
             return [*_header_address(family, side), x.lookup(name_of(name), first)]
         case ir.RoutedBack(prefix=prefix):
             return [x.fib_source_interface(first), x.compare(first, x.Compare.EQ, x.ifname_prefix(prefix))]
+        case ir.ArpProbe():
+            return [_arp_sender(first), x.compare(first, x.Compare.EQ, bytes(4))]
+        case ir.RateWithin(set_name=name, per_second=rate, burst=burst):
+            return [x.meta(x.Meta.IIFNAME, first), x.limit_by_key(name_of(name), first, rate, 1, burst)]
+        case ir.Remember(family=family, set_name=name, source=source):
+            return [*_source_address(family, source, x.reg(4)), x.meta(x.Meta.IIFNAME, first), x.remember(name_of(name), first)]
         case ir.HeaderUdp(source_port=source_port, destination_port=destination_port):
             ports = x.port(source_port) + x.port(destination_port)
             return [

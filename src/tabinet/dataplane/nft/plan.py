@@ -35,6 +35,9 @@ SMALLEST = 1024
 HEADROOM = 4
 GENERATION_SIZE = 16
 GENERATIONS = (SetType.GENERATION, SetType.RELATED_GENERATION)
+LEARNED = {SetType.SENDERS: 32_768, SetType.RATES: 16_384}
+"""Sets whose elements are packets' affair, which nobody compares, and their sizes: room for as many interfaces, and for 350 that go to
+their limits at once (``rules.neighbours``). The kernel makes its buckets at once: 768 KiB for a pair of these."""
 MAPS_TO_CHAINS = (SetType.CHAINS, SetType.ADDRESS_CHAINS, SetType.PORT_CHAINS)
 _UNBOUNDED = (SetType.NETS, SetType.PORTS, SetType.SOURCE_NETS, SetType.PAIRS, SetType.PORT_CHAINS)
 
@@ -53,6 +56,8 @@ def capacity(definition: SetDef, step: int) -> int:
         return 0
     if definition.type in GENERATIONS:
         return GENERATION_SIZE << 2 * step
+    if definition.type in LEARNED:
+        return LEARNED[definition.type] << 2 * step
     return SMALLEST << 2 * step
 
 

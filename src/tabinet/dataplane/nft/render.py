@@ -11,38 +11,53 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tabinet.calc.messages import PortMember
-from tabinet.dataplane.nft.encode import HOOKS
-from tabinet.dataplane.nft.plan import MAPS_TO_CHAINS
+from tabinet.dataplane.nft.encode import FORGET_S, HOOKS
+from tabinet.dataplane.nft.plan import LEARNED, MAPS_TO_CHAINS
+from tabinet.kernel.nftables import ARP, FAMILY_NAMES, INET, Hook, family_of
 from tabinet.lib.ip import BITS, IPV4, Prefix
 from tabinet.rules import ir
 from tabinet.rules.ir import Basis, SetDef, SetType, Side, Table, Via
 from tabinet.rules.marks import DECIDED_MARK, GENERATION_MASK, UNTRACKED_MARK, generation_mark
 
-HOOK_NAMES = ("prerouting", "input", "forward", "output", "postrouting")
+HOOK_NAMES = {INET: ("prerouting", "input", "forward", "output", "postrouting"), ARP: ("input", "output")}
 _ADDRESS = {4: "ipv4_addr", 6: "ipv6_addr"}
 _IP = {4: "ip", 6: "ip6"}
 
 
 def render_table(table: Table, generation: int, name: str = "tabinet") -> str:
-    """The whole table as ``nft -f`` takes it."""
-    lines = [f"table inet {name} {{"]
+    """All of it, as ``nft -f`` takes it: the table of family inet, then that of family arp."""
+    lines = [line for family in FAMILY_NAMES for line in _render_family(table, generation, name, family)]
+    return "\n".join(lines) + "\n"
+
+
+def _render_family(table: Table, generation: int, name: str, family: int) -> Iterator[str]:
+    chains = [chain for chain in sorted(table.chains) if family_of(chain) == family]
+    yield f"table {FAMILY_NAMES[family]} {name} {{"
     # A name must be there before something leads to it, and maps lead to chains.
-    for chain in sorted(table.chains):
-        lines.append(f"\tchain {chain} {{")
+    for chain in chains:
+        yield f"\tchain {chain} {{"
         hook = table.chains[chain].hook
         if hook is not None:
-            place = HOOKS[hook]
-            lines.append(f"\t\ttype {place.type} hook {HOOK_NAMES[place.hook]} priority {place.priority}; policy accept;")
-        lines.append("\t}")
+            yield f"\t\t{hook_text(chain, HOOKS[hook])}"
+        yield "\t}"
     for set_name, definition in sorted(table.sets.items()):
-        lines += _render_set(table, set_name, definition, generation)
-    for chain in sorted(table.chains):
-        lines.append(f"\tchain {chain} {{")
+        if family_of(set_name) == family:
+            yield from _render_set(table, set_name, definition, generation)
+    for chain in chains:
+        yield f"\tchain {chain} {{"
         basis = table.chains[chain].basis
-        lines += [f"\t\t{render_rule(rule, generation, basis)}" for rule in table.chains[chain].rules]
-        lines.append("\t}")
-    lines.append("}")
-    return "\n".join(lines) + "\n"
+        yield from (f"\t\t{render_rule(rule, generation, basis)}" for rule in table.chains[chain].rules)
+        yield "\t}"
+    yield "}"
+
+
+def hook_text(chain: str, hook: Hook | None) -> str:
+    """Where a base chain is, as nft(8) has it; empty for another."""
+    if hook is None:
+        return ""
+    names = HOOK_NAMES[family_of(chain)]
+    where = names[hook.hook] if hook.hook < len(names) else str(hook.hook)
+    return f"type {hook.type} hook {where} priority {hook.priority}; policy {'accept' if hook.policy_accept else 'drop'};"
 
 
 def render_rule(rule: ir.Rule, generation: int, basis: Basis = Basis.FLOW) -> str:
@@ -211,15 +226,12 @@ def _state_match(match: ir.Match) -> str:
 
 def _header_match(match: ir.Match) -> str:
     match match:
-        case ir.SourceIn(family=family, set_name=name, source=ir.Tuple.HEADER):
-            return f"iifname . {_IP[family]} saddr @{name}"
         case ir.SourceIn(family=family, set_name=name, source=source):
-            return f"iifname . ct {source.value} {_IP[family]} saddr @{name}"
+            return f"iifname . {_source(family, source)} @{name}"
         case ir.HardwareIn(set_name=name):
             return f"iifname . ether saddr @{name}"
         case ir.PairedIn(family=family, set_name=name, source=source):
-            address = f"{_IP[family]} saddr" if source is ir.Tuple.HEADER else f"ct {source.value} {_IP[family]} saddr"
-            return f"iifname . ether saddr . {address} @{name}"
+            return f"iifname . ether saddr . {_source(family, source)} @{name}"
         case ir.InterfaceIn(set_name=name, via=via):
             return f"{_interface(via)} @{name}"
         case ir.HeaderAddress(side=side, net=net):
@@ -228,12 +240,28 @@ def _header_match(match: ir.Match) -> str:
             return f"{_header_address(side, family)} @{name}"
         case ir.RoutedBack(prefix=prefix):
             return f'fib saddr oifname "{prefix}*"'
+        case ir.ArpProbe():
+            return "arp saddr ip 0.0.0.0"
+        case ir.RateWithin(set_name=name, per_second=rate, burst=burst):
+            return f"update @{name} {{ iifname limit rate {rate}/second burst {burst} packets }}"
+        case ir.Remember(family=family, set_name=name, source=source):
+            return f"add @{name} {{ iifname . {_source(family, source)} }}"
         case ir.HeaderUdp(source_port=source_port, destination_port=destination_port):
             return f"udp sport {source_port} udp dport {destination_port}"
         case ir.HeaderIcmp6(first=first, last=last):
             return f"icmpv6 type {_between(first, last)}"
         case _:
             raise AssertionError(match)
+
+
+def _source(family: int, source: ir.Tuple) -> str:
+    match source:
+        case ir.Tuple.HEADER:
+            return f"{_IP[family]} saddr"
+        case ir.Tuple.ARP:
+            return "arp saddr ip"
+        case ir.Tuple.ORIGINAL | ir.Tuple.REPLY:
+            return f"ct {source.value} {_IP[family]} saddr"
 
 
 def _text(family: int, value: int) -> str:
@@ -247,6 +275,10 @@ def _render_set(table: Table, name: str, definition: SetDef, generation: int) ->
     yield f"\t\ttype {key}{' : verdict' if is_map else ''}"
     if definition.type in (SetType.NETS, SetType.PORTS, SetType.SOURCE_NETS, SetType.PAIRS, SetType.PORT_CHAINS):
         yield "\t\tflags interval"
+    if definition.type in LEARNED:
+        yield f"\t\tsize {LEARNED[definition.type]}"
+        yield "\t\tflags dynamic,timeout"
+        yield f"\t\ttimeout {FORGET_S}s"
     if definition.type is SetType.COUNTED:
         yield "\t\tcounter"
     if is_map or definition.type is SetType.RELATED_GENERATION:
@@ -267,13 +299,13 @@ def key_type(definition: SetDef) -> str:
             return "inet_service"
         case SetType.ADDRESS_PORTS:
             return f"{_ADDRESS[definition.family]} . inet_proto . inet_service"
-        case SetType.SOURCES | SetType.SOURCE_NETS:
+        case SetType.SOURCES | SetType.SOURCE_NETS | SetType.SENDERS:
             return f"ifname . {_ADDRESS[definition.family]}"
         case SetType.PAIRS:
             return f"ifname . ether_addr . {_ADDRESS[definition.family]}"
         case SetType.HARDWARE:
             return "ifname . ether_addr"
-        case SetType.CHAINS | SetType.INTERFACES | SetType.COUNTED:
+        case SetType.CHAINS | SetType.INTERFACES | SetType.COUNTED | SetType.RATES:
             return "ifname"
         case SetType.GENERATION | SetType.RELATED_GENERATION:
             return "ct_state . mark"

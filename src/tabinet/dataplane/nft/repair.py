@@ -18,7 +18,7 @@ import msgspec
 from tabinet.dataplane.drift import Drift, DriftKind
 from tabinet.dataplane.nft.decode import decode_all
 from tabinet.dataplane.nft.driver import NftDriver
-from tabinet.dataplane.nft.plan import GENERATIONS, Changes, base_hook, parse_physical
+from tabinet.dataplane.nft.plan import GENERATIONS, LEARNED, Changes, base_hook, parse_physical
 from tabinet.dataplane.nft.render import item_text
 from tabinet.errors import KernelError
 from tabinet.kernel.nftables import Element, Nftables, NftReader
@@ -119,6 +119,8 @@ class _Work:
 
     def _look_at_elements(self, name: str, physical: str) -> None:
         definition = self.driver.table.sets[name]
+        if definition.type in LEARNED:
+            return
         try:
             present = self.nftables.read_elements(physical)
         except KernelError:  # it has just gone

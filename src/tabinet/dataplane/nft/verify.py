@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from tabinet.dataplane.nft.decode import BOUNDARIES, Intervals, Item, decode_item
 from tabinet.dataplane.nft.driver import NftDriver
 from tabinet.dataplane.nft.encode import encode_item
-from tabinet.dataplane.nft.plan import GENERATIONS, MAPS_TO_CHAINS, base_hook, parse_physical
+from tabinet.dataplane.nft.plan import GENERATIONS, LEARNED, MAPS_TO_CHAINS, base_hook, parse_physical
 from tabinet.dataplane.nft.repair import Suspects
 from tabinet.errors import KernelError
 from tabinet.kernel.nftables import Element, NftReader
@@ -145,7 +145,7 @@ class TableAudit:
 
     def _look_at_set(self, name: str) -> Iterator[None]:
         definition, physical = self.driver.table.sets[name], self.driver.physical(name)
-        if physical in self.suspects.sets:
+        if physical in self.suspects.sets or definition.type in LEARNED:
             return
         look = _Comparison(self.driver, self.reader, name, definition, physical)
         try:
