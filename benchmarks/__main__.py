@@ -13,6 +13,7 @@ NAMES = {
     "analysis": "explain, plan and verify as whole processes on a large store, and by the number of classes (needs etcd)",
     "ipam": "addresses on a real etcd: one host, twenty at once, half of them killed",
     "attach": "CNI calls as whole processes with addresses from etcd, against bridge and host-local (needs root and etcd)",
+    "libvirt": "what the hook adds to the start and the end of a domain (needs root, libvirt-packages.txt and etcd)",
     "guest": "DHCP of both versions with thousands of TAPs in one process, and under a flood (needs root)",
     "model": "decoding, validating, selecting, and whole commands (needs etcd)",
     "convergence": "what cut links, dying hosts and restarts cost in packets, under FRR and under BIRD top-of-rack routers (needs root)",

@@ -14,7 +14,7 @@ from test_libvirt_domain import UUID, domain, interface
 from tabinet.attach.fakenetwork import FakeNetwork
 from tabinet.attach.inside import HOST_MAC
 from tabinet.attach.libvirt.events import Following
-from tabinet.attach.libvirt.hook import NoAgentError, ask, render_request
+from tabinet.attach.libvirt.hook import NoAgentError, ask, ask_patiently, render_request
 from tabinet.attach.libvirt.protocol import HookCall
 from tabinet.attach.libvirt.server import serve_libvirt
 from tabinet.attach.libvirt.service import LibvirtService
@@ -242,6 +242,15 @@ async def test_libvirt_is_followed_once_there_is_a_domain(sites: tuple[Site, Sit
     following.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await following
+
+
+async def test_an_agent_that_is_being_started_is_waited_for(sites: tuple[Site, Site]) -> None:
+    here, _ = sites
+    address = "\0tabinet-libvirt-late"
+    call = asyncio.create_task(asyncio.to_thread(ask_patiently, render_request([b"web", b"prepare"], domain("")), address, DONE_WITHIN_S))
+    await asyncio.sleep(0.05)
+    async with serve_libvirt(here.service, follow=False, address=address):
+        assert await call == (0, b"")
 
 
 async def test_the_socket(sites: tuple[Site, Site]) -> None:

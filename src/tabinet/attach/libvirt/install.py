@@ -1,13 +1,15 @@
 """The hook is put where libvirt looks for it.
 
-In: a path. Out: the program, written whole or not at all; one that is right already is left alone, and one that is not ours is never
-overwritten. It is ``hook`` with a first line that starts this Python without ``site``; it needs nothing of Tabinet but an agent.
+In: a path. Out: the program, written whole or not at all; one that is right already is left alone, one that is not ours is never
+overwritten. It is ``hook``, and needs nothing of Tabinet but an agent. Before it stand a few lines that are shell to sh(1) and a text
+without meaning to Python: libvirt calls its hook for more than there is to do, and a shell starts ten times as fast.
 """
 
 from __future__ import annotations
 
 import inspect
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -20,9 +22,21 @@ OWN_DIRECTORY = Path("/etc/libvirt/hooks/qemu.d")
 _MARK = '"""The program that libvirt runs as ``/etc/libvirt/hooks/qemu``'
 
 
+_HEADER = """\
+#!/bin/sh
+''':'
+case "$2" in
+{operations}) exec {python} -IS "$0" "$@" ;;
+*) exit 0 ;;
+esac
+'''
+"""
+
+
 def render_hook(python: str = "") -> str:
     """The program. ``python``: the interpreter's path; empty: the one that runs this."""
-    return f"#!{python or os.path.realpath(sys.executable)} -IS\n{inspect.getsource(hook)}"
+    header = _HEADER.format(operations=" | ".join(hook.ASKED), python=shlex.quote(python or os.path.realpath(sys.executable)))
+    return header + inspect.getsource(hook)
 
 
 def install_hook(path: Path) -> bool:

@@ -120,7 +120,8 @@ class LibvirtService:
                 await places.begin_migration(self.store, source, target)
 
     async def _prepare(self, domain: Domain, wait_s: float | None) -> None:
-        pools = {pool.name: pool.cidr for pool in (await load_settings(self.store, "")).pools}
+        settings, reported = await asyncio.gather(load_settings(self.store, ""), reported_mtu(self.store, self.host))
+        pools = {pool.name: pool.cidr for pool in settings.pools}
         requests = [request_of(self.host, domain, each, pools, self.interface_prefixes[0]) for each in domain.interfaces]
         for request in requests:
             check_request(request)
@@ -128,7 +129,7 @@ class LibvirtService:
         self.seen.set()
         try:
             for interface in domain.interfaces:
-                mtu = interface.mtu or await reported_mtu(self.store, self.host)
+                mtu = interface.mtu or reported
                 await in_thread(partial(self.taps.make, interface.device, domain.uuid, queues=interface.queues, mtu=mtu))
             async with asyncio.TaskGroup() as group:
                 wait = wait_s is not None
