@@ -35,6 +35,7 @@ from tabinet.agent.parameters import Parameters, store_config
 from tabinet.agent.reporter import Reporter
 from tabinet.agent.statusrequests import StatusRequests, look_at
 from tabinet.agent.tableoptions import table_options
+from tabinet.agent.takeover.guard import is_guarded_by_felix
 from tabinet.agent.tunneloptions import is_checksum_tested, tunnel_options
 from tabinet.agent.tunnels import TunnelAddresses
 from tabinet.agent.verification import Verification
@@ -219,13 +220,15 @@ def claim_namespace() -> Iterator[None]:
 def protect(parameters: Parameters) -> bool:
     """A kernel without a table of ours (True) has one that passes nothing of workloads' interfaces; an existing one stays as it is.
 
+    Where Calico's Felix guards the workloads, our table comes with the whole policy only: so nothing is interrupted.
+
     Raises:
         SetupError: the kernel refuses it.
     """
     try:
         nftables = open_nftables()
         is_new = nftables.read_table() is None
-        if is_new:
+        if is_new and not is_guarded_by_felix():
             NftDriver(nftables).resync(TableBuilder(table_options(parameters)).table)
         nftables.close()
     except (OSError, KernelError) as error:

@@ -31,6 +31,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "tabinet.cli.doctor:doctor",
             "Look at this host and around it for what keeps the fabric from working, and say what to do.",
         ),
+        "import": ("tabinet.cli.takeover:import_host", "Take over a host that Calico runs, without touching its traffic."),
         "explain": ("tabinet.cli.explain_flow:explain", "Say whether a packet from SRC reaches DST, and why."),
         "policy": ("tabinet.cli.policy:policy", "What policies do."),
         "dataplane": ("tabinet.cli.dataplane:dataplane", "What this host's kernel should hold, and what it holds."),

@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from tabinet.dataplane.routes.driver import METRICS, RouteDriver, local_route
+from tabinet.dataplane.routes.driver import FELIX_PROTOCOLS, METRICS, RouteDriver, local_route
 from tabinet.errors import KernelError
 from tabinet.kernel.rtfake import FakeRtnetlink
 from tabinet.kernel.rtnetlink import (
@@ -92,6 +92,31 @@ def test_another_protocols_route_is_reported_not_overwritten(kernel: FakeRtnetli
     kernel.stranger(DeleteRoute(foreign))
     assert driver.apply().errors == {}
     assert driver.holds(p("10.0.0.1"))
+
+
+@pytest.mark.parametrize("protocol", FELIX_PROTOCOLS)
+def test_a_route_of_felix_to_the_same_becomes_ours(kernel: FakeRtnetlink, protocol: int) -> None:
+    a = kernel.index_of("a")
+    old = device_route(p("10.0.0.1"), a, metric=METRICS[4], protocol=protocol)
+    kernel.stranger(AddRoute(old))
+    driver = RouteDriver(kernel)
+    driver.want(p("10.0.0.1"), a)
+    result = driver.apply()
+    assert ReplaceRoute(local_route(p("10.0.0.1"), a)) in result.operations
+    assert not any(isinstance(operation, DeleteRoute) for operation in result.operations), "there was always a route"
+    assert result.errors == {}
+    assert kernel.routes() == [local_route(p("10.0.0.1"), a)]
+
+
+def test_a_route_of_felix_to_elsewhere_is_not_taken_over(kernel: FakeRtnetlink) -> None:
+    a, b = kernel.index_of("a"), kernel.index_of("b")
+    elsewhere = device_route(p("10.0.0.1"), b, metric=METRICS[4], protocol=80)
+    beside = device_route(p("10.0.0.9"), a, metric=METRICS[4], protocol=80)
+    kernel.stranger(AddRoute(elsewhere), AddRoute(beside))
+    driver = RouteDriver(kernel)
+    driver.want(p("10.0.0.1"), a)
+    assert set(driver.apply().errors) == {p("10.0.0.1")}
+    assert kernel.routes() == [elsewhere, beside]
 
 
 def test_what_failed_is_tried_again(kernel: FakeRtnetlink) -> None:

@@ -18,7 +18,7 @@ FORWARD, INPUT = 2, 1
 OURS = "tabinet"
 FELIX = "cali-FORWARD"
 """A chain that Calico's Felix makes, and jumps to from those of iptables."""
-LEGACY = ("/proc/net/ip_tables_names", "/proc/net/ip6_tables_names")
+LEGACY = ("/proc/thread-self/net/ip_tables_names", "/proc/thread-self/net/ip6_tables_names")
 
 
 def check_firewalls(chains: Iterable[BaseChain], prefixes: tuple[str, ...], legacy: Iterable[str] = ()) -> list[Check]:
@@ -39,7 +39,8 @@ def check_firewalls(chains: Iterable[BaseChain], prefixes: tuple[str, ...], lega
     if any(chain.table == "firewalld" for chain in others):
         checks.append(_firewalld(any(chain.table == "firewalld" and chain.mentions & set(prefixes) for chain in others)))
     if any(FELIX in chain.mentions for chain in others):
-        advice = "rules of Calico's Felix are loaded: two agents must not share a host; after Felix is stopped, a reboot removes them"
+        removal = "once Felix is stopped and ours is ready, `tabinet import --finish` removes them"
+        advice = f"rules of Calico's Felix are loaded: two agents must not share a host; {removal}"
         checks.append(Check(name="firewall: Felix", well=False, advice=advice))
     for name in legacy:
         advice = (

@@ -6,7 +6,8 @@ memory reads what is there and adopts it: when nothing differs it does nothing.
 
 Invariants
 - Only routes with our protocol number are replaced or deleted. A route is added exclusively, so that another's route of equal
-  destination and metric is reported, never overwritten.
+  destination and metric is reported, never overwritten. The exception is a host that Calico ran: a route of Felix's that leads where ours
+  would is made ours in one step, which no packet notices.
 - What failed stays pending and is tried again by the next ``apply``; when to call it is for the caller's loop. That an interface has
   vanished is no failure: its event is on its way.
 - The metrics of routes to workloads are the lowest the kernel has, so that they win over what BGP learned for the same address; those of
@@ -48,6 +49,8 @@ METRICS = {IPV4: 0, IPV6: 1}
 """The lowest metrics: 0 means 1024 for IPv6, which would lose against BIRD's 32."""
 REMOTE_METRICS = {IPV4: 31, IPV6: 31}
 """Of routes to other hosts: they win over BIRD's while one takes the other's place."""
+FELIX_PROTOCOLS = (80, 3)
+"""Of routes that Calico's Felix makes: its own number, or that of routes made by hand (RTPROT_BOOT), as deviceRouteProtocol says."""
 
 
 class RouteKey(msgspec.Struct, frozen=True, order=True, gc=False):
@@ -232,13 +235,26 @@ class RouteDriver:
         operations, surprised = self._execute([*self._announcements(), *plan(self._tracker)])
         if surprised:  # what we believed is not so: believe the kernel, and try once more
             self.resync()
+            inherited = self._inherited()
             self.errors = {}
-            more, _ = self._execute(plan(self._tracker))
+            steps = plan(self._tracker)
+            more, _ = self._execute([_taken_over(step) if step.key in inherited else step for step in steps])
             operations += more
         if reading:
             self._ledger.note(self._tracker)
         drifts = (Drift(DriftKind.ROUTE, str(key.destination), text) for key, text in drifted if key not in self._vanished)
         return RouteResult(tuple(operations), dict(self.errors), tuple(drifts))
+
+    def _inherited(self) -> set[RouteKey]:
+        """Of the routes that could not be added: those in whose place Felix has one to the same. O(Felix's routes)."""
+        keys = {RouteKey(destination, self._metrics[destination.family]) for destination in self.errors}
+        found: set[RouteKey] = set()
+        for protocol in FELIX_PROTOCOLS:
+            for route in self._rtnetlink.routes(protocol=protocol, table=self._table):
+                key, wanted = _key(route), self._tracker.desired.get(_key(route))
+                if key in keys and wanted is not None and (route.kind, route.hops) == (wanted.kind, wanted.hops):
+                    found.add(key)
+        return found
 
     def _announcements(self) -> list[RouteChange]:
         """Takes routes away and makes them again: replacing a route by itself is not announced (fib_table_insert)."""
@@ -284,6 +300,15 @@ class RouteDriver:
         if step.result is None or outcome.errno not in (errno.ENODEV, errno.ENETDOWN):
             return False
         return any(is_gone(self._rtnetlink, hop.index) for hop in step.result.hops if hop.index)
+
+
+def _taken_over(step: RouteChange) -> RouteChange:
+    """The same step where another's route is in the place: it becomes ours, without a moment between."""
+    match step.operation:
+        case AddRoute(route):
+            return RouteChange(step.key, ReplaceRoute(route), route)
+        case _:
+            return step
 
 
 def _already_gone(step: RouteChange, outcome: KernelError) -> bool:
