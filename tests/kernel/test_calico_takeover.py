@@ -168,6 +168,7 @@ def go_back(host: CalicoHost) -> None:
     netns.run_in(host.namespace(), lambda: [create_set(name, family=10 if name.startswith("cali6") else 2) for name in SETS])
     host.install_rules()
     host.route_as_felix()
-    host.run("nft", "delete", "table", "inet", "tabinet")
+    for family in ("inet", "arp"):
+        host.run("nft", "delete", "table", family, "tabinet")
     for family in ("-4", "-6"):
         host.run("ip", family, "route", "flush", "proto", "84")
