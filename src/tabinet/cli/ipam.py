@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tabinet.cli.ipam_assign import assign
 from tabinet.cli.ipam_reading import JSON, parse_ip, read_all, with_store
 from tabinet.cli.ipam_show import show
 from tabinet.cli.output import fail, note, printable, show_json
@@ -36,6 +37,7 @@ def ipam() -> None:
 
 
 ipam.add_command(show)
+ipam.add_command(assign)
 
 
 # --- check ----------------------------------------------------------------------------------------------------------------

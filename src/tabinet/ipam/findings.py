@@ -119,7 +119,7 @@ KINDS: dict[str, Kind] = {
         Level.ERROR,
         False,
         "Another workload can get the same address, because nothing says that it is taken.",
-        "Attach the workload again, asking for this address; or keep the address out of assignment with an IPReservation.",
+        "For a workload: `tabinet ipam assign ENDPOINT -n NAMESPACE`; else keep the address out of assignment with an IPReservation.",
     ),
     "address-shared": Kind(
         Level.NOTE,

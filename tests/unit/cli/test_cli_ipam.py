@@ -219,3 +219,37 @@ def test_a_pool_that_nobody_uses_is_deleted(filled: Tabinet) -> None:
     assert filled("delete", "ippool", "spare").code == 0
     assert filled("get", "ippool", "spare").code == 1
     assert filled("delete", "ippool", "spare").code == 1
+
+
+ENDPOINT = "host1-k8s-web-eth0"
+
+
+@pytest.fixture
+def unassigned(filled: Tabinet, with_store: Callable[[Callable[[Datastore], Awaitable[object]]], object]) -> Tabinet:
+    """An endpoint has two addresses of a pool and one of none, and nothing says that they are taken."""
+    spec = {"node": "host1", "orchestrator": "k8s", "pod": "web", "endpoint": "eth0", "containerID": "c1", "interfaceName": "cali1"}
+    nets = ["10.65.0.200/32", "fd00:65::200/128", "192.0.2.1/32"]
+    made = filled("apply", "-f", "-", given=[resource("WorkloadEndpoint", ENDPOINT, "shop", **spec, ipNetworks=nets)])
+    assert made.code == 0, made.err
+    return filled
+
+
+def test_assign_makes_an_endpoints_addresses_its_own(unassigned: Tabinet) -> None:
+    said = unassigned("ipam", "assign", ENDPOINT, "-n", "shop")
+    assert said.code == 0
+    assert said.out.splitlines() == [
+        "10.65.0.200 assigned to k8s-pod-network.c1",
+        "fd00:65::200 assigned to k8s-pod-network.c1",
+    ]
+    again = unassigned("ipam", "assign", ENDPOINT, "-n", "shop")
+    assert (again.code, again.out) == (0, "")
+    assert "10.65.0.200" not in unassigned("ipam", "check").out
+
+
+def test_assign_takes_nothing_from_others(unassigned: Tabinet) -> None:
+    assert unassigned("ipam", "assign", ENDPOINT, "-n", "shop").code == 0
+    said = unassigned("ipam", "assign", ENDPOINT, "-n", "shop", "--handle", "another")
+    assert said.code == 1
+    assert "10.65.0.200 by k8s-pod-network.c1" in said.err
+    missing = unassigned("ipam", "assign", "no-such-endpoint")
+    assert (missing.code, "does not exist" in missing.err) == (1, True)

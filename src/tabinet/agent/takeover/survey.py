@@ -213,8 +213,7 @@ def _addresses(sighting: Sighting, assigned: dict[Prefix, Allocation]) -> Iterat
                 problem = f"is routed{elsewhere}, and belongs to {key.name} at {spec.interface_name}"
                 yield Finding(blocks=True, subject=subject, problem=problem, command=describe_route(route, names))
             if net not in assigned and containing_pool(managed, net) is not None:
-                handle = f"k8s-pod-network.{spec.container_id}" if spec.container_id else key.name
-                command = f"tabinet ipam assign --ip {net.address} --handle {handle} --host {sighting.host}"
+                command = f"tabinet ipam assign {key.name} -n {key.namespace}"
                 yield Finding(
                     subject=subject, problem=f"is used by {key.name}, and not assigned: somebody else may get it", command=command
                 )
