@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator
 from tabinet.analysis.situation import Situation
 from tabinet.analysis.tables import differing
 from tabinet.calc.messages import HostEndpoint, TierPolicies
-from tabinet.calc.replica import State, set_kinds
+from tabinet.calc.replica import State, policies_of, set_kinds
 from tabinet.model.keys import ResourceKey
+from tabinet.model.resources import WorkloadEndpoint
 
 NAMED = 4
 OWN, FORWARDED, PRE_DNAT, UNTRACKED = "its host's own flows", "forwarded flows", "preDNAT", "doNotTrack"
@@ -43,6 +44,28 @@ def changed_policies(before: State, after: State) -> tuple[set[ResourceKey], set
     profiles = differing(before.profiles, after.profiles)
     profiles |= {name for name, profile in after.profiles.items() if sets and not sets.isdisjoint(set_kinds(profile))}
     return policies, profiles
+
+
+def changed_endpoints(before: Situation, after: Situation) -> set[ResourceKey]:
+    """Workload endpoints with another list of policies, or with changed rules or members in one of them. O(endpoints) at worst, without
+    looking into sets: a shared one is the same object."""
+    policies, profiles = changed_policies(before.state, after.state)
+    found = set()
+    for key in before.state.endpoints.keys() | after.state.endpoints.keys():
+        was, now = before.state.endpoints.get(key), after.state.endpoints.get(key)
+        if was is not now or (now is not None and not (policies.isdisjoint(policies_of(now[1])) and profiles.isdisjoint(now[1].profiles))):
+            found.add(key)
+    return set(after.twins.expanded(found))
+
+
+def hosts_changed(before: Situation, after: Situation) -> list[str]:
+    """The hosts of these endpoints, sorted."""
+    hosts = set()
+    for key in changed_endpoints(before, after):
+        value, _ = after.resources.get(key) or before.resources[key]
+        assert isinstance(value, WorkloadEndpoint)
+        hosts.add(value.spec.node)
+    return sorted(hosts)
 
 
 def _parts(endpoint: HostEndpoint) -> Parts:

@@ -38,6 +38,16 @@ def compare(before: Relation, after: Relation) -> Delta:
     return Delta(tuple(boxes.merge(opened)), tuple(boxes.merge(closed)))
 
 
+def peers_concerned(before: Relation, after: Relation) -> Mask:
+    """Endpoints at the other end of what changed at one end: they have a say in it. Raises as ``compare``."""
+    peers = 0
+    for ingress in (True, False):
+        for boxes in _side(before, after, ingress=ingress):
+            for _, peer, _ in boxes:
+                peers |= peer
+    return peers & (before.endpoints | after.endpoints)
+
+
 def _side(before: Relation, after: Relation, *, ingress: bool) -> tuple[list[Box], list[Box]]:
     """What one end allows now and did not, and the reverse, as (local, peer, headers)."""
     window = before.boxes.merge(_window(before, after, ingress=ingress))

@@ -14,19 +14,17 @@ from collections.abc import Iterator
 import msgspec
 
 from tabinet.analysis.boxes import Expired, OutOfTime, TooMany, never
-from tabinet.analysis.coverage import changed_policies, uncovered, uncovered_by_change
+from tabinet.analysis.coverage import changed_endpoints, hosts_changed, uncovered, uncovered_by_change
 from tabinet.analysis.delta import Delta, compare
 from tabinet.analysis.describe import Describer, FlowGroup
 from tabinet.analysis.fabric import OptionsOf, Resources
+from tabinet.analysis.narrow import Comparison, compare_narrowly, compare_widely
 from tabinet.analysis.relation import Relation
-from tabinet.analysis.situation import Calculation, Changes, Situation, relate
-from tabinet.analysis.tables import HostCost, Tables
-from tabinet.calc.replica import State, policies_of
-from tabinet.model.keys import ResourceKey
-from tabinet.model.resources import WorkloadEndpoint
+from tabinet.analysis.situation import Calculation, Changes, Situation, calculate
+from tabinet.analysis.tables import HOSTS_COUNTED, HostCost, Tables
 
-HOSTS_COUNTED = 4
-"""Of so many hosts the tables are built to say what the change costs there."""
+LARGE = 3_000
+"""With so many resources only what a change concerns is looked at. With fewer the words for groups may be better, as more is told apart."""
 
 
 class FirstPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,9 +57,21 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 def make_plan(calculation: Calculation, changes: Changes, options_of: OptionsOf, expired: Expired = never) -> Plan:
     """What the changes do; the calculation has them from now on. Flows that are not known when the time has ``expired`` are not told."""
-    before = calculation.prepare(changes)
-    after = calculation.change(changes)
-    universe, (was, now) = relate([before, after], expired=expired)
+    return plan_of(compare_widely(calculation, changes, expired), options_of)
+
+
+def plan_change(resources: Resources, changes: Changes, options_of: OptionsOf, expired: Expired = never) -> Plan:
+    """What the changes do. In large fabrics only what they concern is calculated, where that can be told."""
+    if len(resources) >= LARGE:
+        comparison = compare_narrowly(resources, changes, expired)
+        if comparison is not None:
+            return plan_of(comparison, options_of)
+    return make_plan(calculate(resources, changes), changes, options_of, expired)
+
+
+def plan_of(comparison: Comparison, options_of: OptionsOf) -> Plan:
+    """The two, in words and figures."""
+    before, after, universe, was, now = comparison.before, comparison.after, comparison.universe, comparison.was, comparison.now
     describer = Describer(universe, {**before.resources, **after.resources})
     describer.prepare()
     why_not = ""
@@ -74,14 +84,13 @@ def make_plan(calculation: Calculation, changes: Changes, options_of: OptionsOf,
             Delta((), ()),
             "the time given was over before all flows that change were known; what else is told here is complete",
         )
-    changed = set(after.twins.expanded(_changed_endpoints(before.state, after.state)))
-    hosts = sorted({_host_of(before, after, key) for key in changed})
+    hosts = hosts_changed(before, after)
     tables = Tables(before, after, options_of)
     return Plan(
         opened=tuple(describer.groups(delta.opened, now)),
         closed=tuple(describer.groups(delta.closed, was)),
         first_policies=tuple(_first_policies(was, now, describer)),
-        changed_endpoints=len(changed),
+        changed_endpoints=len(changed_endpoints(before, after)),
         hosts=tuple([tables.cost(host) for host in hosts[:HOSTS_COUNTED]]),
         more_hosts=max(0, len(hosts) - HOSTS_COUNTED),
         not_enumerated=why_not,
@@ -104,23 +113,6 @@ def _first_policies(was: Relation, now: Relation, describer: Describer) -> Itera
             if mask:
                 direction = "ingress" if ingress else "egress"
                 yield FirstPolicy(direction=direction, gets=gets, endpoints=describer.count(mask), which=describer.text(mask))
-
-
-def _changed_endpoints(before: State, after: State) -> set[ResourceKey]:
-    """O(endpoints) at worst, without looking into sets: a shared one is the same object."""
-    policies, profiles = changed_policies(before, after)
-    found = set()
-    for key in before.endpoints.keys() | after.endpoints.keys():
-        was, now = before.endpoints.get(key), after.endpoints.get(key)
-        if was is not now or (now is not None and not (policies.isdisjoint(policies_of(now[1])) and profiles.isdisjoint(now[1].profiles))):
-            found.add(key)
-    return found
-
-
-def _host_of(before: Situation, after: Situation, key: ResourceKey) -> str:
-    value, _ = after.resources.get(key) or before.resources[key]
-    assert isinstance(value, WorkloadEndpoint)
-    return value.spec.node
 
 
 def _notes(after: Situation, left_out: list[str], *, any_flow: bool) -> Iterator[str]:

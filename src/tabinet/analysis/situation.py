@@ -9,7 +9,7 @@ Pure.
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -19,7 +19,7 @@ from tabinet.analysis.fabric import Resources
 from tabinet.analysis.headers import HeaderSpace
 from tabinet.analysis.relation import Relation, TierOrder
 from tabinet.analysis.twins import Twins, asked_by, asked_by_profile, find_twins
-from tabinet.analysis.universe import Universe, divide
+from tabinet.analysis.universe import Marks, Universe, divide
 from tabinet.calc.graph import Graph
 from tabinet.calc.inputs import Delete, InSync, Put
 from tabinet.calc.messages import (
@@ -98,6 +98,11 @@ class Calculation:
         self.situation = Situation(self._told(), order, resources, before.twins)
         return self.situation
 
+    def tell(self, key: ResourceKey, value: object, revision: int) -> None:
+        """The calculation takes the resource as if it were new; for an endpoint that has been chosen since. What follows from it is in the
+        situation after the next ``change``."""
+        self.graph.on_input(Put(key, value, revision))
+
     def _facts_of(self, changes: Changes) -> dict[ResourceKey, PolicyFacts]:
         return facts_of({key: value for key, value in changes.items() if value is not None})
 
@@ -114,8 +119,13 @@ class Calculation:
         return state
 
 
-def calculate(resources: Resources, coming: Changes = types.MappingProxyType({})) -> Calculation:
-    """The calculation of these resources for every host that has an endpoint or a Node; changes that are ``coming`` cost less later."""
+def calculate(
+    resources: Resources, coming: Changes = types.MappingProxyType({}), chosen: Container[ResourceKey] | None = None
+) -> Calculation:
+    """The calculation of these resources for every host that has an endpoint or a Node; changes that are ``coming`` cost less later.
+
+    ``chosen``: only these workload endpoints are given their policy; all others are members of sets (None: all of them are).
+    """
     values = {key: value for key, (value, _) in resources.items()}
     hosts = {value.spec.node for value in (*values.values(), *coming.values()) if isinstance(value, WorkloadEndpoint | HostEndpoint)}
     hosts |= {key.name for key, value in values.items() if isinstance(value, Node) and isinstance(key, ResourceKey)}
@@ -123,7 +133,7 @@ def calculate(resources: Resources, coming: Changes = types.MappingProxyType({})
     new = {key: value for key, value in coming.items() if value is not None}
     asked = _asked(values, facts) | _asked(new, facts_of(new))
     twins = find_twins(resources, asked, coming)
-    graph = Graph(frozenset(hosts), routed=frozenset())
+    graph = Graph(frozenset(hosts), routed=frozenset(), chosen=chosen)
     for key, (value, revision) in resources.items():
         if key not in twins.leader:
             graph.on_input(Put(key, value, revision))
@@ -134,10 +144,15 @@ def calculate(resources: Resources, coming: Changes = types.MappingProxyType({})
     return Calculation(graph, Situation(state, order_of(resources, facts), resources, twins), facts)
 
 
-def relate(situations: list[Situation], nets: tuple[Prefix, ...] = (), expired: Expired = never) -> tuple[Universe, list[Relation]]:
-    """One universe for all of them, of one calculation, and what each allows in it; ``nets`` are told apart as well."""
+def relate(
+    situations: list[Situation],
+    nets: tuple[Prefix, ...] = (),
+    marks: Mapping[ResourceKey, Marks] = types.MappingProxyType({}),
+    expired: Expired = never,
+) -> tuple[Universe, list[Relation]]:
+    """One universe for all of them, of one calculation, and what each allows in it; ``nets`` and ``marks`` are told apart as well."""
     assert all(situation.twins is situations[0].twins for situation in situations)
-    universe = divide([situation.state for situation in situations], nets, twins=situations[0].twins.groups)
+    universe = divide([situation.state for situation in situations], nets, marks, twins=situations[0].twins.groups)
     boxes = Boxes(HeaderSpace(), expired=expired)
     relations: list[Relation] = []
     for index, situation in enumerate(situations):

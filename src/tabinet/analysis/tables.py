@@ -1,7 +1,7 @@
 """What a change costs on a host: the rules and elements of its table before and after.
 
 In: two situations and their hosts. Out: ``HostCost``. The table is made as an agent would make it, for the workloads of the host only;
-members of sets for which others stand are only counted: they are single addresses of the same families, so no rule depends on them.
+single addresses in sets are only counted, but for one of each family: each is an element, and no rule depends on which they are.
 Pure; O(endpoints) once, then the size of what the host is told.
 """
 
@@ -15,7 +15,7 @@ import msgspec
 
 from tabinet.analysis.fabric import OptionsOf
 from tabinet.analysis.situation import Situation
-from tabinet.calc.endpoints import build_endpoint
+from tabinet.calc.endpoints import build_endpoint, readable
 from tabinet.calc.messages import (
     Endpoint,
     EndpointRemove,
@@ -32,11 +32,13 @@ from tabinet.calc.messages import (
 )
 from tabinet.calc.ports import port_needs
 from tabinet.calc.replica import State, policies_of, set_kinds
-from tabinet.lib.ip import Prefix
+from tabinet.lib.ip import BITS, Prefix
 from tabinet.model.keys import ResourceKey
 from tabinet.model.resources import WorkloadEndpoint
 from tabinet.rules.builder import TableBuilder
 
+HOSTS_COUNTED = 4
+"""Of so many hosts the tables are built to say what a change costs there."""
 K = TypeVar("K")
 Members = tuple[SetKind, frozenset[Member]]
 
@@ -58,26 +60,28 @@ class Tables:
     options_of: OptionsOf
     _alike: dict[Prefix, int] = field(default_factory=dict)
     """By an address of an endpoint that stands for others: how many addresses of the family those have."""
-    _more: dict[int, tuple[Members, int]] = field(default_factory=dict)
-    """By identity of a set that was told: it, and how many members it has by those for whom endpoints stand."""
+    _thin: dict[int, tuple[Members, Members, int]] = field(default_factory=dict)
+    """By identity of a set that was told: it, as much of it as rules depend on, and how many elements it has besides."""
 
     def __post_init__(self) -> None:
         for leader, twins in self.after.twins.groups.items():
-            entry = self.after.state.endpoints.get(leader)
-            if entry is not None:
-                for family in {address.family for address in entry[1].nets}:
-                    first = next(address for address in entry[1].nets if address.family == family)
+            value, _ = self.after.resources.get(leader, (None, 0))
+            if isinstance(value, WorkloadEndpoint):
+                firsts = {address.family: address for address in readable(value.spec.ip_networks)}
+                for family, first in firsts.items():
                     self._alike[first] = sum([other.family == family for _, addresses in twins for other in addresses])
 
     def cost(self, host: str) -> HostCost:
         """For the workloads of the host. The second table is made from the first, as an agent would."""
         builder = TableBuilder(self.options_of(self.after.state.config.get(host, {})))
         was, now = self._on_host(host, self.before), self._on_host(host, self.after)
+        more, more_then = (sum([self._thinned(told)[1] for told in local.sets.values()]) for local in (was, now))
+        for local in (was, now):
+            local.sets = {set_id: self._thinned(told)[0] for set_id, told in local.sets.items()}
         _tell(builder, State(), was)
         rules, elements = _size_of(builder)
         _tell(builder, was, now)
         rules_then, elements_then = _size_of(builder)
-        more, more_then = (sum(map(self._members_more, local.sets.values())) for local in (was, now))
         return HostCost(host=host, rules=(rules, rules_then), elements=(elements + more, elements_then + more_then))
 
     def _on_host(self, host: str, situation: Situation) -> State:
@@ -97,16 +101,25 @@ class Tables:
         local.sets = {set_id: state.sets[set_id] for set_id in wanted}
         return local
 
-    def _members_more(self, told: Members) -> int:
-        """How many elements the set has besides those of its members, which stand for others: all of them single addresses."""
-        if not self._alike:
-            return 0
-        known = self._more.get(id(told))
+    def _thinned(self, told: Members) -> tuple[Members, int]:
+        """The set with one of its single addresses (or ports of them) in each family, and how many elements it has besides, those for whom
+        others stand included."""
+        known = self._thin.get(id(told))
         if known is None:
-            alike = self._alike
-            addresses = [member.address if isinstance(member, PortMember) else member for member in told[1]]
-            known = self._more[id(told)] = (told, sum([alike.get(address, 0) for address in addresses]))
-        return known[1]
+            kind, members = told
+            kept: list[Member] = []
+            first: dict[int, Member] = {}
+            more = 0
+            for member in members:
+                address = member.address if isinstance(member, PortMember) else member
+                if kind is SetKind.NETS and address.length != BITS[address.family]:
+                    kept.append(member)
+                else:
+                    first.setdefault(address.family, member)
+                    more += 1 + self._alike.get(address, 0)
+            kept += first.values()
+            known = self._thin[id(told)] = (told, (kind, frozenset(kept)), more - len(first))
+        return known[1], known[2]
 
 
 def _told_for_others(host: str, situation: Situation) -> dict[ResourceKey, tuple[int, Endpoint]]:

@@ -22,7 +22,7 @@ messages never refer to what was not told before. Pure and synchronous; not thre
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from itertools import islice
 from typing import Any
 
@@ -69,10 +69,14 @@ SETTLED_TOGETHER = 1000
 
 
 class Graph:
-    """The calculation for a set of hosts; ``routed`` are those of which routes, tunnels and sessions are worked out (None: all)."""
+    """The calculation for a set of hosts; ``routed`` are those of which routes, tunnels and sessions are worked out (None: all).
+
+    ``chosen``: of their workload endpoints only these are local (None: all). Who adds one later tells it again.
+    """
 
     __slots__ = (
         "_activation",
+        "_chosen",
         "_configuration",
         "_host_endpoints",
         "_hosts",
@@ -90,9 +94,10 @@ class Graph:
         "_takers",
     )
 
-    def __init__(self, hosts: frozenset[str], routed: frozenset[str] | None = None) -> None:
+    def __init__(self, hosts: frozenset[str], routed: frozenset[str] | None = None, chosen: Container[ResourceKey] | None = None) -> None:
         routed = hosts if routed is None else routed
         self._hosts = hosts
+        self._chosen = chosen
         self._in_sync = False
         self._outbox = Outbox()
         self._members = MemberIndex(LabelIndex(), self._outbox)
@@ -175,7 +180,7 @@ class Graph:
             return
         spec = resource.spec
         self._members.put(key, endpoint_origin(key, spec), resource.metadata.labels, spec.profiles, spec.ip_networks, spec.ports)
-        if spec.node not in self._hosts:
+        if spec.node not in self._hosts or (self._chosen is not None and key not in self._chosen):
             self._on_not_local(key)
             return
         self._routing.on_endpoint_update(key, resource)

@@ -64,10 +64,9 @@ def plan(place: Place, files: Sequence[str], recursive: bool, delete: bool, time
 
 def plan_changes(resources: Resources, changes: Changes, options_of: OptionsOf, expired: Expired = unhurried) -> Plan:
     """What the changes do."""
-    from tabinet.analysis.plan import make_plan
-    from tabinet.analysis.situation import calculate
+    from tabinet.analysis.plan import plan_change
 
-    return make_plan(calculate(resources, changes), changes, options_of, expired)
+    return plan_change(resources, changes, options_of, expired)
 
 
 def read_changes(files: Sequence[str], recursive: bool, delete: bool, resources: Resources) -> Changes:
