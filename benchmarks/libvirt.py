@@ -88,7 +88,7 @@ def opened(endpoint: str, directory: Path) -> Iterator[tuple[Any, Path]]:
     settings = f'[libvirt]\nuri = "qemu:///system?socket={directory}/virt/run/libvirt-sock"\n'
     host = cni_host.CniHost(directory / "host", settings=settings, store=f'endpoints = ["{endpoint}"]\n')
     host.directory.mkdir()
-    virt = libvirt_host.LibvirtHost(host.namespace, directory / "virt", {})
+    virt = libvirt_host.LibvirtHost(host.namespace, directory / "virt", {}, directory / "cache")
     try:
         host.open()
         virt.prepare()

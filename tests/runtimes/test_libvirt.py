@@ -121,7 +121,7 @@ def libvirt_host(lab: Lab, node: str, image: Path, directory: Path) -> Iterator[
     """A host's libvirt is ready to be started."""
     config = directory / "tabinet.toml"
     tools = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    made = LibvirtHost(namespace_of(lab.name, node), directory, {"TABINET_CONFIG": str(config), "PATH": tools})
+    made = LibvirtHost(namespace_of(lab.name, node), directory, {"TABINET_CONFIG": str(config), "PATH": tools}, image.parent / "cache")
     try:
         made.prepare()
         shutil.copy(vm.VM_FILES / "vmlinuz", made.boot / "vmlinuz")
@@ -264,7 +264,6 @@ def test_after_a_reboot_nothing_is_left_of_domains_that_do_not_run(running: Worl
     """libvirtd and QEMU are killed, the interface and what libvirtd knew in /run are gone; nobody was told."""
     host = running.hosts["node2"]
     asyncio.run(running.lab.stop("node2", AGENT, kill_it=True))
-    assert "agent of this host does not answer" in host.run("virsh start web", check=False).stderr
     number = host.machine("db")
     host.stop(signal.SIGKILL)
     os.kill(number, signal.SIGKILL)

@@ -45,6 +45,7 @@ mount --bind {directory}/run /run/libvirt
 mount --bind {directory}/etc /etc/libvirt
 mount --bind {directory}/passwd /etc/passwd
 mount --bind {directory}/group /etc/group
+mount --bind {cache} /var/cache/libvirt
 mount --bind {directory}/boot /var/lib/libvirt/boot
 mount -t sysfs sysfs /sys
 exec sleep infinity
@@ -61,6 +62,8 @@ class LibvirtHost:
     """Its path must be short: there are sockets in it."""
     environment: dict[str, str]
     """Of commands on the host."""
+    cache: Path
+    """What libvirtd finds out about QEMU, which takes seconds; several may share it."""
     mounts: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     """Holds the mounts, so that a libvirtd that is started again finds what the last one left."""
     daemon: subprocess.Popen[bytes] | None = field(default=None, repr=False)
@@ -79,6 +82,7 @@ class LibvirtHost:
         """The mounts are there; libvirtd does not run yet."""
         for name in ("run", "etc", "boot"):
             (self.directory / name).mkdir(parents=True)
+        self.cache.mkdir(parents=True, exist_ok=True)
         (self.directory / "etc" / "qemu.conf").write_text(_QEMU_CONF)
         log = f'log_outputs = "3:file:{self.directory}/libvirtd.log"\nauth_unix_rw = "none"\nauth_unix_ro = "none"\n'
         # Hosts with the same identity would take a migration for one to themselves.
@@ -89,7 +93,7 @@ class LibvirtHost:
             text = Path(f"/etc/{name}").read_text()
             more = [line for file, line in _USERS if file == name and f"\n{line.partition(':')[0]}:" not in text]
             (self.directory / name).write_text(text + "".join(f"{line}\n" for line in more))
-        script = _PREPARE.format(directory=self.directory)
+        script = _PREPARE.format(directory=self.directory, cache=self.cache)
         self.mounts = subprocess.Popen(self._in_network("unshare", "-m", "sh", "-c", script))
         eventually(lambda: Path(f"/proc/{self.holder}/comm").read_text().strip() == "sleep", "the mounts of libvirtd")
 

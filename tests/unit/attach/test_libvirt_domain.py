@@ -146,7 +146,7 @@ def test_without_an_agent_only_what_would_be_unguarded_fails(tmp_path: Path, ope
     path = tmp_path / "hooks" / "qemu"
     assert install_hook(path)
     assert not install_hook(path), "it was there"
-    path.write_text(path.read_text().replace("tabinet-libvirt", "tabinet-nobody").replace("AGENT_WITHIN_S = 5.0", "AGENT_WITHIN_S = 0.0"))
+    path.write_text(path.read_text().replace("tabinet-libvirt", "tabinet-nobody").replace("AGENT_WITHIN_S = 10.0", "AGENT_WITHIN_S = 0.0"))
     done = subprocess.run([str(path), "web", operation, "begin", "-"], input=xml, capture_output=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (code, b"")
     assert (b"the tabinet agent of this host does not answer" in done.stderr) == (

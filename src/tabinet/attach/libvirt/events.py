@@ -51,7 +51,7 @@ class Following:
             await asyncio.sleep(_RETRY.delay_s(failures, random.random))
 
     async def _follow(self) -> None:
-        async with aclosing(self.service.hypervisor.lines()) as lines:  # type: ignore[type-var]  # it is a generator
+        async with aclosing(self.service.hypervisor.lines()) as lines:
             async for line in lines:
                 event = parse_event(line)
                 if event is not None:

@@ -23,7 +23,7 @@ XML_NAMESPACE = "https://tabinet.io/xmlns/libvirt/1"
 ADDRESS = "\0tabinet-libvirt"
 """An abstract socket: it belongs to the network namespace, so that each host of a lab has its own."""
 ANSWER_TIMEOUT_S = 120.0
-AGENT_WITHIN_S = 5.0
+AGENT_WITHIN_S = 10.0
 """So long an agent that starts anew is waited for."""
 _RETRY_S = 0.1
 XML_BYTES = 4 << 20

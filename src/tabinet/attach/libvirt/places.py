@@ -8,7 +8,7 @@ listing: O(endpoints of the cluster), when the agent starts.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -142,7 +142,7 @@ def _domain_in(value: bytes) -> str:
     return str((metadata.get("annotations") or {}).get(DOMAIN_ANNOTATION) or "")
 
 
-async def _keys(store: Datastore, kind: str) -> Any:
+async def _keys(store: Datastore, kind: str) -> AsyncIterator[ResourceKey]:
     async for page in store.list(kind_prefix(kind)):
         for item in page.items:
             key = parse_path(item.key)

@@ -12,7 +12,7 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -62,7 +62,7 @@ class Hypervisor(Protocol):
         """
         ...
 
-    def lines(self) -> AsyncIterator[str]:
+    def lines(self) -> AsyncGenerator[str, None]:
         """What happens from now on, until libvirt goes away.
 
         Raises:
@@ -106,7 +106,7 @@ class Virsh:
             raise SetupError(f"libvirt ({self.uri}) does not say what runs: {' '.join(text.split())}")
         return frozenset(text.split())
 
-    async def lines(self) -> AsyncIterator[str]:
+    async def lines(self) -> AsyncGenerator[str, None]:
         process = await self._begin("event", "--event", "lifecycle", "--loop")
         assert process.stdout is not None
         try:
