@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import signal
+import socket
 import stat
 import subprocess
 import time
@@ -264,3 +265,28 @@ def test_the_programs_need_nothing_of_tabinet(host: CniHost) -> None:
     assert text.splitlines()[0].endswith("-IS")
     assert "import tabinet" not in text
     assert "from tabinet" not in text
+
+
+def test_a_pod_that_calicos_plugin_attached_is_detached_as_a_whole(host: CniHost) -> None:
+    pod, later = host.container("p1"), host.container("p2")
+    subprocess.run(["ip", "-n", host.namespace, "link", "add", "caliold", "type", "veth", "peer", "name", "eth0", "netns", pod], check=True)
+    spec = f"orchestrator: k8s, node: h1, pod: old, endpoint: eth0, containerID: {pod}, interfaceName: caliold"
+    endpoint = host.directory / "old.yaml"
+    endpoint.write_text(
+        "{apiVersion: projectcalico.org/v3, kind: WorkloadEndpoint, metadata: {name: h1-k8s-old-eth0, namespace: default}, "
+        f"spec: {{{spec}, ipNetworks: [10.65.3.3/32, 'fd00:65::33/128']}}}}"
+    )
+    host.tabinet("apply", "-f", str(endpoint))
+    assert f"10.65.3.3 assigned to k8s-pod-network.{pod}" in host.tabinet("ipam", "assign", "h1-k8s-old-eth0")
+    there = {"interfaces": [f"caliold@if{peer_index(pod)}"], "endpoints": ["h1-k8s-old-eth0"], "addresses": 2}
+    assert host.leftovers() == there
+    arguments = "K8S_POD_NAMESPACE=default;K8S_POD_NAME=old"
+    assert host.call("DEL", network(), later, CNI_ARGS=arguments).code == 0
+    assert host.leftovers() == there, "the pod has another container by now"
+    for _ in range(2):
+        assert host.call("DEL", network(), pod, CNI_ARGS=arguments).code == 0
+    assert host.leftovers() == NOTHING
+
+
+def peer_index(container: str) -> int:
+    return netns.run_in(container, lambda: socket.if_nametoindex("eth0"))

@@ -40,8 +40,8 @@ class _Found(msgspec.Struct, frozen=True):
     network: str
 
 
-async def container_of(store: Datastore, workload: Workload) -> str:
-    """The container that the workload's endpoint is of; empty: nobody's, or there is no endpoint.
+async def spec_of(store: Datastore, workload: Workload) -> dict[str, Any]:
+    """The spec of the workload's endpoint, as it is stored; empty where there is none, or none that can be understood.
 
     Raises:
         StoreError: the store does not answer.
@@ -52,12 +52,12 @@ async def container_of(store: Datastore, workload: Workload) -> str:
     except ValueError as error:
         raise CniError(Code.ENVIRONMENT, str(error)) from None
     if item is None:
-        return ""
+        return {}
     try:
         spec: dict[str, Any] = decode_document(item.value, item.key).get("spec") or {}
     except DataError:
-        return ""
-    return str(spec.get("containerID") or "")
+        return {}
+    return spec
 
 
 async def collect(

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from tabinet.attach.cni import checks, garbage
 from tabinet.attach.cni.config import OWN_IPAM, NetworkConfig, parse_network
 from tabinet.attach.cni.delegate import run_ipam
+from tabinet.attach.cni.inherited import find_inherited, remove_inherited
 from tabinet.attach.cni.protocol import (
     IPAM_PLUGIN,
     Call,
@@ -41,7 +42,7 @@ from tabinet.attach.cni.translate import (
     wanted_addresses,
     workload_of,
 )
-from tabinet.attach.names import INTERFACE_PREFIX, Workload
+from tabinet.attach.names import INTERFACE_PREFIX, Workload, interface_name
 from tabinet.attach.netns import DEFAULT_WAIT_S, attach, check_request, detach
 from tabinet.attach.network import Network
 from tabinet.errors import (
@@ -158,9 +159,12 @@ class CniService:
         """
         workload = workload_of(call, self.host)
         async with self._alone(workload):
-            former = workload.orchestrator == "k8s" and await garbage.container_of(self.store, workload) not in ("", call.container)
+            spec = await garbage.spec_of(self.store, workload)
+            former = workload.orchestrator == "k8s" and spec.get("containerID") not in (None, "", call.container)
             if not former:
+                inherited = await find_inherited(spec, interface_name(workload, self.interface_prefix), self.interface_prefix, self.ipam)
                 await detach(workload, self.store, network=self.network, ipam=self.ipam, interface_prefix=self.interface_prefix)
+                await remove_inherited(inherited, self.network, self.ipam)
             if config.ipam.type not in OWN_IPAM:
                 await run_ipam(call, config.ipam.type, "DEL")
 
