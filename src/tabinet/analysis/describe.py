@@ -20,7 +20,8 @@ from tabinet.analysis.masks import Mask, lowest_of, mask_of, numbers_of
 from tabinet.analysis.relation import Relation
 from tabinet.analysis.universe import Universe
 from tabinet.analysis.words import workload_name
-from tabinet.calc.endpoints import endpoint_labels, readable
+from tabinet.calc.carriers import ORIGIN_KEYS, Origin
+from tabinet.calc.endpoints import endpoint_labels, endpoint_origin, readable
 from tabinet.calc.scopes import NAMESPACE, ORCHESTRATOR
 from tabinet.lib.ip import Prefix
 from tabinet.model.keys import ResourceKey
@@ -241,28 +242,25 @@ class Describer:
 
     def _label_masks(self) -> dict[Pair, Mask]:
         """Of the labels that several endpoints have, those that all endpoints of a class share."""
-        labels: dict[ResourceKey, list[Pair]] = {}
+        labels: dict[ResourceKey, tuple[Iterable[Pair], ...]] = {}
+        origins: dict[Origin, tuple[Pair, ...]] = {}
         for key, (value, _) in self.resources.items():
             if isinstance(value, WorkloadEndpoint) and isinstance(key, ResourceKey):
-                labels[key] = [pair for pair in endpoint_labels(key, value).items() if pair[0] != ORCHESTRATOR]
-        self._bearers = Counter(chain.from_iterable(labels.values()))
+                labels[key] = _pairs_of(key, value, origins)
+        self._bearers = bearers = Counter(chain.from_iterable(chain.from_iterable(labels.values())))
         numbers: dict[Pair, list[int]] = defaultdict(list)
         partial: set[Pair] = set()
         for number, units in enumerate(self.universe.units):
             if len(units) == 1:
-                for pair in labels.get(units[0].endpoint, ()):
+                for pair in chain.from_iterable(labels.get(units[0].endpoint, ())):
                     numbers[pair].append(number)
                 continue
-            of_class: dict[Pair, int] = {}
-            for unit in units:
-                for pair in labels.get(unit.endpoint, ()):
-                    of_class[pair] = of_class.get(pair, 0) + 1
+            of_class = Counter(chain.from_iterable(chain.from_iterable([labels.get(unit.endpoint, ()) for unit in units])))
             for pair, count in of_class.items():
                 if count == len(units):
                     numbers[pair].append(number)
                 else:
                     partial.add(pair)
-        bearers = self._bearers
         return {pair: mask_of(having, self.universe.size) for pair, having in numbers.items() if bearers[pair] > 1 and pair not in partial}
 
     def _nets(self) -> Iterable[tuple[str, tuple[Prefix, ...]]]:
@@ -296,3 +294,16 @@ class Describer:
             places.sort()
             found[family] = ([value for value, _ in places], [number for _, number in places])
         return found
+
+
+def _pairs_of(key: ResourceKey, endpoint: WorkloadEndpoint, origins: dict[Origin, tuple[Pair, ...]]) -> tuple[Iterable[Pair], ...]:
+    """The endpoint's labels but the orchestrator's, in parts that cost nothing to keep; ``origins`` are those known of what they are."""
+    labels = endpoint.metadata.labels
+    if not labels.keys().isdisjoint(ORIGIN_KEYS):
+        return ([pair for pair in endpoint_labels(key, endpoint).items() if pair[0] != ORCHESTRATOR],)
+    origin = endpoint_origin(key, endpoint.spec)
+    pairs = origins.get(origin)
+    if pairs is None:
+        found = zip(ORIGIN_KEYS, origin, strict=True)
+        pairs = origins[origin] = tuple([pair for pair in found if pair[1] and pair[0] != ORCHESTRATOR])
+    return (labels.items(), pairs)

@@ -29,7 +29,7 @@ from tabinet.analysis.relation import Relation
 from tabinet.analysis.situation import Calculation, Changes, Situation, calculate, facts_of, relate
 from tabinet.analysis.tables import HOSTS_COUNTED
 from tabinet.analysis.universe import Marks, Universe
-from tabinet.calc.endpoints import programmable, readable
+from tabinet.calc.endpoints import nets_of
 from tabinet.calc.messages import Endpoint
 from tabinet.calc.replica import State, policies_of
 from tabinet.calc.scopes import NAMESPACE, side_scope
@@ -154,7 +154,7 @@ def _claims(endpoints: dict[ResourceKey, WorkloadEndpoint]) -> dict[Interface, l
     """By interface: the endpoints that could be programmed there."""
     claims: dict[Interface, list[ResourceKey]] = {}
     for key, value in endpoints.items():
-        if programmable(value.spec):
+        if value.spec.interface_name and nets_of(value.spec):
             claims.setdefault((value.spec.node, value.spec.interface_name), []).append(key)
     return claims
 
@@ -221,7 +221,7 @@ class _Narrow:
             spec = self.endpoints[key].spec
             claims = self.claims.get((spec.node, spec.interface_name), ())
             if key in claims and key == min(claims):
-                nets = tuple(sorted(set(readable(spec.ip_networks))))
+                nets = tuple(sorted(nets_of(spec)))
                 yield key, (0, Endpoint(spec.node, spec.interface_name, "", nets, (), (), (), ()))
 
     def _relate(

@@ -63,7 +63,15 @@ class Tables:
     _thin: dict[int, tuple[Members, Members, int]] = field(default_factory=dict)
     """By identity of a set that was told: it, as much of it as rules depend on, and how many elements it has besides."""
 
+    _stood_for: dict[str, list[tuple[ResourceKey, ResourceKey]]] = field(default_factory=dict)
+    """By host: the endpoints that another one stands for, each with that one."""
+
     def __post_init__(self) -> None:
+        resources = self.after.resources
+        for twin, leader in self.after.twins.leader.items():
+            value, _ = resources[twin]
+            assert isinstance(value, WorkloadEndpoint)
+            self._stood_for.setdefault(value.spec.node, []).append((twin, leader))
         for leader, twins in self.after.twins.groups.items():
             value, _ = self.after.resources.get(leader, (None, 0))
             if isinstance(value, WorkloadEndpoint):
@@ -88,7 +96,7 @@ class Tables:
         """What of the state the host is told about its workloads."""
         state = situation.state
         endpoints = {key: entry for key, entry in state.endpoints.items() if entry[1].host == host}
-        endpoints |= _told_for_others(host, situation)
+        endpoints |= self._told_for_others(host, situation)
         policies = {key for _, endpoint in endpoints.values() for key in policies_of(endpoint)}
         profiles = {name for _, endpoint in endpoints.values() for name in endpoint.profiles if name in state.profiles}
         local = State(
@@ -100,6 +108,17 @@ class Tables:
         wanted = {name for policy in announced for name in set_kinds(policy)}
         local.sets = {set_id: state.sets[set_id] for set_id in wanted}
         return local
+
+    def _told_for_others(self, host: str, situation: Situation) -> dict[ResourceKey, tuple[int, Endpoint]]:
+        """The endpoints of the host that others stand for, as they would be told."""
+        found = {}
+        for twin, leader in self._stood_for.get(host, ()):
+            entry = situation.state.endpoints.get(leader)
+            value, revision = situation.resources[twin]
+            if isinstance(value, WorkloadEndpoint) and entry is not None:
+                parts = {"ingress": entry[1].ingress, "egress": entry[1].egress}
+                found[twin] = (revision, build_endpoint(value.spec, parts, (), port_needs(value.metadata.annotations, str(twin))))
+        return found
 
     def _thinned(self, told: Members) -> tuple[Members, int]:
         """The set with one of its single addresses (or ports of them) in each family, and how many elements it has besides, those for whom
@@ -120,19 +139,6 @@ class Tables:
             kept += first.values()
             known = self._thin[id(told)] = (told, (kind, frozenset(kept)), more - len(first))
         return known[1], known[2]
-
-
-def _told_for_others(host: str, situation: Situation) -> dict[ResourceKey, tuple[int, Endpoint]]:
-    """The endpoints of the host that others stand for, as they would be told."""
-    found = {}
-    for leader, twins in situation.twins.groups.items():
-        for twin, _ in twins:
-            value, revision = situation.resources[twin]
-            if isinstance(value, WorkloadEndpoint) and value.spec.node == host and leader in situation.state.endpoints:
-                model = situation.state.endpoints[leader][1]
-                parts = {"ingress": model.ingress, "egress": model.egress}
-                found[twin] = (revision, build_endpoint(value.spec, parts, (), port_needs(value.metadata.annotations, str(twin))))
-    return found
 
 
 def _tell(builder: TableBuilder, known: State, state: State) -> None:

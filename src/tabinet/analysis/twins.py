@@ -10,15 +10,16 @@ Pure; O(resources).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 
 from tabinet.analysis.fabric import Resources
 from tabinet.calc.autohosts import host_addresses
-from tabinet.calc.endpoints import endpoint_origin, readable, readable_addresses
+from tabinet.calc.endpoints import endpoint_origin, nets_of, readable, readable_addresses
 from tabinet.calc.policyfacts import PolicyFacts
 from tabinet.calc.scopes import side_scope
-from tabinet.lib.ip import Prefix
+from tabinet.lib.ip import BITS, Prefix
 from tabinet.model.keys import Key, ResourceKey
 from tabinet.model.resources import (
     GlobalNetworkPolicy,
@@ -100,10 +101,11 @@ def find_twins(resources: Resources, asked: frozenset[str], apart: Mapping[Key, 
     owners: dict[Prefix, int] = {}
     named: set[Prefix] = set()
     plain: list[tuple[ResourceKey, WorkloadEndpoint, tuple[Prefix, ...]]] = []
-    for key, value in [*[(key, value) for key, (value, _) in resources.items()], *apart.items()]:
+    values = chain(((key, value) for key, (value, _) in resources.items()), apart.items())
+    for key, value in values:
         if isinstance(value, WorkloadEndpoint) and isinstance(key, ResourceKey):
             spec = value.spec
-            addresses = tuple(dict.fromkeys(readable(spec.ip_networks)))
+            addresses = nets_of(spec)
             interface = (spec.node, spec.interface_name)
             interfaces[interface] = interfaces.get(interface, 0) + 1
             for address in addresses:
@@ -117,15 +119,25 @@ def find_twins(resources: Resources, asked: frozenset[str], apart: Mapping[Key, 
         spec = value.spec
         if not (spec.interface_name and addresses) or spec.ip_nats or interfaces[spec.node, spec.interface_name] > 1:
             continue
-        if any(not address.is_host or owners[address] > 1 or address in named for address in addresses):
+        families = _families_of(addresses, owners, named)
+        if not families:
             continue
         labels = tuple([pair for pair in value.metadata.labels.items() if pair[0] in asked])
-        families = tuple([address.family for address in addresses])
         leader = leaders.setdefault((endpoint_origin(key, spec), labels, spec.profiles, spec.ports, families), key)
         if leader is not key:
             twins.groups.setdefault(leader, []).append((key, addresses))
             twins.leader[key] = leader
     return twins
+
+
+def _families_of(addresses: tuple[Prefix, ...], owners: Mapping[Prefix, int], named: Container[Prefix]) -> tuple[int, ...]:
+    """Of what families they are; none unless all are single addresses that nobody else has or names."""
+    families = []
+    for address in addresses:
+        if address.length != BITS[address.family] or owners[address] > 1 or address in named:
+            return ()
+        families.append(address.family)
+    return tuple(families)
 
 
 def named_addresses(value: object) -> Iterator[Prefix]:

@@ -109,6 +109,17 @@ def readable(texts: Iterable[str]) -> Iterator[Prefix]:
             continue
 
 
+def nets_of(spec: WorkloadEndpointSpec) -> tuple[Prefix, ...]:
+    """Those of the endpoint's networks that are prefixes, each once, in their order."""
+    texts = spec.ip_networks
+    if len(texts) == 1:  # most have one, and there are very many of them
+        try:
+            return (parse_prefix(texts[0]),)
+        except ValueError:
+            return ()
+    return tuple(dict.fromkeys(readable(texts)))
+
+
 def readable_addresses(texts: Iterable[str]) -> Iterator[Prefix]:
     """Those of the texts that are addresses, with or without a length, as host prefixes."""
     for text in texts:

@@ -114,6 +114,8 @@ def parse_prefix(text: str, *, strict: bool = False) -> Prefix:
     Raises:
         ValueError: not a prefix; with ``strict`` also when host bits are set.
     """
+    if text.endswith("/32") and ":" not in text:  # as nearly all are written
+        return parse_address(text[:-3])
     head, slash, tail = text.partition("/")
     host = parse_address(head)
     if not slash:
