@@ -152,3 +152,17 @@ def test_what_cannot_be_added_is_left_out(place: Place):
     ping = Flow(tuple_of(PEER, OUTSIDE, (0, 0), 1), tuple_of(GUEST, PEER, (0, 0), 1), 0xE, 10)
     strange = [Flow(b"", b"", 0, 0), Flow(b"\xff" * 9, b"x", 0, 0)]
     assert place.conntrack.add_flows([ping, flow(PEER, GUEST, 1), *strange]) == 1
+
+
+def test_flows_are_removed(place: Place):
+    flows = [
+        flow(PEER, OUTSIDE, 1, answering=GUEST),
+        flow(PEER, GUEST, 2),
+        flow("fd00::9", "fd00::1", 5),
+        flow(PEER, GUEST, 3, protocol=17),
+    ]
+    assert place.conntrack.add_flows(flows) == 4
+    assert place.conntrack.remove_flows([flows[0], flows[2], flow(GUEST, PEER, 9), Flow(b"", b"", 0, 0)]) == 2
+    assert ends(place.conntrack.flows_of(parse_address(GUEST))) == {(PEER, GUEST, GUEST, PEER)}
+    assert place.conntrack.flows_of(parse_address("fd00::9")) == []
+    assert place.conntrack.remove_flows(flows) == 2

@@ -64,6 +64,23 @@ class Place:
                 return set(self.sightings.read())
             assert time.monotonic() < deadline, "nobody was seen"
 
+    def heard(self, frame: bytes) -> bool:
+        """The guest gets the frame, which is said again and again, as the interface may not have seen its carrier yet."""
+        if not self.name:
+            assert isinstance(self.sightings, FakeSightings)
+            self.sightings.say(self.index, [frame])
+            return (self.index, frame) in self.sightings.said
+        with contextlib.closing(netns.run_in(self.name, lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0))) as guest:
+            guest.bind(("guest", 0x0003))
+            guest.settimeout(0.1)
+            deadline = time.monotonic() + WITHIN_S
+            while time.monotonic() < deadline:
+                self.sightings.say(self.index, [frame])
+                with contextlib.suppress(TimeoutError):
+                    if guest.recv(200) == frame:
+                        return True
+        return False
+
     def close(self) -> None:
         self.sightings.close()
         if self.name:
@@ -93,3 +110,12 @@ def test_who_is_not_looked_at_is_not_seen(place: Place) -> None:
     assert place.sightings.read() == []
     place.watch(4711, place.index)
     assert place.seen() == {Sighting(place.index, GUEST)}
+
+
+def test_who_is_looked_at_can_be_told_something(place: Place) -> None:
+    frame = bytes.fromhex((GUEST + HOST).replace(":", "")) + b"\x80\x35" + bytes(46)
+    place.sightings.say(place.index, [frame])
+    place.sightings.say(4711, [frame])
+    place.watch(place.index)
+    assert place.heard(frame)
+    assert place.sightings.read() == []

@@ -44,10 +44,12 @@ class Guest:
         self.moving.ip(host, *tap)
         self.moving.ip(host, "link", "set", self.moving.tap, "up")
 
-    def run(self, host: str) -> None:
-        """It runs there, and says so, as QEMU does."""
+    def run(self, host: str, gateway: str = "") -> None:
+        """It runs there, and says so, as QEMU does. ``gateway``: the hardware address that it remembers its gateway at."""
         commands = f"link set lo up\naddr add {ADDRESS}/32 dev eth0\nlink set eth0 up\n"
         commands += "route add 169.254.1.1 dev eth0\nroute add default via 169.254.1.1\n"
+        if gateway:
+            commands += f"neigh add 169.254.1.1 lladdr {gateway} dev eth0 nud reachable\n"
         subprocess.run(["ip", "-n", self.names[host], "-batch", "-"], input=commands, text=True, check=True)
         sender = netns.run_in(self.names[host], lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW))
         with contextlib.closing(sender):
@@ -55,6 +57,11 @@ class Guest:
             mac = bytes.fromhex(MAC.replace(":", ""))
             reverse = b"\x00\x01\x08\x00\x06\x04\x00\x03" + (mac + bytes(4)) * 2
             sender.send(b"\xff" * 6 + mac + b"\x80\x35" + reverse)
+
+    def gateway(self, host: str) -> str:
+        """What it remembers, running there."""
+        found = subprocess.run(["ip", "-n", self.names[host], "neigh", "show", "169.254.1.1"], check=True, capture_output=True, text=True)
+        return found.stdout.split()[found.stdout.split().index("lladdr") + 1]
 
     def stop(self, host: str) -> None:
         subprocess.run(["ip", "-n", self.names[host], "link", "set", "eth0", "down"], check=True)
@@ -110,11 +117,12 @@ def test_a_machine_moves(lab: Lab, guest: Guest, told: bool) -> None:
         near.wait_answers()
         assert (pinger.lost(), near.lost()) == (0, 0), "it runs where it was"
 
+        remembered = guest.gateway("h1")
         guest.stop("h1")
         if told:
             moving.hook("h1", running=False)
             eventually(lambda: "via" in moving.ip("h1", "route", "show", ADDRESS))
-        guest.run("h2")
+        guest.run("h2", remembered)
         pinger.wait_answers()
         near.wait_answers()
         with guest.socket("h2") as inside:
@@ -130,6 +138,7 @@ def test_a_machine_moves(lab: Lab, guest: Guest, told: bool) -> None:
         eventually(lambda: moving.status("h1") == "")
         pinger.wait_answers()
         near.wait_answers()
+        assert guest.gateway("h2") != remembered
         for each in (pinger, near):
             assert each.lost() * 0.01 < LOST_S
     assert "8600" not in moving.ip("h2", "rule", "show")
@@ -146,8 +155,9 @@ def _arrives(outside: socket.socket, inside: socket.socket, data: bytes) -> bool
 
 @pytest.mark.skipif(bool(missing()), reason=f"no virtual machines here, for want of {', '.join(missing())}: make setup VMS=1")
 def test_a_virtual_machine_is_live_migrated(lab: Lab, tmp_path: Path) -> None:
+    """To a TAP with another hardware address, of which it is told."""
     moving = Moving(lab, "tapguest")
-    source, target = Machine(moving, "h1", tmp_path), Machine(moving, "h2", tmp_path, incoming=True)
+    source, target = Machine(moving, "h1", tmp_path, hardware=""), Machine(moving, "h2", tmp_path, incoming=True, hardware="")
     try:
         report = migrate(moving, source, target)
     finally:

@@ -339,13 +339,16 @@ class Machine:
     host: str
     directory: Path
     incoming: bool = False
+    hardware: str = "ee:ee:ee:ee:ee:ee"
+    """Of the TAP: the same on every host, as with libvirt; empty: the kernel's choice."""
     process: subprocess.Popen[bytes] | None = None
     monitor: Monitor | None = None
 
     def plug(self) -> None:
-        """The TAP is there, with the hardware address that it has on every host, as with libvirt: the guest remembers its gateway's."""
+        """The TAP is there, and nobody behind it."""
         self.moving.ip(self.host, "tuntap", "add", "dev", self.moving.tap, "mode", "tap")
-        self.moving.ip(self.host, "link", "set", "dev", self.moving.tap, "address", "ee:ee:ee:ee:ee:ee")
+        if self.hardware:
+            self.moving.ip(self.host, "link", "set", "dev", self.moving.tap, "address", self.hardware)
 
     def start(self, peer: str) -> Monitor:
         """QEMU runs, or waits for what comes."""

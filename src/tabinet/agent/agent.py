@@ -177,6 +177,8 @@ class Agent:
         else:
             await self.calculation.take_in(event)
             self._problems = None
+            if self.moving is not None:
+                self.moving.look_for_ends()
         self._dirty.set()
 
     @property
@@ -205,6 +207,8 @@ class Agent:
             self._kernel_asked = False
             for key, moved in self.moving.take_switches() if self.moving is not None else ():
                 await self.kernel.call(self.dataplane.switch, key, moved)
+            for key in self.moving.take_ended() if self.moving is not None else ():
+                await self.kernel.call(self.dataplane.end_detour, key)
             report = await self.kernel.call(self.dataplane.apply, updates, self.calculation.complete)
             self._listen()
             if self.moving is not None:

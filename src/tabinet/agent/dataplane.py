@@ -193,6 +193,10 @@ class Dataplane:
         if told is not None:
             self._switched[key] = told
 
+    def end_detour(self, to: ResourceKey) -> None:
+        """This endpoint on another host is no more; the next ``apply`` passes nothing on to it."""
+        self.moves.end_detour(to)
+
     def flows_of(self, nets: Iterable[Prefix]) -> list[Flow]:
         """Flows that these addresses are ends of, to be handed over to another host, which asks its own policy about them.
 
@@ -203,6 +207,18 @@ class Dataplane:
             return []
         found = {flow.original: flow for net in nets if net.is_host for flow in self.conntrack.flows_of(net)}
         return [msgspec.structs.replace(flow, mark=flow.mark & ~GENERATION_MASK) for flow in found.values()]
+
+    def forget_translated(self, endpoint: Endpoint) -> int:
+        """The endpoint's flows through its floating addresses are not known here any more; gives how many were. Others stay, above all
+        those behind an address of this host, to which answers still come.
+
+        Raises:
+            KernelError: nobody knows which were forgotten.
+        """
+        externals = frozenset(external.packed for external in externals_of(endpoint))
+        if self.conntrack is None or not externals:
+            return 0
+        return self.conntrack.remove_flows(about(self.flows_of(endpoint.nets), externals))
 
     def add_flows(self, flows: list[Flow], nets: Iterable[Prefix]) -> int:
         """Flows that another host handed over are known, as far as these addresses are ends of them; gives how many are new.
@@ -288,8 +304,7 @@ class Dataplane:
         endpoint = update.endpoint
         if not self.floating or not (endpoint.nats or endpoint.forwards):
             return update
-        externals = {nat.external for nat in endpoint.nats} | {forward.external for forward in endpoint.forwards}
-        nets = tuple(sorted({*endpoint.nets, *externals}))
+        nets = tuple(sorted({*endpoint.nets, *externals_of(endpoint)}))
         return msgspec.structs.replace(update, endpoint=msgspec.structs.replace(endpoint, nets=nets))
 
     def _limit(self, key: ResourceKey, endpoint: Endpoint | None) -> None:
@@ -408,3 +423,8 @@ class Dataplane:
                 reason = f"interface {unbound[key]} has none of the prefixes {', '.join(self.interface_prefixes)}"
             statuses[key] = EndpointStatus(self._revisions[key], not reason, reason, failed)
         return statuses
+
+
+def externals_of(endpoint: Endpoint) -> set[Prefix]:
+    """The endpoint's floating addresses."""
+    return {nat.external for nat in endpoint.nats} | {forward.external for forward in endpoint.forwards}

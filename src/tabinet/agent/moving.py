@@ -2,12 +2,14 @@
 
 A machine has changed its host as soon as one of these is known, whichever comes first: a frame from it on the target's interface (QEMU
 announces it by RARP within a millisecond, and guests announce themselves); what a hook of the hypervisor tells (``stopped``, ``running``);
-that its new binding is active, which is another endpoint in the store and needs nothing here.
+that its new binding is active, which is another endpoint in the store and needs nothing here. A machine that has come is told that its
+gateways are here: it remembers the hardware address that they had.
 
-In: endpoints as the calculation tells them, interfaces on which machines are expected, what hooks tell. Out: ``Dataplane.switch``; an
-Arrival in the store, written by the target, which every host follows; flows, written by the source under a lease where only the target
-looks, taken by the target whenever they come. Neither waits for the other: packets need only the routes, and a flow that is not known yet
-is judged as every flow that is older than the tracking.
+In: endpoints as the calculation tells them, interfaces on which machines are expected, what hooks tell. Out: switches and ends of detours
+for the dataplane; an Arrival in the store, written by the target, which every host follows; flows, written by the source under a lease
+where only the target looks, taken by the target whenever they come. Neither waits for the other: packets need only the routes, and a flow
+that is not known yet is judged as every flow that is older than the tracking. Once the machine was seen at the target, the source forgets
+flows through its floating addresses: they are translated at the target now, and what still comes has to get there as it is.
 
 Failures of the store are logged and retried while the migration lasts; the kernel is right without it. Belongs to the agent's loop.
 """
@@ -25,9 +27,11 @@ from tabinet.agent.dataplane import Dataplane
 from tabinet.agent.kernelthread import KernelThread
 from tabinet.agent.log import Logger
 from tabinet.calc.messages import Endpoint, EndpointRemove, EndpointUpdate, Migration, Place, Update
+from tabinet.dataplane.links.items import GATEWAY_IPV4, GATEWAY_IPV6
 from tabinet.dataplane.moves import Expected
 from tabinet.errors import DataError, KernelError, StoreError
-from tabinet.kernel.flowcodec import parse_part, render_parts
+from tabinet.guest.announcements import BROADCAST, render_announcements
+from tabinet.kernel.flowcodec import Flow, parse_part, render_parts
 from tabinet.kernel.sightings import Sightings
 from tabinet.lib.ip import Prefix
 from tabinet.model.arrivals import Arrival, flows_path, flows_prefix, render_arrival
@@ -61,11 +65,18 @@ class Moving:
     dataplane: Dataplane
     sightings: Sightings
     log: Logger
+    exists: Callable[[ResourceKey], bool] = lambda _: True
+    """The store has an endpoint of this key."""
     ask: Callable[[], None] = lambda: None
     """The agent is to apply what changed."""
     _ends: dict[ResourceKey, Moved] = field(default_factory=dict)
-    _expected: dict[int, tuple[ResourceKey, str]] = field(default_factory=dict)
-    """By interface index: who is expected there, and the hardware address."""
+    _expected: dict[ResourceKey, Expected] = field(default_factory=dict)
+    _greeted: set[ResourceKey] = field(default_factory=set)
+    """Machines that were told of their gateways, before there were routes to them."""
+    _followed: set[ResourceKey] = field(default_factory=set)
+    """Endpoints on other hosts to which detours of endpoints that are gone may lead."""
+    _ended: list[ResourceKey] = field(default_factory=list)
+    """Those of them that are no more, for the dataplane."""
     _seen: dict[ResourceKey, str] = field(default_factory=dict)
     """By endpoint: the uid of the migration that was seen to be over here."""
     _jobs: asyncio.Queue[tuple[str, ResourceKey, Moved]] = field(default_factory=asyncio.Queue)
@@ -101,16 +112,35 @@ class Moving:
             self._nets[self._flows_path(now)] = endpoint.nets
         if migration.place is Place.LEFT and self._seen.get(key) != migration.uid:
             self._note_left(key, now)
+        elif migration.place is Place.LEFT and (before is None or before.migration.place is not Place.LEFT):
+            self._jobs.put_nowait(("forget translated", key, now))  # a hook told before anybody saw it
 
     def _on_over(self, key: ResourceKey, before: Moved) -> None:
         """The endpoint is part of no migration any more, or gone."""
-        seen = self._seen.pop(key, "")
-        if before.migration.place is Place.DEPARTING and not seen:
-            self._jobs.put_nowait(("hand over", key, before))  # its new binding is active
-        if before.migration.place in ON_TARGET:
+        seen, place = self._seen.pop(key, ""), before.migration.place
+        if place is Place.DEPARTING:  # its new binding is active
+            self._jobs.put_nowait(("forget translated" if seen else "hand over", key, before))
+        if place is Place.ARRIVING and not seen:
+            self._greet(key, before)
+        if place in (Place.DEPARTING, Place.LEFT):
+            self._follow(before.migration.other_end)
+        if place in ON_TARGET:
             self._jobs.put_nowait(("forget", key, before))
             # The source may learn of the end of the migration later than we do.
             asyncio.get_running_loop().call_later(FLOWS_TTL_S, self._nets.pop, self._flows_path(before), None)
+
+    def _follow(self, end: ResourceKey) -> None:
+        """While there may be a detour to this endpoint, it is heard of its end."""
+        self._followed.add(end)
+        asyncio.get_running_loop().call_later(self.dataplane.linger_s, self._followed.discard, end)
+
+    def look_for_ends(self) -> None:
+        """The store may have changed: detours to endpoints that are no more are to end. O(machines that left a while ago)."""
+        gone = [end for end in self._followed if not self.exists(end)]
+        if gone:
+            self._followed.difference_update(gone)
+            self._ended += gone
+            self.ask()
 
     def _flows_path(self, moved: Moved) -> str:
         key = moved.migration.key
@@ -141,8 +171,9 @@ class Moving:
         return [(key, moved) for key, moved in self._ends.items() if moved.endpoint.interface == interface]
 
     def _on_sighting(self) -> None:
+        by_index = {expected.index: (key, expected.mac) for key, expected in self._expected.items()}
         for sighting in self.sightings.read():
-            key, mac = self._expected.get(sighting.index, (None, ""))
+            key, mac = by_index.get(sighting.index, (None, ""))
             moved = self._ends.get(key) if key is not None else None
             if key is not None and moved is not None and moved.migration.place is Place.ARRIVING and mac in ("", sighting.mac):
                 self._note_arrived(key, moved, "seen")
@@ -152,8 +183,19 @@ class Moving:
             return
         self._seen[key] = moved.migration.uid
         self.log.info("machine has come", endpoint=str(key), source=moved.migration.other, how=how)
+        self._greet(key, moved)
+        self._greeted.add(key)
         self._switch(key, moved=True)
         self._jobs.put_nowait(("arrived", key, moved))
+
+    def _greet(self, key: ResourceKey, moved: Moved) -> None:
+        """The machine is told that its gateways are here."""
+        expected, gateway4 = self._expected.get(key), moved.endpoint.gateway4
+        if expected is None or not expected.hardware:
+            return
+        gateways = (GATEWAY_IPV4, *((gateway4,) if gateway4 is not None else ()), GATEWAY_IPV6)
+        guest = bytes.fromhex(expected.mac.replace(":", "")) or BROADCAST
+        self.sightings.say(expected.index, render_announcements(gateways, guest, bytes.fromhex(expected.hardware.replace(":", ""))))
 
     def _note_left(self, key: ResourceKey, moved: Moved) -> None:
         self._seen[key] = moved.migration.uid
@@ -171,14 +213,27 @@ class Moving:
         switches, self._switches = self._switches, []
         return switches
 
+    def take_ended(self) -> list[ResourceKey]:
+        """Endpoints on other hosts that are no more: detours to them are to end."""
+        ended, self._ended = self._ended, []
+        return ended
+
     def on_applied(self, arriving: Mapping[ResourceKey, Expected]) -> None:
         """The kernel holds what it was asked for; machines are expected on these interfaces."""
         if not self._switches:
             self._applied.set()
-        expected = {each.index: (key, each.mac) for key, each in arriving.items()}
-        if expected != self._expected:
-            self._expected = expected
-            self.sightings.watch(expected)
+        for key in self._greeted - arriving.keys():  # once more, now that it is answered
+            if key in self._ends:
+                self._greet(key, self._ends[key])
+        self._greeted &= arriving.keys()
+        self.look_for_ends()
+        if arriving == self._expected:
+            return
+        before, self._expected = self._expected, dict(arriving)
+        self.sightings.watch(expected.index for expected in arriving.values())
+        for key, expected in arriving.items():
+            if expected.running and expected != before.get(key) and key in self._ends:
+                self._greet(key, self._ends[key])  # what waits for the machine is read in order: before it answers what comes next
 
     # --- work
 
@@ -200,6 +255,8 @@ class Moving:
                 match job:
                     case "arrived":
                         await self._tell_arrival(moved)
+                    case "forget translated":
+                        await self.kernel.call(self.dataplane.forget_translated, moved.endpoint)
                     case "forget":
                         await self.store.txn((), (DeleteOp(path_of(_arrival_key(moved))),))
                     case _:
@@ -223,8 +280,12 @@ class Moving:
             async with asyncio.timeout(SWITCH_WITHIN_S):
                 await self._applied.wait()
         flows = await self.kernel.call(self.dataplane.flows_of, moved.endpoint.nets)
-        if not flows:
-            return
+        if flows:
+            await self._put_flows(key, moved, flows)
+        if moved.migration.place is Place.LEFT or key not in self._ends:
+            await self.kernel.call(self.dataplane.forget_translated, moved.endpoint)
+
+    async def _put_flows(self, key: ResourceKey, moved: Moved, flows: list[Flow]) -> None:
         lease = await self.store.grant(FLOWS_TTL_S)
         parts = await asyncio.to_thread(lambda: list(render_parts(flows)))
         migration = moved.migration

@@ -341,7 +341,7 @@ def assemble(
             heartbeat=heartbeat,
         ),
         requests=StatusRequests(host, store, look_at(bgp), _now, lambda: feed.hold),
-        moving=Moving(host, store, kernel, dataplane, sightings, log) if sightings is not None else None,
+        moving=Moving(host, store, kernel, dataplane, sightings, log, graph.knows_endpoint) if sightings is not None else None,
         metrics=metrics,
         log=log,
         retry=APPLY_BACKOFF,

@@ -228,6 +228,10 @@ class Graph:
             labels = resource.metadata.labels
             self._members.put_network_set(key, network_set_origin(key), labels, network_set_profiles(key), resource.spec.nets)
 
+    def knows_endpoint(self, key: ResourceKey) -> bool:
+        """True: there is a workload endpoint of this key, on whichever host, in what was put in so far. O(1)."""
+        return self._remote.knows_endpoint(key)
+
     # --- policies, profiles, tiers ---
 
     def _on_policy_update(self, key: ResourceKey, resource: PolicyResource | None, revision: int) -> None:

@@ -273,6 +273,8 @@ class Migration(Message, frozen=True):
     uid: str
     other: str
     """The host of the other end."""
+    other_end: ResourceKey
+    """The endpoint there."""
     addresses: tuple[Prefix, ...] = ()
     """Of that host, one of each family; empty when it is not known."""
 

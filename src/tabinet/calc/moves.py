@@ -61,10 +61,10 @@ def _endpoint_key(end: WorkloadEndpointIdentifier) -> ResourceKey | None:
 def migration_of(endpoint: ResourceKey, move: Move, arrived: bool, addresses_of: AddressesOf) -> Migration:
     """What the move means for one of its ends."""
     if endpoint == move.target:
-        place, other = (Place.ARRIVED if arrived else Place.ARRIVING), move.source_host
+        place, other, end = (Place.ARRIVED if arrived else Place.ARRIVING), move.source_host, move.source
     else:
-        place, other = (Place.LEFT if arrived else Place.DEPARTING), move.target_host
-    return Migration(place=place, key=move.key, uid=move.uid, other=other, addresses=addresses_of(other))
+        place, other, end = (Place.LEFT if arrived else Place.DEPARTING), move.target_host, move.target
+    return Migration(place=place, key=move.key, uid=move.uid, other=other, other_end=end, addresses=addresses_of(other))
 
 
 @dataclass(slots=True)

@@ -173,6 +173,10 @@ class RemoteIndex:
             if now is not None:
                 self._hold(key, now)
 
+    def knows_endpoint(self, key: ResourceKey) -> bool:
+        """True: there is an endpoint of this key."""
+        return key in self._places
+
     def set_away(self, key: ResourceKey, away: bool) -> None:
         """The endpoint's addresses are not on its host, because its machine runs at the other end of a migration; or they are."""
         if away == (key in self._away):

@@ -9,7 +9,8 @@ machine has left; the routes of arrivals are announced to nobody (protocol 86).
   on to the source, where the machine still runs. Packets that are early wait in the TAP's queue.
 - On the source, once the machine has left, its addresses are routed to the target's address, if that is on one of the host's links, so that
   no router between the two could loop them back. This detour is announced like the route that it replaces, and stays for a while after the
-  endpoint is gone: routes that BGP has not carried yet cost nothing but a way around.
+  endpoint is gone: routes that BGP has not carried yet cost nothing but a way around. It ends at once with the machine's other endpoint:
+  that host would have nothing but our announcement, and send everything back.
 
 Cost: O(1) for an endpoint that does not move; what is moving is looked at as a whole. It reads the kernel only while something moves, and
 once at the start. Not thread-safe.
@@ -56,6 +57,19 @@ class Expected(msgspec.Struct, frozen=True, gc=False):
     index: int
     mac: str
     """Empty when unknown."""
+    hardware: str = ""
+    """The interface's own."""
+    running: bool = False
+    """It takes packets, which wait there for the machine."""
+
+
+class Detour(msgspec.Struct, frozen=True, gc=False):
+    """How an address of an endpoint that is gone is reached."""
+
+    way: Way
+    to: ResourceKey
+    """The machine's other endpoint."""
+    until_s: float
 
 
 @dataclass(slots=True)
@@ -71,8 +85,7 @@ class MoveManager:
     """How long a detour outlives its endpoint."""
     _table: RouteDriver = field(init=False)
     _moving: dict[ResourceKey, Endpoint] = field(default_factory=dict)
-    _lingering: dict[Prefix, tuple[Way, float]] = field(default_factory=dict)
-    """Detours of endpoints that are gone, and until when."""
+    _lingering: dict[Prefix, Detour] = field(default_factory=dict)
     _links: dict[int, Link] = field(default_factory=dict)
     _known: bool = False
     """Links and addresses are as the kernel has them."""
@@ -102,10 +115,18 @@ class MoveManager:
         if endpoint is None:
             return
         self._dirty = True
-        if endpoint.migration is not None and endpoint.migration.place in (Place.LEFT, Place.DEPARTING):
+        migration = endpoint.migration
+        if migration is not None and migration.place in (Place.LEFT, Place.DEPARTING):
             # Departing: its new binding became active before anybody saw it there.
             until_s = self.clock() + self.linger_s
-            self._lingering |= {net: (way, until_s) for net, way in self._ways(endpoint).items()}
+            self._lingering |= {net: Detour(way, migration.other_end, until_s) for net, way in self._ways(endpoint).items()}
+
+    def end_detour(self, to: ResourceKey) -> None:
+        """This endpoint, to which machines from here may have gone, is no more: the other host would send back what is passed on."""
+        ended = [net for net, detour in self._lingering.items() if detour.to == to]
+        for net in ended:
+            del self._lingering[net]
+        self._dirty = self._dirty or bool(ended)
 
     def on_event(self, event: Event) -> None:
         """The kernel's state is as the event says."""
@@ -139,11 +160,11 @@ class MoveManager:
         """Where a machine is expected: endpoints whose interface exists."""
         if not self._known:
             return {}
-        names = {link.name: link.index for link in self._links.values()}
+        named = {link.name: link for link in self._links.values()}
         return {
-            key: Expected(names[endpoint.interface], endpoint.mac)
+            key: Expected(link.index, endpoint.mac, link.mac, link.running and link.carrier)
             for key, endpoint in self._moving.items()
-            if _is(endpoint, Place.ARRIVING) and endpoint.interface in names
+            if _is(endpoint, Place.ARRIVING) and (link := named.get(endpoint.interface)) is not None
         }
 
     def prepare(self) -> None:
@@ -186,10 +207,10 @@ class MoveManager:
         if not self._lingering:
             return []
         now_s = self.clock()
-        return [net for net, (_, until_s) in self._lingering.items() if until_s <= now_s]
+        return [net for net, detour in self._lingering.items() if detour.until_s <= now_s]
 
     def _want_detours(self) -> None:
-        ways = {net: way for net, (way, _) in self._lingering.items()}
+        ways = {net: detour.way for net, detour in self._lingering.items()}
         for endpoint in self._moving.values():
             if _is(endpoint, Place.LEFT):
                 ways |= self._ways(endpoint)

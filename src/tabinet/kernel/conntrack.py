@@ -66,4 +66,12 @@ class Conntrack(Protocol):
         """
         ...
 
+    def remove_flows(self, flows: Sequence[Flow]) -> int:
+        """The flows are known no more; gives how many were.
+
+        Raises:
+            KernelError: nobody knows which were removed.
+        """
+        ...
+
     def close(self) -> None: ...

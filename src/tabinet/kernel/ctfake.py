@@ -53,6 +53,11 @@ class FakeConntrack:
         self.flows |= {flow.original: flow for flow in new}
         return len(new)
 
+    def remove_flows(self, flows: Sequence[Flow]) -> int:
+        """As the protocol says."""
+        self._answer("remove flows")
+        return sum(self.flows.pop(flow.original, None) is not None for flow in flows)
+
     def close(self) -> None:
         """Nothing to do."""
 

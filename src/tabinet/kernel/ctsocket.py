@@ -13,7 +13,7 @@ import struct
 from collections.abc import Sequence
 
 from tabinet.kernel.conntrack import TcpFlow
-from tabinet.kernel.flowcodec import Flow, parse_flow, render_question, render_reply_question, renderable
+from tabinet.kernel.flowcodec import Flow, parse_flow, render_name, render_question, render_reply_question, renderable
 from tabinet.kernel.netlink import (
     NETLINK_NETFILTER,
     NLM_F_CREATE,
@@ -29,7 +29,7 @@ from tabinet.kernel.netlink import (
 )
 from tabinet.lib.ip import IPV4, Prefix
 
-_NEW, _GET = 1 << 8 | 0, 1 << 8 | 1
+_NEW, _GET, _DELETE = 1 << 8 | 0, 1 << 8 | 1, 1 << 8 | 2
 _TUPLE_ORIGINAL, _TUPLE_REPLY, _STATUS, _PROTOCOL_INFO, _TIMEOUT, _MARK, _ZONE, _MARK_MASK = 1, 2, 3, 4, 7, 8, 18, 21
 _NESTED = 0x8000
 _ASSURED_AND_SEEN = 0x2 | 0x4 | 0x8  # IPS_SEEN_REPLY, IPS_ASSURED, IPS_CONFIRMED
@@ -117,6 +117,15 @@ class CtSocket:
             outcomes = self._netlink.execute(requests[start : start + _AT_ONCE], lambda _: "add a flow")
             added += sum(outcome is None for outcome in outcomes)
         return added
+
+    def remove_flows(self, flows: Sequence[Flow]) -> int:
+        """See ``Conntrack.remove_flows``."""
+        names = [name for flow in flows if (name := render_name(flow)) is not None]
+        removed = 0
+        for start in range(0, len(names), _AT_ONCE):
+            requests = [Request(_DELETE, 0, name) for name in names[start : start + _AT_ONCE]]
+            removed += sum(outcome is None for outcome in self._netlink.execute(requests, lambda _: "remove a flow"))
+        return removed
 
 
 def _tuple(kind: int, flow: TcpFlow) -> bytes:

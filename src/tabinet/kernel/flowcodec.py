@@ -122,6 +122,18 @@ def renderable(flows: Iterable[Flow]) -> Iterator[tuple[Flow, bytes]]:
                 yield flow, body
 
 
+def render_name(flow: Flow) -> bytes | None:
+    """Body of a message about the flow; None when its bytes have no addresses.
+
+    Raises:
+        KernelError: the flow's bytes are no attributes.
+    """
+    source, target = _ends(flow.original)
+    if len(source) != len(target) or len(source) not in _NAT_ADDRESS:
+        return None
+    return struct.pack(">BBH", 2 if len(source) == 4 else 10, 0, 0) + nested(TUPLE_ORIGINAL, _nested_again(flow.original))
+
+
 def _nested_again(tuple_: bytes) -> bytes:
     """The parts of a tuple are marked as nested, which the kernel wants to see and does not show everywhere."""
     return b"".join(

@@ -1,4 +1,4 @@
-"""The seam to what a guest sends first: a frame that comes in from an interface tells that somebody is there.
+"""The seam to what a guest sends first: a frame that comes in from an interface tells that somebody is there, who can be told something.
 
 ``Sightings`` listens on few interfaces, each with a packet socket of its own (packet(7)), so that no other traffic of the host is looked
 at; a filter keeps out what the host itself sends there. ``SocketSightings`` is the kernel's, ``FakeSightings`` the fake.
@@ -43,7 +43,7 @@ class Sighting(msgspec.Struct, frozen=True, gc=False):
 
 
 class Sightings(Protocol):
-    """Looks at interfaces of one network namespace."""
+    """Looks at interfaces of one network namespace, and says something there."""
 
     def watch(self, indices: Iterable[int]) -> None:
         """These interfaces are looked at, and no others. One that does not exist is left out."""
@@ -51,6 +51,10 @@ class Sightings(Protocol):
 
     def fileno(self) -> int:
         """Readable when ``read`` would give something."""
+        ...
+
+    def say(self, index: int, frames: Iterable[bytes]) -> None:
+        """The frames go out by the interface, which is being looked at; nothing happens otherwise, or where it takes none."""
         ...
 
     def read(self) -> list[Sighting]:
@@ -97,6 +101,17 @@ class SocketSightings:
     def fileno(self) -> int:
         return self._epoll.fileno()
 
+    def say(self, index: int, frames: Iterable[bytes]) -> None:
+        """See ``Sightings.say``."""
+        sock = self._sockets.get(index)
+        if sock is None:
+            return
+        # That the interface went down, or was down when it was first looked at, is told to whoever uses the socket next: once.
+        sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        with contextlib.suppress(OSError):
+            for frame in frames:
+                sock.send(frame)
+
     def read(self) -> list[Sighting]:
         """See ``Sightings.read``."""
         found: dict[Sighting, None] = {}
@@ -123,6 +138,8 @@ class FakeSightings:
     """In memory: ``see`` is what happens."""
 
     watched: frozenset[int] = frozenset()
+    said: list[tuple[int, bytes]] = field(default_factory=list)
+    """What went out: interfaces and frames."""
     _seen: list[Sighting] = field(default_factory=list)
     _signal: int = field(default_factory=lambda: os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
 
@@ -139,6 +156,11 @@ class FakeSightings:
 
     def fileno(self) -> int:
         return self._signal
+
+    def say(self, index: int, frames: Iterable[bytes]) -> None:
+        """See ``Sightings.say``."""
+        if index in self.watched:
+            self.said += [(index, frame) for frame in frames]
 
     def read(self) -> list[Sighting]:
         """See ``Sightings.read``."""

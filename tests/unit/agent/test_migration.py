@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from agent_world import World, endpoint, endpoint_key, until
 
 from tabinet.agent import agent as agent_module
 from tabinet.agent import verification
 from tabinet.agent.agent import Agent
+from tabinet.dataplane.links.items import GATEWAY_IPV4, GATEWAY_IPV6
 from tabinet.dataplane.moves import ARRIVALS_TABLE
+from tabinet.guest.announcements import render_announcements
 from tabinet.kernel.flowcodec import Flow, parse_part, render_parts
 from tabinet.kernel.netlink import attribute, nested
 from tabinet.kernel.rtnetlink import AddAddress, AddVeth, InterfaceAddress, Route, SetLink
@@ -18,6 +21,7 @@ from tabinet.lib.ip import Prefix, parse_address
 from tabinet.model.arrivals import flows_path
 from tabinet.model.keys import ArrivalKey, ResourceKey, path_of
 from tabinet.rules import layout
+from tabinet.store.api import DeleteOp
 
 MAC = "02:00:00:00:00:01"
 NETS = ("10.0.0.1/32", "fd00::1/128")
@@ -74,6 +78,10 @@ def flow(source: str = "10.9.9.9", target: str = "10.0.0.1") -> Flow:
     return Flow(tuple_(source, target, (4000, 80)), tuple_(target, source, (80, 4000)), 0xE, 60, mark=0x00000101)
 
 
+def hardware_of(world: World, index: int) -> bytes:
+    return next(bytes.fromhex(link.mac.replace(":", "")) for link in world.rtnetlink.links() if link.index == index)
+
+
 def local_addresses(agent: Agent) -> set[Prefix]:
     elements = agent.dataplane.builder.table.elements
     return {element for name in layout.LOCAL.values() for element in elements[name]}  # type: ignore[misc]  # addresses
@@ -113,6 +121,10 @@ async def test_on_the_target_everything_is_ready_and_nobody_is_told_until_the_ma
         assert b'"u1"' in world.store._items[arrival].value
         await until(lambda: f"{FLOWS[1]}/0" not in world.store._items)
         await until(lambda: not world.sightings.watched)
+
+        said = [frame for index, frame in world.sightings.said if index == tap]
+        announced = list(render_announcements((GATEWAY_IPV4, GATEWAY_IPV6), bytes.fromhex("020000000001"), hardware_of(world, tap)))
+        assert said == announced * 2, "its gateways are here: at once, and when it is answered"
 
         await world.delete(THERE)
         await world.delete(ResourceKey("LiveMigration", HERE.name, "default"))
@@ -156,6 +168,45 @@ async def test_the_source_passes_on_what_comes_for_a_machine_that_has_left_and_h
         assert ways(world.routes) == ONWARDS, "for those who have not heard yet"
         agent.dataplane.moves.clock = lambda: 1e12
         await until(lambda: world.routes == set())
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["after it has moved", "while it moves"])
+async def test_nothing_is_passed_on_to_a_machine_that_is_no_more(world: World, together: bool) -> None:
+    """The other host would know nobody else to send it to than this one."""
+    world.add_interface("vm")
+    async with world.agent() as agent:
+        await prepare(world, target=THERE)
+        await world.put_raw(path_of(ArrivalKey("default", THERE.name)), b'{"migration":"u1"}')
+        await until(lambda: ways(world.routes) == ONWARDS)
+        if together:
+            await world.store.txn((), tuple(DeleteOp(path_of(key)) for key in (THERE, HERE)))
+        else:
+            await world.delete(HERE)
+            await until(lambda: HERE not in agent.endpoints)
+            assert ways(world.routes) == ONWARDS
+            await world.delete(THERE)
+        await until(lambda: world.routes == set())
+
+
+async def test_the_source_forgets_flows_through_floating_addresses_once_the_machine_was_seen_elsewhere(world: World) -> None:
+    world.add_interface("vm")
+    plain, floating = flow(), msgspec.structs.replace(flow(target="192.0.2.1"), reply=flow().reply)
+    masked = msgspec.structs.replace(flow("10.0.0.1", "10.9.9.9"), reply=flow("172.20.0.1", "10.9.9.9").reply)
+    world.conntrack.flows = {each.original: each for each in (plain, floating, masked)}
+    async with world.agent() as agent:
+        key, document = endpoint("vm", *NETS, mac=MAC, ipNATs=[{"internalIP": "10.0.0.1", "externalIP": "192.0.2.1"}])
+        await prepare(world, target=THERE)
+        await world.put(key, document)
+        await until(lambda: "192.0.2.1/32" in ways(world.routes))
+        moving = agent.moving
+        assert moving is not None
+        await until(lambda: moving._ends)
+        assert moving.stopped("calivm")
+        await until(lambda: f"{FLOWS[0]}/0" in world.store._items)
+        assert len(parse_part(world.store._items[f"{FLOWS[0]}/0"].value)) == 3
+        assert len(world.conntrack.flows) == 3, "it may yet go on here"
+        await world.put_raw(path_of(ArrivalKey("default", THERE.name)), b'{"migration":"u1"}')
+        await until(lambda: set(world.conntrack.flows) == {plain.original, masked.original})
 
 
 async def test_a_machine_that_goes_on_where_it_was_keeps_its_addresses(world: World) -> None:
