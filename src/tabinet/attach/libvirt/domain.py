@@ -33,6 +33,7 @@ _OF_INTERFACES = {"label": ("name", "value"), "limit": ("name", "value"), "profi
 """Elements below the root, for all interfaces, and below ``interface``, for one; and their attributes."""
 _SWITCHES = ("ipv4", "ipv6")
 _HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?")
+_NUMBER = re.compile(r"[0-9]{1,9}")
 _MTU = range(68, 65536)
 
 
@@ -95,7 +96,7 @@ def parse_domain(xml: bytes, prefixes: Collection[str]) -> Domain | None:
     """
     try:
         root = fromstring(xml)
-    except ParseError as error:
+    except (ParseError, LookupError, ValueError) as error:  # the latter: an encoding that Python has not, or that cannot be
         raise InputError([Problem(path="domain", value=str(error), allowed="a domain's XML")]) from None
     ours = root.find(f"metadata/{{{XML_NAMESPACE}}}{ROOT}")
     if ours is None:
@@ -230,8 +231,8 @@ def _number(element: Element | None, attribute: str, default: int, place: str, p
     text = element.get(attribute) if element is not None else None
     if text is None:
         return default
-    if not text.isdecimal():
-        problems.append(Problem(path=place, value=repr(text), allowed="a number"))
+    if not _NUMBER.fullmatch(text):
+        problems.append(Problem(path=place, value=repr(text[:80]), allowed="a number of up to nine digits"))
         return default
     return int(text)
 
