@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from calico_host import PEER, SETS, WORKLOADS, CalicoHost, eventually
+from calico_host import FAR, PEER, RESOURCES, SETS, WORKLOADS, Birds, CalicoHost, eventually
 from steady_traffic import Pings, Stream, Traffic
 
 from tabinet.kernel import netns
@@ -172,3 +172,47 @@ def go_back(host: CalicoHost) -> None:
         host.run("nft", "delete", "table", family, "tabinet")
     for family in ("-4", "-6"):
         host.run("ip", family, "route", "flush", "proto", "84")
+
+
+async def test_what_bgp_brought_stays_while_our_bird_takes_the_place_of_calicos(tmp_path: Path) -> None:
+    host = CalicoHost(tmp_path, bird=f'enabled = true\nconfig = "{tmp_path}/tabinet.conf"\nsocket = "{tmp_path}/ours.ctl"')
+    birds, traffic = Birds(host), Traffic()
+    try:
+        host.open_network()
+        host.open_store()
+        await host.fill_store()
+        peer = {
+            "kind": "Node",
+            "apiVersion": "projectcalico.org/v3",
+            "metadata": {"name": "peer"},
+            "spec": {"bgp": {"ipv4Address": f"{PEER[0]}/24"}},
+        }
+        await host.put({f"{RESOURCES}/nodes/peer": peer})
+        birds.open()
+        ways = [("w1", FAR[1]), ("peer", WORKLOADS["w2"][0])]
+        for source, address in ways:
+            ping = Pings(open_socket(host, source, socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP), address)
+            assert eventually(lambda ping=ping: _answered(ping)), (source, address)
+            ping.sent, ping.identity, ping.answered = 0, ping.identity ^ 1, set()
+            traffic.pings.append(ping)
+        traffic.start()
+        birds.kill("calico")
+        host.start_agent()
+        assert eventually(birds.ours.exists)
+        birds.start("ours", "host", birds.ours, "-R")
+        assert eventually(lambda: metrics_to(host, FAR[0]) == ["0", "32"])
+        host.until("finish")
+        assert host.tabinet("import", "--finish").returncode == 0
+        assert metrics_to(host, FAR[0]) == ["32"]
+        traffic.stop()
+        assert traffic.losses() == {}
+    finally:
+        traffic.close()
+        birds.close()
+        host.close()
+
+
+def metrics_to(host: CalicoHost, destination: str) -> list[str]:
+    """Of BIRD's routes to there, in the kernel's order."""
+    lines = host.run("ip", "route", "show", "proto", "bird").splitlines()
+    return ["0" if "metric" not in line else line.split()[-1] for line in lines if line.startswith(f"{destination} ")]

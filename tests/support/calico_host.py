@@ -188,6 +188,8 @@ class CalicoHost:
     """``open`` makes everything, ``close`` removes it."""
 
     directory: Path
+    bird: str = "enabled = false"
+    """``[bird]`` of our agent's configuration."""
     backend: str = "nft"
     """Which iptables Felix has used: ``nft`` or ``legacy``."""
     tag: str = field(default_factory=lambda: uuid.uuid4().hex[:6])
@@ -262,7 +264,7 @@ class CalicoHost:
         self.etcd.start()
         self.config.write_text(
             f'[agent]\nhost = "h1"\nrun_dir = "{self.directory}/run"\nhttp_address = "127.0.0.1:9091"\n'
-            f'[store]\nkind = "etcd"\nendpoints = ["{self.etcd.endpoint}"]\n[bird]\nenabled = false\n[cni]\nenabled = false\n'
+            f'[store]\nkind = "etcd"\nendpoints = ["{self.etcd.endpoint}"]\n[bird]\n{self.bird}\n[cni]\nenabled = false\n'
         )
 
     async def fill_store(self) -> None:
@@ -354,3 +356,69 @@ def eventually(check: Callable[[], bool]) -> bool:
             return True
         time.sleep(0.1)
     return False
+
+
+# --- BGP ------------------------------------------------------------------------------------------------------------------
+
+FAR = ("10.99.0.0/24", "10.99.0.1")
+"""A prefix that the peer announces, and its address there."""
+
+
+def bird_config(router: str, neighbour: str, prefix: str, metric: int) -> str:
+    """A BIRD as Calico configures it: it keeps routes when it ends, and asks its peers to keep theirs."""
+    return f"""
+router id {router};
+protocol device {{ }}
+protocol static {{ ipv4; route {prefix} blackhole; }}
+protocol kernel {{ learn; persist; graceful restart; metric {metric}; ipv4 {{ import none; export where proto = "peer"; }}; }}
+protocol bgp peer {{
+  local {router} as 64512;
+  neighbor {neighbour} as 64512;
+  graceful restart;
+  direct;
+  ipv4 {{ import all; export where source = RTS_STATIC; next hop self; }};
+}}
+"""
+
+
+@dataclass(slots=True)
+class Birds:
+    """Calico's BIRD on the host, later ours in its place, and the peer's."""
+
+    host: CalicoHost
+    running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @property
+    def ours(self) -> Path:
+        """The configuration that our agent writes."""
+        return self.host.directory / "tabinet.conf"
+
+    def start(self, name: str, place: str, config: Path, *options: str) -> None:
+        base = self.host.directory / name
+        argv = ["bird", "-f", "-c", str(config), "-s", f"{base}.ctl", "-P", f"{base}.pid", *options]
+        with open(f"{base}.log", "ab") as log:
+            self.running[name] = subprocess.Popen(
+                ["nsenter", f"--net=/run/netns/{self.host.namespace(place)}", *argv], stdout=log, stderr=log
+            )
+
+    def open(self) -> None:
+        """Both talk, and the kernel has what they learned."""
+        self.host.ip("peer", "route del 10.65.0.0/26", f"addr add {FAR[1]}/32 dev lo")
+        self.host.ip("host", "route del blackhole 10.65.0.0/26")
+        texts = {
+            "calico": ("host", bird_config(OUTSIDE[0], PEER[0], "10.65.0.0/26", 0)),
+            "peer": ("peer", bird_config(PEER[0], OUTSIDE[0], FAR[0], 0)),
+        }
+        for name, (place, text) in texts.items():
+            config = self.host.directory / f"{name}.conf"
+            config.write_text(text)
+            self.start(name, place, config)
+
+    def kill(self, name: str) -> None:
+        process = self.running.pop(name)
+        process.kill()
+        process.wait()
+
+    def close(self) -> None:
+        for name in list(self.running):
+            self.kill(name)
