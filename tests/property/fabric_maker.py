@@ -43,10 +43,14 @@ class Size(msgspec.Struct, frozen=True):
     endpoints: int
     policies: int
     network_sets: int
+    host_endpoints: float = 0
+    """How probably a host has one."""
 
 
 SMALL = Size(hosts=3, endpoints=14, policies=7, network_sets=3)
 LARGE = Size(hosts=6, endpoints=300, policies=40, network_sets=12)
+GUARDED = Size(hosts=3, endpoints=12, policies=10, network_sets=3, host_endpoints=0.7)
+GUARDED_LARGE = Size(hosts=8, endpoints=200, policies=40, network_sets=10, host_endpoints=0.7)
 
 
 class FabricMaker:
@@ -59,11 +63,9 @@ class FabricMaker:
 
     def make(self) -> Resources:
         """All resources, by key."""
-        self._add("IPPool", "pool", {"cidr": "10.65.0.0/16", "natOutgoing": True})
+        self._pools()
         for number in range(self.size.hosts):
-            self._add(
-                "Node", f"h{number}", {"bgp": {"ipv4Address": f"172.16.0.{number + 1}/24", "ipv6Address": f"fd00:16::{number + 1}/64"}}
-            )
+            self._host(number)
         self._profiles()
         for number in range(self.size.endpoints):
             self._endpoint(number)
@@ -120,6 +122,27 @@ class FabricMaker:
 
     # --- who there is ---
 
+    def _pools(self) -> None:
+        mode = {"vxlanMode": self.choose.choice(("Never", "CrossSubnet", "Always"))} if self.size.host_endpoints else {}
+        self._add("IPPool", "pool", {"cidr": "10.65.0.0/16", "natOutgoing": self._chance(0.7), **mode})
+        if self._chance(0.5):
+            self._add("IPPool", "pool6", {"cidr": "fd00:65::/64", "natOutgoing": self._chance(0.5)})
+
+    def _host(self, number: int) -> None:
+        subnet = self.choose.choice((0, 0, 1)) if self.size.host_endpoints else 0
+        addresses = f"172.16.{subnet}.{number + 1}", f"fd00:16::{number + 1}"
+        spec: dict[str, Any] = {"bgp": {"ipv4Address": f"{addresses[0]}/24", "ipv6Address": f"{addresses[1]}/64"}}
+        if self.size.host_endpoints and self._chance(0.5):
+            spec["ipv4VXLANTunnelAddr"] = f"10.65.200.{number + 1}"
+        self._add("Node", f"h{number}", spec)
+        if self._chance(self.size.host_endpoints):
+            ends = {"interfaceName": self.choose.choice(("eth0", "eth0", "*"))} if self._chance(0.8) else {}
+            if not ends or self._chance(0.6):
+                ends["expectedIPs"] = list(addresses)
+            profiles = self._some(tuple(f"kns.{name}" for name in NAMESPACES), 1) if self._chance(0.6) else []
+            spec = {"node": f"h{number}", "profiles": profiles, **ends}
+            self._add("HostEndpoint", f"he{number}", spec, labels={"role": "host", **self._labels()})
+
     def _profiles(self) -> None:
         for namespace in NAMESPACES:
             anything = [{"action": "Allow"}]
@@ -159,11 +182,26 @@ class FabricMaker:
         for direction in types:
             spec[direction.lower()] = self._rules(4)
         name = f"{tier}.p{number}" if tier != "default" else f"p{number}"
-        if self._chance(0.5):
+        if self.size.host_endpoints and self._chance(0.4):
+            self._host_policy(name, spec)
+        elif self._chance(0.5):
             spec |= {"namespaceSelector": self._selector()} if self._chance(0.2) else {}
             self._add("GlobalNetworkPolicy", name, spec)
         else:
             self._add("NetworkPolicy", name, spec, self.choose.choice(NAMESPACES))
+
+    def _host_policy(self, name: str, spec: dict[str, Any]) -> None:
+        spec["selector"] = self.choose.choice(("role == 'host'", "role == 'host'", self._selector()))
+        kind = self.choose.choice(("applyOnForward", "applyOnForward", "preDNAT", "doNotTrack", ""))
+        if kind:
+            spec |= {kind: True, "applyOnForward": True}
+        if kind == "preDNAT":
+            spec["types"], spec["ingress"] = ["Ingress"], spec.pop("egress", None) or spec["ingress"]
+        if kind in ("preDNAT", "doNotTrack"):
+            for way in ("ingress", "egress"):
+                for rule in spec.get(way, ()):
+                    rule["action"] = self.choose.choice(("Allow", "Deny", "Pass"))
+        self._add("GlobalNetworkPolicy", name, spec)
 
     def _rules(self, most: int) -> list[dict[str, Any]]:
         return [self._rule() for _ in range(self.choose.randint(1, most))]
@@ -223,12 +261,14 @@ def ipv6(number: int) -> str:
 
 
 def flows(choose: Random, fabric: Fabric, count: int) -> Iterator[Question]:
-    """First packets between endpoints, and with addresses outside: one of a service as often as not."""
+    """First packets between endpoints and with addresses outside, and of hosts, where there are host endpoints."""
     inside = [place for places in fabric.places.values() for place in places if place.kind == "workload"]
+    hosts = [place for places in fabric.places.values() for place in places if place.kind == "host"] if fabric.host_endpoints else []
     outside = [Place(address, "outside") for address in map(parse_prefix, OUTSIDE) if address not in fabric.places]
     while count:
-        source = choose.choice(inside if choose.random() < 0.85 else outside)
-        destination = choose.choice(inside if choose.random() < 0.8 else outside)
+        source, destination = [
+            choose.choice(hosts if hosts and choose.random() < 0.35 else inside if choose.random() < 0.85 else outside) for _ in range(2)
+        ]
         if source.address.family != destination.address.family or source.address == destination.address:
             continue
         if not source.host and not destination.host:
@@ -244,8 +284,12 @@ def question(choose: Random, source: Place, destination: Place) -> Question:
         kind = choose.choice(ICMP_TYPES[protocol])
         assert begins_flow(protocol, kind)
         return Question(source=source, destination=destination, protocol=protocol, icmp_type=kind, icmp_code=choose.choice((0, 0, 1)))
+    if protocol == 4 and "host" in (source.kind, destination.kind):
+        protocol = 47
     if protocol in (47, 4, 255):
         return Question(source=source, destination=destination, protocol=protocol, source_port=0)
     to = choose.choice(PORTS) + choose.choice((0, 0, 0, 0, 1))
+    if to == 4789 and "host" in (source.kind, destination.kind):
+        to = 80  # packets of tunnels between hosts, which have their own rules
     ports = {"source_port": choose.choice((40_000, *PORTS)), "destination_port": to}
     return Question(source=source, destination=destination, protocol=protocol, **ports)

@@ -246,7 +246,7 @@ def packets() -> list[tuple[str, Packet]]:
     for source, destination in itertools.permutations(ADDRESSES + HOST_ADDRESSES, 2):
         if source.family != destination.family:
             continue
-        echo = [(1, 0, 0, 8, 0), (1, 0, 0, 13, 1)] if source.family == 4 else [(58, 0, 0, 128, 0), (58, 0, 0, 128, 1)]
+        echo = [(1, 0, 0, 8, 0), (1, 0, 0, 13, 1)] if source.family == 4 else [(58, 0, 0, 128, 0), (58, 0, 0, 128, 1), (58, 0, 0, 139, 0)]
         for protocol, sport, dport, kind, code in kinds + echo:
             for hook, into, out in ways:
                 packet = Packet(into, out, source, destination, protocol, sport, dport, kind, code)

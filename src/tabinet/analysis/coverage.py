@@ -1,4 +1,4 @@
-"""What ``plan`` and ``verify`` do not calculate, of a given fabric: host endpoints, and translations that policy sees.
+"""What ``plan`` and ``verify`` do not calculate, of a given fabric: host endpoints of too many hosts, and translations that policy sees.
 
 In: situations. Out: sentences that name what is left out, and nothing where nothing is. Not told: that workloads in pools with natOutgoing
 reach workloads that are in no pool with their host's address, which ingress policy sees. ``explain`` answers for one packet of each.
@@ -97,13 +97,13 @@ def uncovered_by_change(before: State, after: State) -> str:
     )
 
 
-def uncovered(situation: Situation) -> Iterator[str]:
-    """What of this fabric is in no calculation of flows."""
+def uncovered(situation: Situation, *, with_hosts: bool) -> Iterator[str]:
+    """What of this fabric is in no calculation of flows; ``with_hosts``: host endpoints are in it."""
     endpoints = {key: endpoint for key, (_, endpoint) in sorted(situation.state.host_endpoints.items())}
-    if endpoints:
+    if endpoints and not with_hosts:
         yield f"flows of hosts themselves, which host endpoints judge, are not in here: {_list(list(map(str, endpoints)), len(endpoints))}"
     strict = [key for key, endpoint in endpoints.items() if any(tiers for part, tiers in _parts(endpoint).items() if part != OWN)]
-    if strict:
+    if strict and not with_hosts:
         names = _list(list(map(str, strict)), len(strict))
         yield f"forwarded, preDNAT or doNotTrack policy also judges flows that pass these, which is not in here: {names}"
     yield from _translations(situation)

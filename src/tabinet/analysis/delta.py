@@ -73,6 +73,9 @@ def _side(before: Relation, after: Relation, *, ingress: bool) -> tuple[list[Box
 
 def _window(before: Relation, after: Relation, *, ingress: bool) -> Iterator[Box]:
     universe = before.universe
+    if universe.hosting:  # what hosts say may have changed anywhere
+        yield (universe.everything, universe.everything, FULL)
+        return
     whole = _rearranged(before, after, ingress=ingress)
     if whole:
         yield (whole, universe.everything, FULL)

@@ -83,6 +83,10 @@ class Describer:
         inside = 0
         for mask in universe.endpoints:
             inside |= mask
+        hosts = self._host_masks()
+        for host, mask in hosts.items():
+            self._know(mask, f"host {host}")
+            inside |= mask
         outside = universe.everything & ~inside
         for (key, value), mask in self._label_masks().items():
             self._know(mask, f"namespace {value}" if key == NAMESPACE else f"{key}={value}")
@@ -93,7 +97,13 @@ class Describer:
             self._know(mask, name)
         for mask in (outside, outside & ~named):
             self._know(mask, "every other address")
-        self._know(inside, "all endpoints")
+        self._know(inside, "all endpoints" if not hosts else "all endpoints and hosts")
+        if hosts:
+            everybody = 0
+            for mask in universe.endpoints:
+                everybody |= mask
+            self._know(everybody, "all endpoints")
+            self._know(inside & ~everybody, "all hosts")
         self._know(universe.everything, "every address")
         self._known.pop(0, None)
         # A name of a single endpoint helps nobody in a list of several.
@@ -262,6 +272,14 @@ class Describer:
                 else:
                     partial.add(pair)
         return {pair: mask_of(having, self.universe.size) for pair, having in numbers.items() if bearers[pair] > 1 and pair not in partial}
+
+    def _host_masks(self) -> dict[str, Mask]:
+        """The addresses of each host that is one in every state."""
+        found: dict[str, Mask] = {}
+        for here in self.universe.residents:
+            for host, residents in here.items():
+                found[host] = found.get(host, 0) | residents.own
+        return {host: mask for host, mask in found.items() if mask}
 
     def _nets(self) -> Iterable[tuple[str, tuple[Prefix, ...]]]:
         for net in self.universe.named_nets:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from tabinet.calc import messages
 from tabinet.calc.autohosts import host_addresses
 from tabinet.calc.endpoints import readable, readable_addresses, readable_nats
 from tabinet.calc.graph import Graph
@@ -62,6 +63,8 @@ class Fabric:
     options_of: OptionsOf
     workloads: dict[ResourceKey, WorkloadEndpoint] = field(default_factory=dict)
     nodes: dict[str, Node] = field(default_factory=dict)
+    host_endpoints: list[HostEndpoint] = field(default_factory=list)
+    """Those that are resources."""
     places: dict[Prefix, list[Place]] = field(default_factory=dict)
     _views: dict[str, HostView] = field(default_factory=dict)
 
@@ -88,8 +91,8 @@ class Fabric:
         node = self.nodes.get(host)
         own = set(host_addresses(node)) if node is not None else set()
         named: list[str] = []
-        for value, _ in self.resources.values():
-            if isinstance(value, HostEndpoint) and value.spec.node == host and value.spec.interface_name not in ("", "*"):
+        for value in self.host_endpoints:
+            if value.spec.node == host and value.spec.interface_name not in ("", "*"):
                 if own & set(readable_addresses(value.spec.expected_ips)):
                     return value.spec.interface_name
                 named.append(value.spec.interface_name)
@@ -117,6 +120,7 @@ def survey(resources: Resources, options_of: OptionsOf) -> Fabric:
                 for address in host_addresses(value):
                     fabric.places.setdefault(address, []).append(Place(address, "host", key.name))
             case HostEndpoint():
+                fabric.host_endpoints.append(value)
                 for address in readable_addresses(value.spec.expected_ips):
                     if not any(place.kind == "host" for place in fabric.places.get(address, ())):
                         fabric.places.setdefault(address, []).append(Place(address, "host", value.spec.node))
@@ -134,7 +138,8 @@ def _calculate(resources: Resources, hosts: frozenset[str], options_of: OptionsO
     for host in hosts:
         options = options_of(felix.get(host, {}))
         world, builder = World(options=options), TableBuilder(options)
-        interfaces = _interfaces_of(updates, host)
+        own = [update.endpoint for update in updates if isinstance(update, HostEndpointUpdate) and update.endpoint.host == host]
+        interfaces = interfaces_of(own)
         world.interfaces = interfaces
         builder.on_interfaces(interfaces)
         for update in updates:
@@ -146,11 +151,11 @@ def _calculate(resources: Resources, hosts: frozenset[str], options_of: OptionsO
     return views
 
 
-def _interfaces_of(updates: Iterable[Update], host: str) -> dict[str, frozenset[Prefix]]:
-    """Host endpoints that name no interface are found by address on a host; here the uplink stands for whatever has it."""
-    for update in updates:
-        if isinstance(update, HostEndpointUpdate) and update.endpoint.host == host and not update.endpoint.interface:
-            return {UPLINK: frozenset(update.endpoint.addresses)}
+def interfaces_of(endpoints: Iterable[messages.HostEndpoint]) -> dict[str, frozenset[Prefix]]:
+    """Of a host with these host endpoints. Those that name no interface are found by address there; here the uplink stands for it."""
+    for endpoint in endpoints:
+        if not endpoint.interface:
+            return {UPLINK: frozenset(endpoint.addresses)}
     return {}
 
 

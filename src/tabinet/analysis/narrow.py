@@ -22,7 +22,7 @@ import msgspec
 from tabinet.analysis.boxes import Expired, OutOfTime, TooMany, never
 from tabinet.analysis.coverage import hosts_changed
 from tabinet.analysis.delta import peers_concerned
-from tabinet.analysis.fabric import Resources
+from tabinet.analysis.fabric import OptionsOf, Resources
 from tabinet.analysis.labels import marks_of
 from tabinet.analysis.masks import numbers_of
 from tabinet.analysis.relation import Relation
@@ -65,11 +65,11 @@ class Comparison(msgspec.Struct, frozen=True):
     now: Relation
 
 
-def compare_widely(calculation: Calculation, changes: Changes, expired: Expired = never) -> Comparison:
-    """The whole fabric; the calculation has the changes from now on."""
+def compare_widely(calculation: Calculation, changes: Changes, expired: Expired = never, options_of: OptionsOf | None = None) -> Comparison:
+    """The whole fabric, with its hosts if ``options_of`` hosts are known; the calculation has the changes from now on."""
     before = calculation.prepare(changes)
     after = calculation.change(changes)
-    universe, (was, now) = relate([before, after], expired=expired)
+    universe, (was, now) = relate([before, after], expired=expired, options_of=options_of)
     return Comparison(before, after, universe, was, now)
 
 
@@ -249,4 +249,5 @@ def _limited(state: State, bystanders: dict[ResourceKey, tuple[int, Endpoint]], 
         policies={key: state.policies[key] for key in sorted(policies)},
         profiles={name: state.profiles[name] for name in sorted(profiles)},
         endpoints=bystanders | endpoints,
+        config=state.config,
     )

@@ -1,9 +1,9 @@
 """``plan``: which flows a change of resources opens and closes, whose policy it changes, and what it costs.
 
-In: resources, and changes of them. Out: a ``Plan``. Exact for policy between workloads and with the outside: every flow of a group is
+In: resources, and changes of them. Out: a ``Plan``. Exact for policy between workloads, hosts and the outside: every flow of a group is
 opened (closed), no other one is; each group has a witness, a packet that can be tried. What cannot be enumerated is said, not cut.
-Not looked at: host endpoints, translation, doNotTrack (``explain`` does; what a change concerns of them is said, see ``coverage``), and
-whether packets find their way (routes).
+Not looked at: floating addresses as workloads use them, host endpoints of very many hosts (``explain`` does; what a change concerns of
+them is said, see ``coverage``), and whether packets find their way (routes).
 Pure; O(resources) once, then what the change concerns.
 """
 
@@ -22,6 +22,7 @@ from tabinet.analysis.narrow import Comparison, compare_narrowly, compare_widely
 from tabinet.analysis.relation import Relation
 from tabinet.analysis.situation import Calculation, Changes, Situation, calculate
 from tabinet.analysis.tables import HOSTS_COUNTED, HostCost, Tables
+from tabinet.analysis.universe import Universe
 
 LARGE = 3_000
 """With so many resources only what a change concerns is looked at. With fewer the words for groups may be better, as more is told apart."""
@@ -57,7 +58,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 def make_plan(calculation: Calculation, changes: Changes, options_of: OptionsOf, expired: Expired = never) -> Plan:
     """What the changes do; the calculation has them from now on. Flows that are not known when the time has ``expired`` are not told."""
-    return plan_of(compare_widely(calculation, changes, expired), options_of)
+    return plan_of(compare_widely(calculation, changes, expired, options_of), options_of)
 
 
 def plan_change(resources: Resources, changes: Changes, options_of: OptionsOf, expired: Expired = never) -> Plan:
@@ -94,8 +95,8 @@ def plan_of(comparison: Comparison, options_of: OptionsOf) -> Plan:
         hosts=tuple([tables.cost(host) for host in hosts[:HOSTS_COUNTED]]),
         more_hosts=max(0, len(hosts) - HOSTS_COUNTED),
         not_enumerated=why_not,
-        not_covered=uncovered_by_change(before.state, after.state),
-        notes=tuple(_notes(after, universe.left_out, any_flow=bool(why_not or delta.opened or delta.closed))),
+        not_covered="" if universe.hosting else uncovered_by_change(before.state, after.state),
+        notes=tuple(_notes(after, universe, any_flow=bool(why_not or delta.opened or delta.closed))),
     )
 
 
@@ -115,11 +116,11 @@ def _first_policies(was: Relation, now: Relation, describer: Describer) -> Itera
                 yield FirstPolicy(direction=direction, gets=gets, endpoints=describer.count(mask), which=describer.text(mask))
 
 
-def _notes(after: Situation, left_out: list[str], *, any_flow: bool) -> Iterator[str]:
+def _notes(after: Situation, universe: Universe, *, any_flow: bool) -> Iterator[str]:
     if any_flow:
-        yield from uncovered(after)
-    if left_out:
-        yield f"endpoints with prefixes instead of addresses are not in here: {', '.join(left_out[:4])}"
+        yield from uncovered(after, with_hosts=bool(universe.hosting))
+    if universe.left_out:
+        yield f"endpoints with prefixes instead of addresses are not in here: {', '.join(universe.left_out[:4])}"
 
 
 def changed_resources(before: Resources, after: Changes) -> Changes:

@@ -18,11 +18,12 @@ import msgspec
 
 from tabinet.analysis.boxes import Box, Boxes
 from tabinet.analysis.describe import Describer
+from tabinet.analysis.fabric import OptionsOf
 from tabinet.analysis.headers import EMPTY, FULL, HeaderSet, HeaderSpace
 from tabinet.analysis.labels import marks_of
 from tabinet.analysis.masks import Mask, mask_of, numbers_of
 from tabinet.analysis.relation import Relation
-from tabinet.analysis.situation import Situation
+from tabinet.analysis.situation import Situation, hosting_of
 from tabinet.analysis.universe import divide
 from tabinet.errors import InputError, Problem
 from tabinet.selector import Selector
@@ -59,7 +60,9 @@ class Matrix(msgspec.Struct, frozen=True, kw_only=True):
     cells: tuple[Cell, ...]
 
 
-def find_reach(situation: Situation, source: Selector | None, destination: Selector | None, by: str | None) -> Matrix:
+def find_reach(
+    situation: Situation, source: Selector | None, destination: Selector | None, by: str | None, options_of: OptionsOf | None = None
+) -> Matrix:
     """The reachability from endpoints that ``source`` selects to those that ``destination`` selects; None: everybody, and the outside.
 
     Raises:
@@ -68,7 +71,7 @@ def find_reach(situation: Situation, source: Selector | None, destination: Selec
     """
     selectors = [selector for selector in (source, destination) if selector is not None]
     marks = marks_of(situation.resources, selectors, [by] if by is not None else [])
-    universe = divide([situation.state], (), marks, situation.twins.groups)
+    universe = divide([situation.state], (), marks, situation.twins.groups, hosting_of([situation], options_of))
     relation = Relation(universe, 0, situation.order, Boxes(HeaderSpace()))
     describer = Describer(universe, situation.resources)
     describer.prepare()
@@ -114,9 +117,12 @@ class GroupFinder:
         for number in numbers_of(senders | receivers):
             marks = universe.kinds[number].marks
             value = marks[1][0] if marks is not None else None
-            word = "outside" if marks is None else f"no {label}" if value is None else f"{label}={value}"
+            word = self._stranger(number) if marks is None else f"no {label}" if value is None else f"{label}={value}"
             numbers[word].append(number)
         return [(mask_of(found, universe.size), name) for name, found in sorted(numbers.items())]
+
+    def _stranger(self, number: int) -> str:
+        return "hosts" if self.relation.endpoints >> number & 1 else "outside"
 
     def alike(self, flows: list[Box], senders: Mask, receivers: Mask) -> list[tuple[Mask, str]]:
         """The coarsest groups that no flow tells apart, endpoints first; what has the same name in both families is one.

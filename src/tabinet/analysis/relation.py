@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from tabinet.analysis.boxes import Box, Boxes, Taken, swapped
+from tabinet.analysis.gates import Gates
 from tabinet.analysis.headers import EVERY, FULL, WITH_PORTS, HeaderSet, HeaderSpace, Interval, minus_intervals
 from tabinet.analysis.masks import Mask, mask_of
 from tabinet.analysis.tunnelled import unsendable
@@ -63,9 +64,23 @@ class Relation:
         return self.boxes.space
 
     @property
-    def endpoints(self) -> Mask:
-        """The classes that endpoints have in this state."""
+    def workloads(self) -> Mask:
+        """The classes that workload endpoints have in this state."""
         return self.universe.endpoints[self.state]
+
+    @cached_property
+    def endpoints(self) -> Mask:
+        """The classes whose end of a flow is judged: workloads', and hosts' where they are told apart."""
+        mask = self.workloads
+        for here in self.universe.residents[self.state].values() if self.universe.hosting else ():
+            mask |= here.own
+        return mask
+
+    @cached_property
+    def gates(self) -> Gates | None:
+        """What hosts have to say; None where they are not told apart."""
+        universe = self.universe
+        return Gates(self, universe.hosting[self.state], universe.residents[self.state]) if universe.hosting else None
 
     @cached_property
     def ingress(self) -> list[Box]:
@@ -74,12 +89,14 @@ class Relation:
         Raises:
             TooMany: it cannot be written down.
         """
-        return swapped(self._compose(ingress=True))
+        allowed = swapped(self._compose(ingress=True))
+        return allowed if self.gates is None else self.gates.ingress(allowed)
 
     @cached_property
     def egress(self) -> list[Box]:
         """What sources let out: (source, destination, headers). Raises as ``ingress``."""
-        return self._compose(ingress=False)
+        allowed = self._compose(ingress=False)
+        return allowed if self.gates is None else self.gates.egress(allowed)
 
     @cached_property
     def present(self) -> Mask:
@@ -87,7 +104,7 @@ class Relation:
         elsewhere = 0
         for mask in self.universe.endpoints:
             elsewhere |= mask
-        return self.universe.everything & ~(elsewhere & ~self.endpoints)
+        return self.universe.everything & ~(elsewhere & ~self.workloads)
 
     def allowed_of(self, boxes: Iterable[Box], *, by_ingress: bool) -> list[Box]:
         """Of flows that one end allows, those that the other end, if it is an endpoint, allows as well."""
@@ -160,6 +177,10 @@ class Relation:
                 found = self._read(self.policy(key), local, ingress) if local else ()
             self._regions[key, ingress] = found
         return found
+
+    def regions_for(self, key: ResourceKey, local: Mask, *, ingress: bool) -> tuple[Regions, ...]:
+        """The same, as if the policy applied to these classes."""
+        return self._read(self.policy(key), local, ingress)
 
     def agrees(self, other: Relation, key: ResourceKey, *, ingress: bool) -> bool:
         """The policy or profile has the same rules about the same sets for the same endpoints in both; cheap, False where unsure."""
@@ -274,7 +295,7 @@ class Relation:
     def _compose(self, *, ingress: bool) -> list[Box]:
         """All that one end allows, as (local, peer, headers)."""
         allowed: list[Box] = []
-        undecided: list[Box] = [(self.endpoints, self.present, self.judged(ingress=ingress))]
+        undecided: list[Box] = [(self.workloads, self.present, self.judged(ingress=ingress))]
         for tier in self.order.tiers:
             concerned = self.universe.tiers[self.state].get((tier, ingress), 0)
             if concerned:

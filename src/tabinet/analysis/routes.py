@@ -49,7 +49,7 @@ def _towards(fabric: Fabric, host: str, destination: Place, target: Prefix) -> H
     if destination.kind == "host":
         return Hop(host=host, prefix=str(target), via=via, why="an address of a host: the underlay knows the way")
     pool, owner, block = _pool_of(fabric, target), *_block_of(fabric, target)
-    how = _encapsulation(pool[1], fabric.nodes.get(host), node, target.family) if pool is not None else "no encapsulation"
+    how = encapsulation(pool[1], fabric.nodes.get(host), node, target.family) if pool is not None else "no encapsulation"
     if block is not None and owner == destination.host:
         return Hop(host=host, prefix=str(block), via=via, why=f"block of {owner}, pool {pool[0] if pool else '?'}, {how}")
     reason = f"an address of its own: block {block} is {owner}'s" if block is not None else "an address of its own: it is in no block"
@@ -98,7 +98,8 @@ def _block_of(fabric: Fabric, address: Prefix) -> tuple[str, Prefix | None]:
     return "", None
 
 
-def _encapsulation(pool: IPPool, here: Node | None, there: Node | None, family: int) -> str:
+def encapsulation(pool: IPPool, here: Node | None, there: Node | None, family: int) -> str:
+    """How packets to the pool's addresses on the one host leave the other, in words."""
     for name, mode in (("VXLAN", pool.spec.vxlan_mode), ("IP-in-IP", pool.spec.ipip_mode)):
         if mode == "Always" or (mode == "CrossSubnet" and not _share_a_subnet(here, there, family)):
             return f"in {name} ({mode})"
@@ -109,10 +110,17 @@ def _tunnel_address(fabric: Fabric, source: Place, destination: Place, target: P
     """What a host itself sends through a VXLAN tunnel comes from its address in the tunnel (``rules.tunnels``)."""
     here, there = fabric.nodes.get(source.host), fabric.nodes.get(destination.host)
     pool = _pool_of(fabric, target)
-    if here is None or pool is None or "VXLAN" not in _encapsulation(pool[1], here, there, target.family):
+    if here is None or pool is None or "VXLAN" not in encapsulation(pool[1], here, there, target.family):
         return source.address
-    text = here.spec.ipv4_vxlan_tunnel_addr if target.family == IPV4 else here.spec.ipv6_vxlan_tunnel_addr
-    return next(readable_addresses([text]), source.address)
+    return tunnel_address_of(here, target.family) or source.address
+
+
+def tunnel_address_of(node: Node | None, family: int) -> Prefix | None:
+    """The host's own address in its VXLAN tunnel."""
+    if node is None:
+        return None
+    text = node.spec.ipv4_vxlan_tunnel_addr if family == IPV4 else node.spec.ipv6_vxlan_tunnel_addr
+    return next(readable_addresses([text]), None)
 
 
 def _share_a_subnet(here: Node | None, there: Node | None, family: int) -> bool:
@@ -125,6 +133,11 @@ def _with_length(node: Node | None, family: int) -> str:
     return (bgp.ipv4_address if family == IPV4 else bgp.ipv6_address) if bgp is not None else ""
 
 
+def node_address(node: Node | None, family: int) -> Prefix | None:
+    """The address that the host has by its BGP."""
+    return next(readable_addresses([_with_length(node, family)]), None)
+
+
 def _node_address(node: Node | None, family: int) -> str:
-    found = next(readable_addresses([_with_length(node, family)]), None)
+    found = node_address(node, family)
     return found.address if found is not None else ""

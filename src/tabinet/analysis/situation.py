@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import msgspec
 
 from tabinet.analysis.boxes import Boxes, Expired, never
-from tabinet.analysis.fabric import Resources
+from tabinet.analysis.fabric import OptionsOf, Resources, survey
 from tabinet.analysis.headers import HeaderSpace
+from tabinet.analysis.hosting import Hosting, find_hosting
 from tabinet.analysis.relation import Relation, TierOrder
 from tabinet.analysis.twins import Twins, asked_by, asked_by_profile, find_twins
 from tabinet.analysis.universe import Marks, Universe, divide
@@ -149,15 +150,27 @@ def relate(
     nets: tuple[Prefix, ...] = (),
     marks: Mapping[ResourceKey, Marks] = types.MappingProxyType({}),
     expired: Expired = never,
+    options_of: OptionsOf | None = None,
 ) -> tuple[Universe, list[Relation]]:
-    """One universe for all of them, of one calculation, and what each allows in it; ``nets`` and ``marks`` are told apart as well."""
+    """One universe for all of them, of one calculation, and what each allows in it; ``nets`` and ``marks`` are told apart as well.
+
+    With ``options_of``, of hosts, flows of hosts and what host endpoints say are in it (``hosting_of``).
+    """
     assert all(situation.twins is situations[0].twins for situation in situations)
-    universe = divide([situation.state for situation in situations], nets, marks, twins=situations[0].twins.groups)
+    states = [situation.state for situation in situations]
+    universe = divide(states, nets, marks, situations[0].twins.groups, hosting_of(situations, options_of))
     boxes = Boxes(HeaderSpace(), expired=expired)
     relations: list[Relation] = []
     for index, situation in enumerate(situations):
         relations.append(Relation(universe, index, situation.order, boxes, relations[0] if relations else None))
     return universe, relations
+
+
+def hosting_of(situations: list[Situation], options_of: OptionsOf | None) -> tuple[Hosting, ...]:
+    """The hosts of each situation, where any of them has host endpoints; nothing where there are too many hosts, or no ``options_of``."""
+    if options_of is None or not any(situation.state.host_endpoints for situation in situations):
+        return ()
+    return find_hosting([(situation.state, survey(situation.resources, options_of)) for situation in situations])
 
 
 def facts_of(values: Mapping[Key, object]) -> dict[ResourceKey, PolicyFacts]:

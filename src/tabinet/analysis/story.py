@@ -19,7 +19,7 @@ from tabinet.analysis.mismatch import Mismatch, find_mismatch, unreadable_set
 from tabinet.calc.messages import Action, Endpoint, HostEndpoint, Policy, TierPolicies
 from tabinet.model.keys import ResourceKey
 from tabinet.rules.evaluate import Packet, answer_to
-from tabinet.rules.naive import World, as_sent, has_no_address, is_dhcp, is_failsafe
+from tabinet.rules.naive import World, as_sent, has_no_address, is_dhcp, is_discovery, is_failsafe
 from tabinet.rules.options import HostAction, ProtoPort
 from tabinet.rules.pairs import may_send
 
@@ -130,6 +130,9 @@ def allows(stages: tuple[Stage, ...]) -> bool:
     return all(stage.outcome is Outcome.ALLOW for stage in stages)
 
 
+_DISCOVERY = "ICMPv6 for finding neighbours, which hosts always send and take"
+
+
 @dataclass(slots=True)
 class _Teller:
     world: World
@@ -162,6 +165,9 @@ class _Teller:
         host = self._host_at(packet.in_interface)
         if host is None:
             return
+        if is_discovery(packet):
+            yield Stage(Subject.HOST_IN, host, Outcome.ALLOW, _DISCOVERY, final=True)
+            return
         yield from self._pre_dnat(host)
         endpoint = self.world.hosts[host]
         if is_failsafe(self.world.options.failsafe_inbound, packet.protocol, packet.destination_port, packet.source):
@@ -177,6 +183,9 @@ class _Teller:
         yield from self._untracked(ingress=False)
         endpoint = self.world.hosts[host]
         if any(packet.destination in owner.nets_here for owner in self._owners()):
+            return
+        if is_discovery(packet):
+            yield Stage(Subject.HOST_OUT, host, Outcome.ALLOW, _DISCOVERY, final=True)
             return
         if is_failsafe(self.world.options.failsafe_outbound, packet.protocol, packet.destination_port, packet.destination):
             yield Stage(Subject.HOST_OUT, host, Outcome.ALLOW, "a failsafe port of others", final=True)
@@ -204,6 +213,9 @@ class _Teller:
         key = self._at(packet.in_interface)
         if is_dhcp(packet):
             yield Stage(Subject.TO_HOST, key, Outcome.ALLOW, "DHCP is always answered", final=True)
+            return
+        if is_discovery(packet):
+            yield Stage(Subject.TO_HOST, key, Outcome.ALLOW, _DISCOVERY, final=True)
             return
         if any(_is_service(port, packet) for port in options.host_services):
             yield Stage(Subject.TO_HOST, key, Outcome.ALLOW, "a service of the host that is always allowed", final=True)

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from tabinet.analysis.hosting import Hosting
 from tabinet.analysis.masks import Mask, mask_of
 from tabinet.analysis.twins import Twin
 from tabinet.calc.messages import Endpoint, Policy, PortMember, SetKind, Side, TierPolicies
@@ -61,6 +62,16 @@ class Kind(msgspec.Struct, frozen=True):
     """Of an endpoint: what else shall be told apart."""
     policing: tuple[Policing | None, ...]
     """In each state; None: no endpoint has the address there."""
+    hosts: tuple[str, ...] = ()
+    """In each state the host that it is on, or of which it is an address; empty where hosts are not told apart."""
+
+
+class Residents(msgspec.Struct, frozen=True, gc=False):
+    """Who is on a host."""
+
+    workloads: Mask
+    own: Mask
+    """Addresses of the host itself."""
 
 
 @dataclass(slots=True)
@@ -88,6 +99,10 @@ class Universe:
     """Likewise by tier: whoever has a policy of it."""
     profiles: list[dict[tuple[str, ...], Mask]] = field(default_factory=list)
     """In each state, by list of profiles."""
+    hosting: tuple[Hosting, ...] = ()
+    """Of each state; empty: hosts are not told apart, and their addresses count as outside."""
+    residents: list[dict[str, Residents]] = field(default_factory=list)
+    """In each state, by host; where hosts are told apart."""
     _numbers: dict[Predicate, int] = field(default_factory=dict)
     _masks: list[Mask] = field(default_factory=list)
     _variants: dict[int, dict[PortVariant, Mask]] = field(default_factory=dict)
@@ -107,6 +122,10 @@ class Universe:
     def holds(self, state: int, set_id: str) -> Mask:
         """Whose address is in the set, as it is in the state."""
         return self._masks[self._numbers[self.shared(state, set_id)]]
+
+    def class_of_address(self, address: Prefix) -> Mask:
+        """The classes of an address, as a mask."""
+        return mask_of(self.classes_at(address), self.size)
 
     def within(self, net: Prefix) -> Mask:
         """Whose address is in the net, which a rule names."""
@@ -137,12 +156,14 @@ def divide(
     nets: Iterable[Prefix] = (),
     marks: Mapping[ResourceKey, Marks] = types.MappingProxyType({}),
     twins: Mapping[ResourceKey, Sequence[Twin]] = types.MappingProxyType({}),
+    hosting: tuple[Hosting, ...] = (),
 ) -> Universe:
     """The universe of these states; ``nets`` shall be told apart besides those that rules name, and endpoints with other ``marks``.
 
     ``twins`` are endpoints that the states do not have, by the one that stands for them, which has all of its addresses for itself.
+    ``hosting``, of each state: hosts and who is on them are told apart.
     """
-    universe = Universe(tuple(states))
+    universe = Universe(tuple(states), hosting=hosting)
     builder = _Builder(universe, marks, twins)
     builder.collect(nets)
     builder.sweep()
@@ -182,8 +203,11 @@ class _Builder:
                         self.owned.setdefault(address, {})[key] = None
                     elif str(key) not in universe.left_out:
                         universe.left_out.append(str(key))
+        for hosting in universe.hosting:
+            for address, key in hosting.addresses.items():
+                self.owned.setdefault(address, {key: None})
         self.singles = {address: [] for address in self.owned}
-        for net in nets:
+        for net in (*nets, *[net for hosting in universe.hosting for net in hosting.nets()]):
             self._number(net)
         for index, state in enumerate(universe.states):
             for rule_side in _sides(state):
@@ -274,11 +298,12 @@ class _Builder:
             starts, signatures = universe._atoms[address.family]
             nets = signatures[bisect_right(starts, address.value) - 1]
             marks = self.marks.get(key)
-            place = (shared, nets, marks)
+            hosts = self._hosts(key, address, policed) if universe.hosting else ()
+            place = (shared, nets, marks, hosts)
             number = numbers.get(place)
             if number is None:
                 policing = tuple([None if each is None else self._policings[each] for each in policed])
-                number = numbers[place] = self._add(Kind(address.family, members, nets, ports, marks, policing), address)
+                number = numbers[place] = self._add(Kind(address.family, members, nets, ports, marks, policing, hosts), address)
             universe.units[number].append(Unit(key, address))
             universe.of_address.setdefault(address, []).append(number)
 
@@ -297,6 +322,16 @@ class _Builder:
                         for other in addresses:
                             if other.family == address.family:
                                 enter(twin, other, shared, policed)
+
+    def _hosts(self, key: ResourceKey, address: Prefix, policed: tuple[int | None, ...]) -> tuple[str, ...]:
+        """In each state: the host that the endpoint is on, or whose address it is."""
+        found = []
+        for hosting, policing in zip(self.universe.hosting, policed, strict=True):
+            if policing is not None:
+                found.append(hosting.residents.get(key, ""))
+            else:
+                found.append(hosting.of_address.get(address, "") if hosting.addresses.get(address) == key else "")
+        return tuple(found)
 
     def _policing(self, entry: tuple[int, Endpoint] | None, address: Prefix) -> int | None:
         """Number of what applies to the endpoint. Endpoints that are alike share its parts, so that few are compared as a whole."""
@@ -411,7 +446,17 @@ class _Builder:
             universe.tiers.append({key: mask_of(numbers, size) for key, numbers in tiers.items()})
             universe.profiles.append({names: mask_of(numbers, size) for names, numbers in profiles.items()})
             present.append(mask_of((number for numbers in by_policing.values() for number in numbers), size))
+            if universe.hosting:
+                universe.residents.append(self._residents(index, present[-1]))
         universe.endpoints = tuple(present)
+
+    def _residents(self, index: int, endpoints: Mask) -> dict[str, Residents]:
+        numbers: dict[str, list[int]] = {host: [] for host in self.universe.hosting[index].roles}
+        for number, kind in enumerate(self.universe.kinds):
+            if kind.hosts and kind.hosts[index] in numbers:
+                numbers[kind.hosts[index]].append(number)
+        masks = {host: mask_of(having, self.universe.size) for host, having in numbers.items()}
+        return {host: Residents(mask & endpoints, mask & ~endpoints) for host, mask in masks.items()}
 
 
 def _sides(state: State) -> Iterator[Side]:

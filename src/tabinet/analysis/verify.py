@@ -16,11 +16,12 @@ import msgspec
 
 from tabinet.analysis.boxes import Box, Boxes, Expired, OutOfTime, TooMany, never
 from tabinet.analysis.describe import Describer, FlowGroup
+from tabinet.analysis.fabric import OptionsOf
 from tabinet.analysis.headers import EMPTY, FULL, WITH_PORTS, HeaderSet, HeaderSpace
 from tabinet.analysis.labels import marks_of
 from tabinet.analysis.masks import Mask, mask_of
 from tabinet.analysis.relation import Relation
-from tabinet.analysis.situation import Situation
+from tabinet.analysis.situation import Situation, hosting_of
 from tabinet.analysis.universe import Universe, divide
 from tabinet.calc.messages import Action, Policy
 from tabinet.calc.replica import State
@@ -53,8 +54,13 @@ ENOUGH = 300
 OVER = "the time given was over before it was proven"
 
 
-def verify(situation: Situation, invariants: Sequence[Invariant], expired: Expired = never) -> list[Verdict]:
-    """A verdict for each invariant, in order; those that are not proven when the time has ``expired`` are unknown."""
+def verify(
+    situation: Situation, invariants: Sequence[Invariant], expired: Expired = never, options_of: OptionsOf | None = None
+) -> list[Verdict]:
+    """A verdict for each invariant, in order; those that are not proven when the time has ``expired`` are unknown.
+
+    With ``options_of``, of hosts, hosts and host endpoints are in it (``situation.hosting_of``).
+    """
     if expired():
         return [_unknown(invariant) for invariant in invariants]
     parties = [party for invariant in invariants for party in _parties(invariant)]
@@ -62,7 +68,7 @@ def verify(situation: Situation, invariants: Sequence[Invariant], expired: Expir
     keys = list(dict.fromkeys(invariant.isolated.label for invariant in invariants if invariant.isolated is not None))
     marks = marks_of(situation.resources, selectors, keys)
     nets = tuple(net for party in parties for net in (*party.nets, *party.not_nets))
-    universe = divide([situation.state], nets, marks, situation.twins.groups)
+    universe = divide([situation.state], nets, marks, situation.twins.groups, hosting_of([situation], options_of))
     relation = Relation(universe, 0, situation.order, Boxes(HeaderSpace(), expired=expired))
     describer = Describer(universe, situation.resources)
     describer.prepare()
@@ -130,12 +136,12 @@ class _Verifier:
         source, destination = self._ends(passage, vacuous)
         wanted = self._packets(passage.packets) if passage.packets else FULL
         found: list[Box] = []
-        inside = self.relation.endpoints
+        inside, workloads = self.relation.endpoints, self.relation.workloads
+        sendable = self.relation.space.minus(wanted, self.relation.unsendable)
         for own in self.universe.families.values():
-            # Between two addresses outside nothing is ours to allow.
-            for start, end in ((source & inside, destination), (source & ~inside, destination & inside)):
-                # What no endpoint may send is nobody's to allow.
-                packets = self.relation.space.minus(wanted, self.relation.unsendable) if start & inside else wanted
+            # Between two addresses outside nothing is ours to allow; nor is what no workload may send.
+            starts = ((source & workloads, destination, sendable), (source & inside & ~workloads, destination, wanted))
+            for start, end, packets in (*starts, (source & ~inside, destination & inside, wanted)):
                 window = (start & own, end & own, packets)
                 if window[0] and window[1] and packets:
                     found += self.relation.boxes.minus([window], self.relation.within(*window))

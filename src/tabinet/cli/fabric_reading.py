@@ -64,6 +64,14 @@ def options_reader(place: Place) -> OptionsOf:
     return options_of
 
 
+def default_options(felix: Mapping[str, object]) -> TableOptions:
+    """The options of a host whose own configuration says nothing."""
+    from tabinet.agent.parameters import parse_parameters
+    from tabinet.agent.tableoptions import table_options
+
+    return table_options(parse_parameters("", {}, felix))
+
+
 def with_store(place: Place, ask: Callable[[Datastore], Awaitable[Answer]]) -> Answer:
     """What the store answers. From here on nothing is collected: a fabric is made once, and is there until the command ends."""
 

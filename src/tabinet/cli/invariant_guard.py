@@ -16,7 +16,7 @@ import msgspec
 from tabinet.analysis.fabric import Resources
 from tabinet.analysis.situation import Calculation, Changes, Situation, calculate
 from tabinet.analysis.verify import Verdict, verify
-from tabinet.cli.fabric_reading import read_resources
+from tabinet.cli.fabric_reading import default_options, read_resources
 from tabinet.cli.output import note, printable
 from tabinet.cli.place import who_am_i
 from tabinet.cli.plan import render_group
@@ -79,11 +79,12 @@ def newly_broken(resources: Resources, changes: Changes, invariants: Sequence[In
     """What holds now and would not hold after the changes."""
     calculation: Calculation = calculate(resources, changes)
     before: Situation = calculation.prepare(changes)
-    broken = [verdict for verdict in verify(calculation.change(changes), invariants) if not verdict.holds]
+    broken = [verdict for verdict in verify(calculation.change(changes), invariants, options_of=default_options) if not verdict.holds]
     names = {verdict.name for verdict in broken}
     if not names:
         return []
-    held = {verdict.name for verdict in verify(before, [each for each in invariants if each.name in names]) if verdict.holds}
+    asked = [each for each in invariants if each.name in names]
+    held = {verdict.name for verdict in verify(before, asked, options_of=default_options) if verdict.holds}
     return [verdict for verdict in broken if verdict.name in held]
 
 

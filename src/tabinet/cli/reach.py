@@ -44,14 +44,14 @@ def reach(
     from tabinet.analysis.pictures import render_dot, render_mermaid, render_svg
     from tabinet.analysis.reach import find_reach
     from tabinet.analysis.situation import calculate
-    from tabinet.cli.fabric_reading import read_all
+    from tabinet.cli.fabric_reading import options_reader, read_all
     from tabinet.cli.output import note, printable, show_json
 
     if mermaid + dot + as_json > 1:
         raise click.UsageError("--mermaid, --dot and --json exclude each other")
     ends = [read_selector(text, name) for text, name in ((source, "SOURCE"), (destination, "DESTINATION")) if text is not None]
     senders, receivers = (ends[0], ends[-1]) if ends else (None, None)
-    matrix = find_reach(calculate(read_all(place)).situation, senders, receivers, by)
+    matrix = find_reach(calculate(read_all(place)).situation, senders, receivers, by, options_reader(place))
     if svg:
         Path(svg).write_text(render_svg(matrix))
         note(f"{svg}: {len(matrix.groups)} groups")

@@ -45,9 +45,9 @@ def verify(
     import msgspec
 
     from tabinet.analysis.coverage import uncovered
-    from tabinet.analysis.situation import calculate
+    from tabinet.analysis.situation import calculate, hosting_of
     from tabinet.analysis.verify import verify as verify_all
-    from tabinet.cli.fabric_reading import read_all, with_store
+    from tabinet.cli.fabric_reading import options_reader, read_all, with_store
     from tabinet.cli.invariant_guard import read_invariants as read_kept
     from tabinet.cli.output import note, printable, show_json
     from tabinet.cli.sources import read_own
@@ -56,8 +56,9 @@ def verify(
     if not invariants:
         raise click.UsageError("say what to verify: tabinet verify -f FILE (the store keeps no invariants)")
     situation = calculate(read_all(place)).situation
-    verdicts = verify_all(situation, invariants, expired)
-    for text in uncovered(situation):
+    options_of = options_reader(place)
+    verdicts = verify_all(situation, invariants, expired, options_of)
+    for text in uncovered(situation, with_hosts=bool(hosting_of([situation], options_of))):
         note(printable(f"note: {text}"))
     if junit:
         write_junit(junit, verdicts, strict=strict)

@@ -45,6 +45,8 @@ from tabinet.rules.options import CONTROL_PORTS, IPIP, UDP, HostAction, ProtoPor
 from tabinet.rules.pairs import may_send
 
 _UNSPECIFIED, _LINK_LOCAL = parse_prefix("0.0.0.0/32"), parse_prefix("fe80::/10")
+DISCOVERY = (130, 143)
+"""Types of ICMPv6 that no policy of hosts is asked about."""
 _WITH_PORTS = {6, 17, 132, 136}
 
 
@@ -108,14 +110,14 @@ class World:
         if ours_out:
             receiver = self._at(packet.out_interface)
             return receiver is not None and self._allows(receiver.ingress, receiver.profiles, packet, ingress=True)
-        host = self._host_at(packet.out_interface)
+        host = self.host_at(packet.out_interface)
         return host is None or self._tiers(host.forward_egress, packet, ingress=False) is not Action.DENY
 
     def _minds_flows(self, packet: Packet) -> bool:
         """True when an end on this host takes only packets of flows: all with policy but stateless endpoints."""
         for interface in (packet.in_interface, packet.out_interface):
             endpoint = self._at(interface) if self._ours(interface) else None
-            if self._host_at(interface) is not None or (endpoint is not None and not endpoint.stateless):
+            if self.host_at(interface) is not None or (endpoint is not None and not endpoint.stateless):
                 return True
         return False
 
@@ -125,16 +127,18 @@ class World:
             return False
         if self._ours(packet.in_interface):
             sender = self._at(packet.in_interface)
-            if is_dhcp(packet) or self._is_service(packet):
+            if is_dhcp(packet) or is_discovery(packet) or self._is_service(packet):
                 return True
             if self._is_tunnelled(packet):
                 return False
             allowed = sender is not None and self._allows(sender.egress, sender.profiles, packet, ingress=False)
             return allowed and self.options.endpoint_to_host is not HostAction.DROP
         untracked = self.without_connection(packet, ingress=True)
-        host = self._host_at(packet.in_interface)
+        host = self.host_at(packet.in_interface)
         if untracked is not None or host is None:
             return untracked is not Action.DENY
+        if is_discovery(packet):
+            return True
         before = self._pre_dnat(host, packet)
         if before is not None:
             return before is Action.ALLOW
@@ -144,14 +148,14 @@ class World:
 
     def sends(self, packet: Packet) -> bool:
         """True when the host itself may send the first packet of the flow."""
-        host = self._host_at(packet.out_interface)
+        host = self.host_at(packet.out_interface)
         if self._ours(packet.out_interface) or host is None:
             return True
         untracked = self.without_connection(packet, ingress=False)
         if untracked is not None:
             return untracked is Action.ALLOW
-        if any(packet.destination in endpoint.nets_here for endpoint in self._owners()):
-            return True  # translated to a workload, and not yet routed there
+        if is_discovery(packet) or any(packet.destination in endpoint.nets_here for endpoint in self._owners()):
+            return True  # the latter: translated to a workload, and not yet routed there
         if is_failsafe(self.options.failsafe_outbound, packet.protocol, packet.destination_port, packet.destination):
             return True
         return self._allows(host.egress, host.profiles, packet, ingress=False)
@@ -163,7 +167,7 @@ class World:
                 return False
             sender = self._at(packet.in_interface)
             return sender is not None and self._allows(sender.egress, sender.profiles, packet, ingress=False)
-        host = self._host_at(packet.in_interface)
+        host = self.host_at(packet.in_interface)
         if host is None:
             return True
         before = self._pre_dnat(host, packet)
@@ -185,7 +189,8 @@ class World:
     def _ours(self, interface: str) -> bool:
         return interface.startswith(self.options.interface_prefixes)
 
-    def _host_at(self, interface: str) -> HostEndpoint | None:
+    def host_at(self, interface: str) -> HostEndpoint | None:
+        """The host endpoint that judges at the interface."""
         if interface in ("", "lo") or self._ours(interface):
             return None
         own = [
@@ -199,7 +204,7 @@ class World:
     def without_connection(self, packet: Packet, *, ingress: bool) -> Action | None:
         """What doNotTrack policy says of the packet; None: nothing, so that it is tracked."""
         packet = as_sent(packet)
-        host = self._host_at(packet.in_interface if ingress else packet.out_interface)
+        host = self.host_at(packet.in_interface if ingress else packet.out_interface)
         if host is None or (ingress and any(packet.destination in endpoint.nets_here for endpoint in self._owners())):
             return None
         peer = packet.source if ingress else packet.destination
@@ -355,6 +360,11 @@ def is_failsafe(ports: tuple[ProtoPort, ...], protocol: int, port: int, peer: Pr
     """No host endpoint closes the port to the peer."""
     found = [item for item in (*ports, *CONTROL_PORTS) if (item.protocol, item.port) == (protocol, port)]
     return any(item.net is None or item.net.contains(peer) for item in found)
+
+
+def is_discovery(packet: Packet) -> bool:
+    """Neighbour discovery and MLD, and what is numbered among them: hosts send and take it whatever policy says."""
+    return packet.protocol == 58 and packet.family != IPV4 and DISCOVERY[0] <= packet.icmp_type <= DISCOVERY[1]
 
 
 def is_dhcp(packet: Packet) -> bool:

@@ -1,4 +1,4 @@
-"""What ``plan`` and ``verify`` do not calculate is named: host endpoints that a change concerns, and floating addresses."""
+"""Hosts are calculated with where they are few; what ``plan`` and ``verify`` do not calculate is named, floating addresses too."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from cli_world import Tabinet, resource
 from test_cli_explain_flow import DOCUMENTS, policy
+
+from tabinet.analysis.hosting import AT_MOST
 
 INTERFACE = resource("HostEndpoint", "h1-eth0", labels={"role": "host"}, node="h1", interfaceName="eth0", expectedIPs=["192.168.1.1"])
 WIDE = policy("db", "app == 'db'", [{"action": "Allow"}])
@@ -17,9 +19,44 @@ def on_hosts(**more: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def filled(tabinet: Tabinet) -> Tabinet:
+def small(tabinet: Tabinet) -> Tabinet:
     assert tabinet("apply", "-f", "-", given=[*DOCUMENTS, INTERFACE]).code == 0
     return tabinet
+
+
+@pytest.fixture
+def filled(small: Tabinet) -> Tabinet:
+    """With too many hosts to be told apart."""
+    assert small("apply", "-f", "-", given=[resource("Node", f"more{number}") for number in range(AT_MOST)]).code == 0
+    return small
+
+
+def test_hosts_are_calculated_with_where_they_are_few(small: Tabinet) -> None:
+    said = small("plan", "-f", "-", given=on_hosts())
+    assert said.code == 11
+    assert "NOT COVERED" not in said.out
+    print(said.out)
+    assert "host h1" in said.out
+    assert small("apply", "-f", "-", given=on_hosts()).code == 0
+    assert small("plan", "-f", "-", given=on_hosts()).code == 0
+    assert small("plan", "-f", "-", "--delete", given=on_hosts()).code == 10
+    reach = small("reach")
+    print(reach.out)
+    assert "host h1" in reach.out
+
+
+def test_invariants_are_about_hosts_where_they_are_few(small: Tabinet) -> None:
+    def reaching(port: int) -> dict[str, Any]:
+        packets = [{"protocol": "TCP", "ports": [port]}]
+        spec = {"always": {"from": {"nets": ["203.0.113.0/24"]}, "to": {"nets": ["192.168.1.1/32"]}, "packets": packets}}
+        return {"apiVersion": "tabinet/v1", "kind": "Invariant", "metadata": {"name": "guarded"}, "spec": spec}
+
+    assert small("verify", "-f", "-", given=reaching(22)).code == 0, "failsafe ports"
+    said = small("verify", "-f", "-", given=reaching(80))
+    print(said, small("explain", "203.0.113.1", "192.168.1.1", "--protocol", "tcp", "--port", "80"))
+    assert (said.code, "flows of hosts themselves" in said.err) == (1, False)
+    assert small("apply", "-f", "-", given=on_hosts()).code == 0
+    assert small("verify", "-f", "-", given=reaching(80)).code == 0
 
 
 @pytest.mark.parametrize(
