@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import socket
 import subprocess
 import uuid
@@ -24,6 +25,11 @@ from tabinet.lab.lab import Lab, lab_down
 from tabinet.lab.load import load_topology
 from tabinet.lab.plan import namespace_of
 from tabinet.lab.up import lab_up
+from tabinet.model.codec import decode_document, encode_document
+from tabinet.model.keys import ResourceKey, path_of
+from tabinet.model.records.base import API_VERSION
+from tabinet.store.api import DeleteOp, PutOp
+from tabinet.store.open import open_store
 
 TOPOLOGY = Path(__file__).parent / "two_hosts.yaml"
 CONNECT_S = 0.5
@@ -67,17 +73,63 @@ class Cloud:
     def machine(self, port: Port) -> str:
         return f"{self.lab.plan.name}-{port['id'][:8]}"
 
+    def namespace(self, node: str) -> str:
+        return namespace_of(self.lab.plan.name, node)
+
+    def routes(self, node: str, within: str) -> dict[str, str]:
+        """Prefixes within another that a node routes, and how."""
+        command = ["ip", "-n", self.namespace(node), "-j", "route", "show", "root", within]
+        found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        return {route["dst"]: route.get("dev") or " ".join(hop["dev"] for hop in route["nexthops"]) for route in found}
+
+    def remove(self, key: ResourceKey) -> None:
+        """There is no such resource."""
+
+        async def write() -> None:
+            store = await open_store(f"unix://{self.lab.directory.etcd_socket}")
+            try:
+                assert (await store.txn((), (DeleteOp(path_of(key)),))).succeeded
+            finally:
+                await store.close()
+
+        asyncio.run(write())
+
+    def change(self, key: ResourceKey, **spec: Any) -> None:
+        """The resource has these fields."""
+
+        async def write() -> None:
+            store = await open_store(f"unix://{self.lab.directory.etcd_socket}")
+            try:
+                item = await store.get(path_of(key))
+                before = decode_document(item.value, item.key) if item else {}
+                named = {"apiVersion": API_VERSION, "kind": key.kind, "metadata": {"name": key.name, "uid": str(uuid.uuid4())}}
+                document = {**named, **before, "spec": before.get("spec", {}) | spec}
+                await store.txn((), (PutOp(path_of(key), encode_document(document)),))
+            finally:
+                await store.close()
+
+        asyncio.run(write())
+
     def reaches(self, source: Port, target: Port, port: int, mark: str = ".") -> bool:
         """A TCP connection comes about; in the family whose addresses have the mark in them."""
-        family = socket.AF_INET if mark == "." else socket.AF_INET6
         address = next(fixed["ip_address"] for fixed in target["fixed_ips"] if mark in fixed["ip_address"])
+        return self._connects(self.machine(source), target, address, port)
+
+    def reaches_from(self, node: str, target: Port, address: str, port: int) -> bool:
+        """A TCP connection comes about from the loopback address of a router to the machine, by this address of its."""
+        [own] = [each.loopbacks[0].address for each in self.lab.plan.routers if each.name == node]
+        return self._connects(self.namespace(node), target, address, port, own)
+
+    def _connects(self, source: str, target: Port, address: str, port: int, own: str = "") -> bool:
+        family = socket.AF_INET if "." in address else socket.AF_INET6
         listener = netns.run_in(self.machine(target), lambda: socket.socket(family, socket.SOCK_STREAM))
-        client = netns.run_in(self.machine(source), lambda: socket.socket(family, socket.SOCK_STREAM))
+        client = netns.run_in(source, lambda: socket.socket(family, socket.SOCK_STREAM))
         with contextlib.closing(listener), contextlib.closing(client):
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(("", port))
             listener.listen()
             client.settimeout(CONNECT_S)
+            client.bind((own, 0))
             try:
                 client.connect((address, port))
             except OSError:

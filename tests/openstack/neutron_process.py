@@ -235,6 +235,15 @@ class Neutron:
         made: dict[str, Any] = self.call("PUT", f"{path or '/' + kind.replace('_', '-') + 's'}/{identifier}", {kind: _wire(fields)})[kind]
         return made
 
+    def attach(self, router: dict[str, Any], network: dict[str, Any], address: str = "") -> None:
+        """The router is on the network: at the gateway of its only subnet, or at another address."""
+        [subnet] = self.get(f"/subnets?network_id={network['id']}")["subnets"]
+        body = {"subnet_id": subnet["id"]}
+        if address:
+            fixed = [{"subnet_id": subnet["id"], "ip_address": address}]
+            body = {"port_id": self.create("port", network_id=network["id"], fixed_ips=fixed)["id"]}
+        self.call("PUT", f"/routers/{router['id']}/add_router_interface", body)
+
     def show(self, kind: str, identifier: str) -> dict[str, Any]:
         found: dict[str, Any] = self.get(f"/{kind.replace('_', '-')}s/{identifier}")[kind]
         return found

@@ -11,11 +11,14 @@ from fabric_world import Cloud, fabric, ip
 from openstack_world import eventually
 
 from tabinet.lab.plan import namespace_of
+from tabinet.model.keys import ResourceKey
+
+TOPOLOGY = Path(__file__).parent / "outside.yaml"
 
 
 @pytest.fixture(scope="module")
 def cloud(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    with fabric(template, tmp_path_factory.mktemp("fabric"), isolated=True) as made:
+    with fabric(template, tmp_path_factory.mktemp("fabric"), topology=TOPOLOGY, isolated=True) as made:
         yield made
 
 
@@ -77,3 +80,65 @@ def test_networks_reach_each_other_through_routers(cloud: Cloud) -> None:
     neutron.call("PUT", f"/routers/{router}/remove_router_interface", {"subnet_id": subnets[0]})
     eventually(lambda: not cloud.reaches(one, two, 80))
     assert cloud.reaches(near, two, 80)
+
+
+def test_routers_in_a_row_and_what_is_behind_a_port(cloud: Cloud) -> None:
+    neutron = cloud.neutron
+    group = neutron.create("security_group", name="any")["id"]
+    neutron.create("security_group_rule", security_group_id=group, direction="ingress", ethertype="IPv4")
+    left, between, right = (neutron.create("network", name=name) for name in ("left", "between", "right"))
+    for number, network in enumerate((left, between, right), 20):
+        neutron.create("subnet", network_id=network["id"], ip_version=4, cidr=f"10.65.{number}.0/24")
+    first, second = (neutron.create("router", name=name) for name in ("first", "second"))
+    neutron.attach(first, left)
+    neutron.attach(first, between)
+    neutron.attach(second, between, "10.65.21.2")
+    neutron.attach(second, right)
+    one, two, near = (cloud.boot(net, host, security_groups=[group]) for net, host in ((left, "nova1"), (right, "nova2"), (right, "nova1")))
+    eventually(lambda: cloud.reaches(near, two, 80))
+    neutron.update("router", first["id"], routes=[{"destination": "10.65.22.0/24", "nexthop": "10.65.21.2"}])
+    behind = {"destination": "10.65.99.0/24", "nexthop": two["fixed_ips"][0]["ip_address"]}
+    neutron.update("router", second["id"], routes=[behind])
+    inner = two | {"fixed_ips": [{"ip_address": "10.65.99.5"}]}
+    ip(cloud.machine(two), "addr add 10.65.99.5/32 dev lo")
+    eventually(lambda: cloud.reaches(near, inner, 80))  # by then the first router's route is known as well
+    assert not cloud.reaches(one, two, 80), "the second router knows no way back"
+    neutron.update("router", second["id"], routes=[behind, {"destination": "10.65.20.0/24", "nexthop": "10.65.21.1"}])
+    eventually(lambda: cloud.reaches(one, two, 80) and cloud.reaches(two, one, 80))
+    assert not cloud.reaches(one, inner, 80), "the first router has no route to what is behind"
+    neutron.update("router", first["id"], routes=[])
+    eventually(lambda: not cloud.reaches(one, two, 80))
+    neutron.update("router", second["id"], routes=[])
+    eventually(lambda: not cloud.reaches(near, inner, 80))
+
+
+def test_the_world_outside_learns_floating_addresses(cloud: Cloud) -> None:
+    """Those that are in a pool: each by itself from its host, and the whole subnet from all hosts where somebody wants that."""
+    neutron = cloud.neutron
+    cloud.remove(ResourceKey("IPPool", "lab-ipv4-2"))
+    group = neutron.create("security_group", name="world")["id"]
+    neutron.create("security_group_rule", security_group_id=group, direction="ingress", ethertype="IPv4")
+    inside = neutron.create("network", name="inside")
+    neutron.create("subnet", network_id=inside["id"], ip_version=4, cidr="10.65.30.0/24")
+    outside = neutron.create("network", name="outside", router_external=True)
+    neutron.create("subnet", network_id=outside["id"], ip_version=4, cidr="198.51.100.0/24", enable_dhcp=False)
+    neutron.attach(neutron.create("router", name="way out", external_gateway_info={"network_id": outside["id"]}), inside)
+    one, two = (cloud.boot(inside, host, security_groups=[group]) for host in ("nova1", "nova2"))
+    floating = neutron.create("floatingip", floating_network_id=outside["id"], port_id=two["id"])
+    address = floating["floating_ip_address"]
+    eventually(lambda: address in cloud.routes("nova2", "198.51.100.0/24"))
+    assert cloud.routes("outside", "198.51.100.0/24") == {}, "nobody said that it may be announced"
+    cloud.change(ResourceKey("IPPool", "floating"), cidr="198.51.100.0/24", disabled=True)
+    eventually(lambda: address in cloud.routes("outside", "198.51.100.0/24"))
+    first = cloud.routes("outside", "198.51.100.0/24")
+    assert list(first) == [address]
+    eventually(lambda: cloud.reaches_from("outside", two, address, 80))
+    neutron.update("floatingip", floating["id"], port_id=one["id"])
+    eventually(lambda: cloud.routes("outside", "198.51.100.0/24").get(address) not in (None, first[address]))
+    eventually(lambda: cloud.reaches_from("outside", one, address, 80))
+    cloud.change(ResourceKey("BGPConfiguration", "default"), serviceExternalIPs=[{"cidr": "198.51.100.0/24"}])
+    eventually(lambda: len(cloud.routes("outside", "198.51.100.0/24").get("198.51.100.0/24", "").split()) == 2)
+    assert cloud.reaches_from("outside", one, address, 80)
+    assert not cloud.reaches_from("outside", one, "198.51.100.222", 80)
+    neutron.delete(f"/floatingips/{floating['id']}")
+    eventually(lambda: list(cloud.routes("outside", "198.51.100.0/24")) == ["198.51.100.0/24"])

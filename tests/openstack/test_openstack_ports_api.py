@@ -46,6 +46,14 @@ def test_a_port_moves_and_goes_down_and_is_unbound(world: World) -> None:
     eventually(lambda: world.endpoint(port) is None)
 
 
+def test_other_kinds_of_interfaces_are_left_to_other_drivers(world: World) -> None:
+    network = world.network("10.65.99.0/24")
+    for kind in ("direct", "macvtap", "baremetal"):
+        port = world.port(network, binding_vnic_type=kind)
+        assert port["binding:vif_type"] == "binding_failed"
+        assert world.endpoint(port) is None
+
+
 def test_what_ports_depend_on_changes(world: World) -> None:
     neutron = world.neutron
     network = neutron.create("network", name="before")

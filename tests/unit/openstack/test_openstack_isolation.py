@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from tabinet.attach.openstack.cluster import complete_cluster
+from tabinet.attach.openstack.extraroutes import neighbours_of
 from tabinet.attach.openstack.groups import path_of_document, translate_group
 from tabinet.attach.openstack.isolation import translate_network, translate_router
 from tabinet.attach.openstack.names import Region, interface_of
-from tabinet.attach.openstack.neutron import AllowedPair, FixedIp, Network, Port, PortView, SecurityGroup, SecurityGroupRule
+from tabinet.attach.openstack.neutron import AllowedPair, ExtraRoute, FixedIp, Network, Port, PortView, SecurityGroup, SecurityGroupRule
 from tabinet.attach.openstack.translate import translate_port
 from tabinet.calc.graph import Graph
 from tabinet.calc.inputs import InSync, Put
@@ -22,8 +23,16 @@ from tabinet.rules.options import TableOptions
 
 ISOLATED = Region(isolated=True)
 UPLINK = "eth0"
-ROUTERS = {"red": ("r1",), "blue": ("r1", "r2"), "green": ("r2",), "island": ()}
-ADDRESSES = {"red": "10.0.1.1", "blue": "10.0.2.1", "green": "10.0.3.1", "island": "10.0.4.1"}
+ROUTERS = {"red": ("r1",), "blue": ("r1", "r2"), "green": ("r2",), "far": ("r3",), "farther": ("r4",), "island": ()}
+ADDRESSES = {"red": "10.0.1.1", "blue": "10.0.2.1", "green": "10.0.3.1", "far": "10.0.5.1", "farther": "10.0.6.1", "island": "10.0.4.1"}
+HOPS = [
+    ("r1", "r3", "10.0.5.0/24"),
+    ("r3", "r1", "10.0.1.0/24"),
+    ("r3", "r4", "10.0.6.0/24"),
+    ("r4", "r3", "10.0.1.0/24"),
+    ("r4", "r3", "10.0.5.0/24"),
+    ("r1", "r4", "10.0.6.0/24"),  # r4 knows no way back
+]
 OPEN = SecurityGroup(
     id="g",
     security_group_rules=tuple(SecurityGroupRule(id=way, direction=way, ethertype="IPv4") for way in ("ingress", "egress")),
@@ -35,8 +44,8 @@ def table() -> TableBuilder:
     """A host with a port in each network, all in a group that allows everything."""
     documents: dict[str, dict[str, Any] | None] = {**complete_cluster({}, ISOLATED, "guid")}
     documents[path_of_document(translate_group(OPEN, ISOLATED))] = translate_group(OPEN, ISOLATED)
-    for router in ("r1", "r2"):
-        documents |= translate_router(router, ISOLATED)
+    for router in ("r1", "r2", "r3", "r4"):
+        documents |= translate_router(router, ISOLATED, neighbours_of(router, HOPS))
     for name, routers in ROUTERS.items():
         documents |= translate_network(name, routers, ISOLATED)
         port = Port(
@@ -51,7 +60,9 @@ def table() -> TableBuilder:
             security_groups=("g",),
             allowed_address_pairs=(AllowedPair(ip_address="10.99.0.0/24"),) if name == "red" else (),
         )
-        documents |= translate_port(PortView(port=port, network=Network(id=name), groups={"g": "g"}, routers=routers), ISOLATED)
+        routes = (ExtraRoute(destination="10.98.0.0/24", router="r1"),) if name == "red" else ()
+        view = PortView(port=port, network=Network(id=name), groups={"g": "g"}, routers=routers, extra_routes=routes)
+        documents |= translate_port(view, ISOLATED)
     graph = Graph(frozenset({"hosta"}))
     for path, document in documents.items():
         assert document is not None
@@ -77,11 +88,20 @@ def table() -> TableBuilder:
         ("island", "red", False),
         ("10.99.0.5", "blue", True),  # an address pair of red's
         ("10.99.0.5", "island", False),
+        ("10.98.0.5", "blue", True),  # behind red's port
+        ("10.98.0.5", "island", False),
+        ("red", "far", True),  # both routers have routes
+        ("far", "red", True),
+        ("blue", "far", False),  # r1 is blue's router too, but r3 knows no way back
+        ("far", "blue", False),
+        ("far", "farther", True),
+        ("red", "farther", False),  # through three routers, and through two of which one knows no way back
+        ("farther", "red", False),
         ("192.0.2.9", "island", True),  # from outside: groups say
     ],
 )
 def test_who_reaches_whom(table: TableBuilder, source: str, target: str, accepted: bool) -> None:
-    inside = interface_of(f"port-{source}") if source in ADDRESSES else interface_of("port-red") if source.startswith("10.99") else UPLINK
+    inside = interface_of(f"port-{source}") if source in ADDRESSES else interface_of("port-red") if source.startswith("10.9") else UPLINK
     packet = Packet(
         inside,
         interface_of(f"port-{target}"),

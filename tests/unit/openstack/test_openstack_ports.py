@@ -8,7 +8,7 @@ import pytest
 from port_build import DEVICE_ID, PORT_ID, port, view
 
 from tabinet.attach.openstack.names import Region, is_host, sanitize_label
-from tabinet.attach.openstack.neutron import FloatingIp, Forwarding, Network, PortView, QosRule, Subnet, Target, Trunk
+from tabinet.attach.openstack.neutron import ExtraRoute, FloatingIp, Forwarding, Network, PortView, QosRule, Subnet, Target, Trunk
 from tabinet.attach.openstack.translate import port_documents, port_paths, translate_port, translate_subnet
 from tabinet.model.codec import decode_stored, encode_document
 from tabinet.model.documents import Document
@@ -112,12 +112,12 @@ def test_what_has_no_endpoint(given: PortView) -> None:
     assert translate_port(given, REGION) == {}
     documents = port_documents(given, REGION)
     assert set(documents.values()) == {None}
-    assert len(documents) == (2 if is_host(given.port.host) else 1)
+    assert len(documents) == (3 if is_host(given.port.host) else 2)
 
 
 def test_what_must_not_be_there_is_named() -> None:
     documents = port_documents(view(), REGION)
-    assert [path.split("/")[5] for path, document in documents.items() if document is None] == ["networksets"]
+    assert [path.split("/")[5] for path, document in documents.items() if document is None] == ["networksets"] * 2
 
 
 @pytest.mark.parametrize("owner", ["compute:nova", "compute:kuryr", "baremetal:none", "kuryr:container", ""])
@@ -153,6 +153,25 @@ def test_address_pairs() -> None:
     [nets] = [each for each in translate_port(given, REGION).values() if each["kind"] == "NetworkSet"]
     assert nets["spec"]["nets"] == ["10.99.0.0/24", "2001:db8::/64"]
     assert nets["metadata"]["labels"] == {"sg.projectcalico.org/openstack-g": "web"}
+
+
+def test_what_routers_say_is_behind_a_port() -> None:
+    routes = [("10.99.1.0/24", "r1"), ("10.99.1.0/24", "r2"), ("2001:db8:9::/48", "r1"), ("10.99.0.7/32", "r1")]
+    refused = [("0.0.0.0/0", "r1"), ("10.65.0.128/25", "r1"), ("10.0.0.0/8", "r1"), ("nonsense", "r1")]
+    given = view(
+        port(allowed_address_pairs=[{"ip_address": "10.99.0.0/24"}]),
+        extra_routes=tuple(ExtraRoute(destination=net, router=router) for net, router in routes + refused),
+        subnet_prefixes=("10.65.0.0/24", "fd00:65::/64"),
+    )
+    metadata, spec = endpoint(given)
+    assert spec["allowSpoofedSourcePrefixes"] == ["10.99.0.0/24", "10.99.0.7/32", "10.99.1.0/24", "2001:db8:9::/48"]
+    assert spec["ipNetworks"] == ["10.65.0.65/32", "fd00:65::78/128"]
+    facts = parse_port_facts(metadata["annotations"]["openstack.tabinet/port"])
+    assert [pair.net for pair in facts.pairs] == ["10.99.0.0/24", "10.99.0.7/32", "10.99.1.0/24", "2001:db8:9::/48"]
+    told = metadata["annotations"]["openstack.tabinet/refused"].splitlines()
+    assert [line.split(": ")[0] for line in told] == [f"route {net} of router r1" for net, _ in sorted(refused)]
+    [pairs] = [each for each in translate_port(given, REGION).values() if each["kind"] == "NetworkSet"]
+    assert pairs["spec"]["nets"] == ["10.99.0.0/24"], "what is behind a port is in none of its groups"
 
 
 def test_port_security_off() -> None:
@@ -203,7 +222,7 @@ def test_limits_and_floating_addresses() -> None:
 
 def test_where_a_port_may_have_left_something() -> None:
     paths = port_paths(REGION, PORT_ID, [("hostA", DEVICE_ID), ("hostA", DEVICE_ID), ("hostB", DEVICE_ID), ("no host", DEVICE_ID)])
-    assert [path.split("/")[5] for path in paths] == ["networksets", *("workloadendpoints", "livemigrations") * 2]
+    assert [path.split("/")[5] for path in paths] == ["networksets", "networksets", *("workloadendpoints", "livemigrations") * 2]
     assert set(translate_port(view(), REGION)) <= set(paths)
 
 

@@ -192,6 +192,8 @@ def owner_of(region: Region, path: str) -> tuple[Subject, Places] | None:
             return Subject(ADDRESS_GROUP, key.name.removeprefix(names.ADDRESS_GROUP_PREFIX)), ()
         case "NetworkSet" if key.name.startswith(names.PAIRS_PREFIX):
             return Subject(PORT, key.name.removeprefix(names.PAIRS_PREFIX)), ()
+        case "NetworkSet" if key.name.startswith(names.ROUTES_PREFIX):
+            return Subject(PORT, key.name.removeprefix(names.ROUTES_PREFIX)), ()
         case _:
             return None
 

@@ -5,6 +5,7 @@ In: networks, and the routers that each is attached to. Out: documents. Hosts ro
 - A profile for each network gives its endpoints a label for the network and one for each of its routers.
 - Policies in the tier ``openstack-networks`` pass on (to the security groups) what comes from the same network or from one with a common
   router.
+- Through two routers, each with a route by way of the other, passes what both routes are about; through three nothing does.
 - Another one, after them, denies what comes from any other network. What comes from no port at all is not concerned.
 
 So attaching a router writes a profile and a policy, however many ports there are. Only ``Region.isolated`` regions have any of it. Pure.
@@ -15,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from tabinet.attach.openstack.extraroutes import Neighbour
 from tabinet.attach.openstack.names import (
     NETWORK_LABEL,
     TIER,
@@ -25,6 +27,7 @@ from tabinet.attach.openstack.names import (
     router_label,
     router_policy_key,
 )
+from tabinet.lib.ip import IPV4, IPV6, parse_prefix
 from tabinet.model.keys import ResourceKey, path_of
 from tabinet.model.records.base import API_VERSION
 
@@ -53,11 +56,26 @@ def translate_network(network: str, routers: Iterable[str], region: Region) -> D
     }
 
 
-def translate_router(router: str, region: Region) -> Documents:
-    """What the store holds for a router."""
+def translate_router(router: str, region: Region, neighbours: Iterable[Neighbour] = ()) -> Documents:
+    """What the store holds for a router with these neighbours."""
     key = router_policy_key(region, router)
     selector = f"has({router_label(router)})"
-    return {path_of(key): _policy(key, _ORDER, selector, "Pass", selector) if region.isolated else None}
+    if not region.isolated:
+        return {path_of(key): None}
+    policy = _policy(key, _ORDER, selector, "Pass", selector)
+    policy["spec"]["ingress"] += [rule for neighbour in neighbours for rule in _through(neighbour)]
+    return {path_of(key): policy}
+
+
+def _through(neighbour: Neighbour) -> list[Document]:
+    """What comes through the neighbour, in both families."""
+    rules = []
+    for family in (IPV4, IPV6):
+        there, here = ([net for net in nets if parse_prefix(net).family == family] for nets in (neighbour.there, neighbour.here))
+        if there and here:
+            source = {"selector": f"has({router_label(neighbour.router)})", "nets": there}
+            rules.append({"action": "Pass", "ipVersion": family, "source": source, "destination": {"nets": here}})
+    return rules
 
 
 def translate_isolation(region: Region) -> Documents:

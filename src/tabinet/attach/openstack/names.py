@@ -29,6 +29,8 @@ OPEN_POLICY = "osps.default.off"
 ADDRESS_GROUP_PREFIX = "osag.default."
 PAIRS_PREFIX = "ospairs.default."
 """Of network sets that hold the prefixes among a port's allowed address pairs."""
+ROUTES_PREFIX = "osroutes.default."
+"""Of network sets that hold the destinations of routers' routes by way of a port."""
 NETWORK_LABEL = "openstack.tabinet/network"
 TIER = "openstack-networks"
 NETWORK_POLICY_PREFIX = f"{TIER}.net."
@@ -112,6 +114,11 @@ def address_group_key(region: Region, group_id: str) -> ResourceKey:
 def pairs_key(region: Region, port_id: str) -> ResourceKey:
     """Of the network set that holds the prefixes among a port's allowed address pairs."""
     return ResourceKey("NetworkSet", f"{PAIRS_PREFIX}{port_id}", region.namespace)
+
+
+def routes_key(region: Region, port_id: str) -> ResourceKey:
+    """Of the network set that holds the destinations of routers' routes by way of a port."""
+    return ResourceKey("NetworkSet", f"{ROUTES_PREFIX}{port_id}", region.namespace)
 
 
 def profile_key(network_id: str) -> ResourceKey:

@@ -137,6 +137,13 @@ class Trunk(Fact, frozen=True, kw_only=True):
     admin_state_up: bool = True
 
 
+class ExtraRoute(Fact, frozen=True, kw_only=True):
+    """A route of a router; its next hop is known from where it is."""
+
+    destination: str
+    router: str
+
+
 class Project(Fact, frozen=True, kw_only=True):
     """Of Keystone."""
 
@@ -169,6 +176,10 @@ class PortView(Fact, frozen=True, kw_only=True):
     trunk: Trunk | None = None
     forwardings: tuple[Forwarding, ...] = ()
     """Those that lead to the port."""
+    extra_routes: tuple[ExtraRoute, ...] = ()
+    """Of routers on the port's network, by way of an address of the port's."""
+    subnet_prefixes: tuple[str, ...] = ()
+    """Of all subnets that there are; read only where there are such routes."""
     targets: tuple[Target, ...] = ()
     """From inactive bindings of ours."""
     project: Project | None = None

@@ -7,6 +7,8 @@ in the port's addresses.
 - A port is a workload when it is bound to a host by us and is not one of Neutron's own (router, DHCP, floating IP).
 - Single addresses among the allowed address pairs are addresses of the endpoint: hosts route them to it, as networking-calico has it.
   Prefixes may be sent from (``allowSpoofedSourcePrefixes``), and belong to the port's security groups through a network set.
+- Destinations of routers' routes by way of the port are routed to it and may be sent from, like such prefixes, but are in no security
+  group. Where networks are isolated a network set says that they belong to the port's.
 - While a machine moves (``binding:profile``'s ``migrating_to``, or an inactive binding) its port has an endpoint on the target too, and a
   LiveMigration that names both; the annotation ``openstack.tabinet/moving`` goes with the move, so that the target reports anew.
 - Port security off: a label that the open policy selects, no groups, every source address.
@@ -16,8 +18,10 @@ in the port's addresses.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+from tabinet.attach.openstack.extraroutes import prefixes_behind
 from tabinet.attach.openstack.groups import PROTOCOL_NUMBERS, refusals
 from tabinet.attach.openstack.isolation import network_labels
 from tabinet.attach.openstack.limits import translate_limits
@@ -36,6 +40,7 @@ from tabinet.attach.openstack.names import (
     migration_key,
     pairs_key,
     profile_key,
+    routes_key,
     sanitize_label,
     subnet_path,
     workload_of,
@@ -99,7 +104,7 @@ def translate_port(view: PortView, region: Region) -> Documents:
     if not host:
         return {}
     port = view.port
-    addresses = _Addresses(port)
+    addresses = _Addresses(view)
     labels = _labels(view, region)
     own = endpoint_key(region, host, port.device_id, port.id)
     documents = {path_of(own): _endpoint(view, region, own, host, _annotations(view, addresses, port.profile))}
@@ -109,17 +114,18 @@ def translate_port(view: PortView, region: Region) -> Documents:
         documents[path_of(key)] = _endpoint(view, region, key, target.host, annotations)
         documents[path_of(migration_key(key))] = _migration(view, own, host, key, target.host)
     members = {name: value for name, value in labels.items() if name.startswith(group_label(""))}
-    if region.isolated:
-        members |= network_labels(port.network_id, view.routers)
-    if addresses.nets and members:
-        nets_key = pairs_key(region, port.id)
-        documents[path_of(nets_key)] = {
-            "apiVersion": API_VERSION,
-            "kind": "NetworkSet",
-            "metadata": {"name": nets_key.name, "namespace": nets_key.namespace, "labels": members},
-            "spec": {"nets": [str(net) for net in addresses.nets]},
-        }
+    network = network_labels(port.network_id, view.routers) if region.isolated else {}
+    documents |= _network_set(pairs_key(region, port.id), addresses.nets, members | network)
+    documents |= _network_set(routes_key(region, port.id), addresses.behind, network)
     return documents
+
+
+def _network_set(key: ResourceKey, nets: Iterable[Prefix], labels: dict[str, str]) -> Documents:
+    """The prefixes with the labels; nothing without either."""
+    spec = {"nets": [str(net) for net in nets]}
+    metadata = {"name": key.name, "namespace": key.namespace, "labels": labels}
+    document = {"apiVersion": API_VERSION, "kind": "NetworkSet", "metadata": metadata, "spec": spec}
+    return {path_of(key): document} if spec["nets"] and labels else {}
 
 
 def targets_of(view: PortView) -> list[Target]:
@@ -132,7 +138,7 @@ def targets_of(view: PortView) -> list[Target]:
 
 
 def _endpoint(view: PortView, region: Region, key: ResourceKey, host: str, annotations: dict[str, str]) -> Document:
-    spec = _spec(view, host, _Addresses(view.port))
+    spec = _spec(view, host, _Addresses(view))
     if region.isolated:
         spec["profiles"] = [profile_key(view.port.network_id).name]
     metadata = {"name": key.name, "namespace": key.namespace, "annotations": annotations, "labels": _labels(view, region)}
@@ -155,7 +161,7 @@ def _migration(view: PortView, source: ResourceKey, source_host: str, target: Re
 def port_documents(view: PortView, region: Region) -> dict[str, Document | None]:
     """The same, with None for what the store must not hold for the port where it is now."""
     port = view.port
-    places = [path_of(pairs_key(region, port.id))]
+    places = [path_of(pairs_key(region, port.id)), path_of(routes_key(region, port.id))]
     if is_host(port.host):
         places.append(path_of(endpoint_key(region, port.host, port.device_id, port.id)))
     return {**dict.fromkeys(places), **translate_port(view, region)}
@@ -163,7 +169,7 @@ def port_documents(view: PortView, region: Region) -> dict[str, Document | None]
 
 def port_paths(region: Region, port_id: str, places: list[tuple[str, str]]) -> list[str]:
     """Where a port that was in these places (host, device) may have left something."""
-    found = [path_of(pairs_key(region, port_id))]
+    found = [path_of(pairs_key(region, port_id)), path_of(routes_key(region, port_id))]
     keys = [endpoint_key(region, host, device, port_id) for host, device in places if is_host(host)]
     found += [path_of(each) for key in keys for each in (key, migration_key(key))]
     return list(dict.fromkeys(found))
@@ -192,13 +198,15 @@ def translate_subnet(subnet: Subnet, region: Region) -> dict[str, Document | Non
 class _Addresses:
     """The addresses of a port, sorted out."""
 
-    def __init__(self, port: Port) -> None:
+    def __init__(self, view: PortView) -> None:
+        port = view.port
         self.own = [parse_prefix(fixed.ip_address) for fixed in port.fixed_ips]
         self.pairs: list[Prefix] = []
         """Single addresses among the allowed address pairs."""
         self.nets: list[Prefix] = []
         """Prefixes among them."""
-        self.refused: list[str] = []
+        self.behind, self.refused = prefixes_behind(view.extra_routes, view.subnet_prefixes)
+        """What routers' routes say is behind the port, and what of everything could not be expressed."""
         for pair in port.allowed_address_pairs:
             try:
                 net = parse_prefix(pair.ip_address)
@@ -243,7 +251,10 @@ def _annotations(view: PortView, addresses: _Addresses, profile: dict[str, objec
         dhcp_options=tuple(
             DhcpOption(name=option.opt_name, value=option.opt_value, ip_version=option.ip_version) for option in port.extra_dhcp_opts
         ),
-        pairs=tuple(AddressPair(net=pair.ip_address, mac=_other_mac(pair.mac_address, port)) for pair in port.allowed_address_pairs),
+        pairs=(
+            *(AddressPair(net=pair.ip_address, mac=_other_mac(pair.mac_address, port)) for pair in port.allowed_address_pairs),
+            *(AddressPair(net=str(net)) for net in addresses.behind),
+        ),
         port_security=port.port_security_enabled,
         trunk_parent=interface_of(trunk.parent_port_id) if trunk is not None else "",
         vlan=trunk.segmentation_id if trunk is not None else 0,
@@ -307,7 +318,9 @@ def _spec(view: PortView, host: str, addresses: _Addresses) -> Document:
         gateway = _gateway(view, version)
         if gateway:
             spec[name] = gateway
-    spoofed = list(_ANYWHERE) if not port.port_security_enabled else [str(net) for net in addresses.nets]
+    spoofed = (
+        list(_ANYWHERE) if not port.port_security_enabled else [str(net) for net in dict.fromkeys((*addresses.nets, *addresses.behind))]
+    )
     if spoofed:
         spec["allowSpoofedSourcePrefixes"] = spoofed
     nats = [

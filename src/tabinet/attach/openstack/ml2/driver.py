@@ -26,7 +26,7 @@ from oslo_config import cfg
 from oslo_log import log
 
 from tabinet.attach.openstack import translate
-from tabinet.attach.openstack.ml2 import finding, notices, options
+from tabinet.attach.openstack.ml2 import finding, notices, options, routing
 from tabinet.attach.openstack.ml2.bindings import Bindings, Place, places_of
 from tabinet.attach.openstack.ml2.duties import Duties, start_leading
 from tabinet.attach.openstack.ml2.identity import projects_of
@@ -53,6 +53,7 @@ class TabinetDriver(api.MechanismDriver):
         self._notices: notices.Notices | None = None
         self._qos: TabinetQos | None = None
         self._bindings: Bindings | None = None
+        self._routes: routing.Routes | None = None
         self._trunks: TabinetTrunks | None = None
         self._pid = 0
         self._lock = threading.Lock()
@@ -67,6 +68,7 @@ class TabinetDriver(api.MechanismDriver):
         self._notices = notices.subscribe(self, options.region_of(cfg.CONF).isolated)
         self._qos = TabinetQos(self)
         self._bindings = Bindings(self)
+        self._routes = routing.Routes(self, options.region_of(cfg.CONF).isolated)
         self._trunks = TabinetTrunks(self)
         registry.subscribe(self._process_started, resources.PROCESS, events.AFTER_INIT)
 
@@ -119,6 +121,7 @@ class TabinetDriver(api.MechanismDriver):
                 self.publish(ROUTER, port["device_id"])
                 self.publish(NETWORK, port["network_id"])
                 self.publish_later(PORT, finding.ports_with_pairs(port["network_id"]))
+                self.publish_later(ROUTER, routing.by_way_of(fixed["ip_address"] for fixed in port["fixed_ips"]))
 
     # --- publishing -----------------------------------------------------------------------------------------------------
 

@@ -33,13 +33,13 @@ ROUTER_OWNERS = (*constants.ROUTER_INTERFACE_OWNERS, constants.DEVICE_OWNER_ROUT
 
 def all_of(kind: str) -> list[str]:
     """All objects of a kind."""
-    return _find(_MODELS[kind].id)
+    return find(_MODELS[kind].id)
 
 
 def existing(kind: str, ids: Iterable[str]) -> list[str]:
     """Those of the objects that exist."""
     column = _MODELS[kind].id
-    return _find(column, column.in_(list(ids)))
+    return find(column, column.in_(list(ids)))
 
 
 def routers_of(networks: Iterable[str]) -> dict[str, list[str]]:
@@ -56,28 +56,28 @@ def routers_of(networks: Iterable[str]) -> dict[str, list[str]]:
 def ports_with_pairs(network: str) -> list[str]:
     """The ports of the network that have allowed address pairs."""
     pair = allowed_address_pair.AllowedAddressPair
-    return _find(pair.port_id, pair.port_id == models_v2.Port.id, models_v2.Port.network_id == network)
+    return find(pair.port_id, pair.port_id == models_v2.Port.id, models_v2.Port.network_id == network)
 
 
 def ports_in_networks(networks: Iterable[str]) -> list[str]:
     """The ports of these networks."""
-    return _find(models_v2.Port.id, models_v2.Port.network_id.in_(list(networks)))
+    return find(models_v2.Port.id, models_v2.Port.network_id.in_(list(networks)))
 
 
 def ports_of_projects(projects: Iterable[str]) -> list[str]:
     """The ports of these projects."""
-    return _find(models_v2.Port.id, models_v2.Port.project_id.in_(list(projects)))
+    return find(models_v2.Port.id, models_v2.Port.project_id.in_(list(projects)))
 
 
 def ports_in_subnet(subnet: str) -> list[str]:
     """The ports with an address of the subnet."""
-    return _find(models_v2.IPAllocation.port_id, models_v2.IPAllocation.subnet_id == subnet)
+    return find(models_v2.IPAllocation.port_id, models_v2.IPAllocation.subnet_id == subnet)
 
 
 def forwarded_beside(port: str) -> list[str]:
     """The other ports that floating IPs are forwarded to which are forwarded to this one."""
     forwarding = port_forwarding.PortForwarding
-    floating = _find(forwarding.floatingip_id, forwarding.internal_neutron_port_id == port)
+    floating = find(forwarding.floatingip_id, forwarding.internal_neutron_port_id == port)
     return forwarded_from(floating, port) if floating else []
 
 
@@ -85,29 +85,30 @@ def forwarded_from(floating: Iterable[str], but: str = "") -> list[str]:
     """The ports that these floating IPs are forwarded to."""
     forwarding = port_forwarding.PortForwarding
     port = forwarding.internal_neutron_port_id
-    return sorted(set(_find(port, forwarding.floatingip_id.in_(list(floating)), port != but)))
+    return sorted(set(find(port, forwarding.floatingip_id.in_(list(floating)), port != but)))
 
 
 def ports_in_group(group: str) -> list[str]:
     """The ports in the security group."""
     binding = securitygroup.SecurityGroupPortBinding
-    return _find(binding.port_id, binding.security_group_id == group)
+    return find(binding.port_id, binding.security_group_id == group)
 
 
 def hosts_of_group(group: str) -> list[str]:
     """The hosts that have ports in the security group."""
     member, binding = securitygroup.SecurityGroupPortBinding, ml2_models.PortBinding
-    found = _find(binding.host, member.security_group_id == group, binding.port_id == member.port_id, binding.status == constants.ACTIVE)
+    found = find(binding.host, member.security_group_id == group, binding.port_id == member.port_id, binding.status == constants.ACTIVE)
     return [host for host in found if host]
 
 
 def groups_about(group: str) -> list[str]:
     """The other security groups that have rules about members of this one."""
     rule = securitygroup.SecurityGroupRule
-    return _find(rule.security_group_id, rule.remote_group_id == group, rule.security_group_id != group)
+    return find(rule.security_group_id, rule.remote_group_id == group, rule.security_group_id != group)
 
 
-def _find(column: Any, *conditions: Any) -> list[str]:
+def find(column: Any, *conditions: Any) -> list[str]:
+    """The values of a column of identifiers where the conditions hold."""
     context = neutron_context.get_admin_context()
     with db_api.CONTEXT_READER.using(context):
         return sorted({value for (value,) in context.session.query(column).filter(*conditions) if value})

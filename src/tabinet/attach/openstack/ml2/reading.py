@@ -25,7 +25,8 @@ from neutron_lib.db import api as db_api
 from neutron_lib.plugins import directory
 
 from tabinet.attach.openstack import groups, isolation, neutron, translate
-from tabinet.attach.openstack.ml2 import finding
+from tabinet.attach.openstack.extraroutes import neighbours_of
+from tabinet.attach.openstack.ml2 import finding, routing
 from tabinet.attach.openstack.names import Region
 from tabinet.attach.openstack.neutron import PortView, parse_fact
 from tabinet.attach.openstack.projects import Projects
@@ -55,11 +56,13 @@ class Database:
             routers = finding.routers_of(ids)
             return {each: isolation.translate_network(each, routers.get(each, ()), self.region) for each in finding.existing(kind, ids)}
         if kind == ROUTER:
-            return {each: isolation.translate_router(each, self.region) for each in finding.existing(kind, ids)}
+            hops = routing.hops_between(ids) if self.region.isolated else []
+            found = finding.existing(kind, ids)
+            return {each: isolation.translate_router(each, self.region, neighbours_of(each, hops)) for each in found}
         context = neutron_context.get_admin_context()
         with db_api.CONTEXT_READER.using(context):
-            found = _READERS[kind](context, {"id": list(ids)})
-        return {each.id: self._translate(each) for each in found}
+            facts = _READERS[kind](context, {"id": list(ids)})
+        return {each.id: self._translate(each) for each in facts}
 
     def ids(self, kind: str) -> list[str]:
         """The identifiers of all objects of a kind, in order."""
@@ -88,7 +91,8 @@ class Database:
             views = [msgspec.structs.replace(view, project=projects.get(view.port.project_id or "")) for view in views]
         if not self.region.isolated:
             return views
-        routers = finding.routers_of({port.network_id for port in ports if port.allowed_address_pairs})
+        sets = {view.port.network_id for view in views if view.port.allowed_address_pairs or view.extra_routes}
+        routers = finding.routers_of(sets)
         return [msgspec.structs.replace(view, routers=tuple(routers.get(view.port.network_id, ()))) for view in views]
 
 
@@ -107,6 +111,8 @@ def _assemble(context: Any, ports: Sequence[neutron.Port]) -> list[PortView]:
     forwardings = _forwardings(context, ports)
     trunks = _trunks(context, ports)
     targets = _targets(context, ports)
+    routes = routing.routes_by_way_of(context, ports)
+    prefixes = routing.subnet_prefixes(context) if routes else ()
     policies = _policies(context, ports)
     views = []
     for port in ports:
@@ -125,6 +131,8 @@ def _assemble(context: Any, ports: Sequence[neutron.Port]) -> list[PortView]:
                 qos_rules=policies.get(policy, ()) if policy else (),
                 trunk=trunks.get(port.id),
                 targets=tuple(targets[port.id]),
+                extra_routes=routes.get(port.id, ()),
+                subnet_prefixes=prefixes if port.id in routes else (),
             )
         )
     return views
