@@ -239,6 +239,12 @@ async def test_libvirt_is_followed_once_there_is_a_domain(sites: tuple[Site, Sit
     async with asyncio.timeout(DONE_WITHIN_S):
         await here.has_told.wait()
     assert here.told == [("tapweb", False)]
+    here.has_told.clear()
+    await here.libvirt.queue.put("")  # libvirt goes away
+    await here.libvirt.queue.put("event 'lifecycle' for domain 'web': Resumed Unpaused\n")
+    async with asyncio.timeout(DONE_WITHIN_S):
+        await here.has_told.wait()
+    assert here.told[1:] == [("tapweb", True)]
     following.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await following

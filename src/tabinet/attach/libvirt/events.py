@@ -1,12 +1,14 @@
 """libvirt is followed: events of domains that move, and what it has forgotten whenever it comes back.
 
 In: a service and its hypervisor. Out: the agent hears of a machine that stops to go on elsewhere with the machine's own stop. Nothing is
-asked before there is a domain of ours. A libvirt that goes away is waited for; domains run on meanwhile.
+asked before there is a domain of ours. A libvirt that goes away is asked again from time to time, and as soon as it calls its hook; domains
+run on meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -48,7 +50,10 @@ class Following:
             except* TabinetError as errors:
                 self.service.note("libvirt is away", error=str(errors.exceptions[0]))
             failures += 1
-            await asyncio.sleep(_RETRY.delay_s(failures, random.random))
+            self.service.heard.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_RETRY.delay_s(failures, random.random)):
+                    await self.service.heard.wait()
 
     async def _follow(self) -> None:
         async with aclosing(self.service.hypervisor.lines()) as lines:

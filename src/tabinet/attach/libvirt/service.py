@@ -54,6 +54,8 @@ class LibvirtService:
     note: Callable[..., object] = lambda *_, **__: None
     seen: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once there is a domain of ours on this host."""
+    heard: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set by every call: libvirt is there."""
     _devices: dict[str, set[str]] = field(default_factory=dict)
     """Interfaces, by the name of their domain."""
     _calls: int = 0
@@ -64,6 +66,7 @@ class LibvirtService:
     async def answer(self, call: HookCall) -> tuple[int, str]:
         """Exit code and message. An error of ours is a message; only ``prepare``, ``migrate`` and ``sync`` fail for it."""
         begin = perf_counter()
+        self.heard.set()
         message, failed = "", ""
         try:
             message = await self._dispatch(call)
