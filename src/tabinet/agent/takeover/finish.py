@@ -19,7 +19,7 @@ from tabinet.agent.takeover.routes import superseded_routes
 from tabinet.errors import KernelError, SetupError
 from tabinet.kernel.ipset import destroy_sets
 from tabinet.kernel.routingrules import delete_rules
-from tabinet.kernel.rtnetlink import DeleteRoute
+from tabinet.kernel.rtnetlink import DeleteRoute, Route
 from tabinet.kernel.rtsocket import open_rtnetlink
 
 
@@ -48,7 +48,7 @@ def plan_removals(sighting: Sighting) -> list[Removal]:
     found += [Removal(f"ipset {name}") for name in traces.ipsets]
     found += [Removal(f"rule {rule}") for rule in traces.rules]
     names = {link.index: link.name for link in sighting.links}
-    return found + [Removal(describe_route(route, names)) for route in superseded_routes(sighting)]
+    return found + [Removal(_describe_route(route), describe_route(route, names)) for route in superseded_routes(sighting)]
 
 
 def remove(sighting: Sighting) -> list[Outcome]:
@@ -71,7 +71,11 @@ def _tables(sighting: Sighting) -> Iterator[Outcome]:
 
 
 def _describe_table(name: str, chains: int, rules: int) -> str:
-    return f"{name}: {chains} chains, and {rules} rules in others' chains"
+    return f"{name}: {chains} chain{'s' * (chains != 1)}, and {rules} rule{'s' * (rules != 1)} in others' chains"
+
+
+def _describe_route(route: Route) -> str:
+    return f"route {route.destination} of protocol {route.protocol}, which ours replaced"
 
 
 def _tried(what: str, work: Callable[[], None]) -> Outcome:
@@ -99,11 +103,10 @@ def _routes(sighting: Sighting) -> Iterator[Outcome]:
     routes = superseded_routes(sighting)
     if not routes:
         return
-    names = {link.index: link.name for link in sighting.links}
     rtnetlink = open_rtnetlink()
     try:
         outcomes: list[KernelError | None] = rtnetlink.execute([DeleteRoute(route) for route in routes])
     finally:
         rtnetlink.close()
     for route, error in zip(routes, outcomes, strict=True):
-        yield Outcome(describe_route(route, names), "" if error is None else str(error))
+        yield Outcome(_describe_route(route), "" if error is None else str(error))
