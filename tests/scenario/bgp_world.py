@@ -60,6 +60,7 @@ class World:
 
     directory: Path
     prefix: str = field(default_factory=lambda: f"tb{secrets.token_hex(2)}{os.getpid() % 10000}")
+    options: BgpOptions = OPTIONS
     resources: RoutingFacts = field(default_factory=RoutingFacts)
     hosts: dict[str, Host] = field(default_factory=dict)
     namespaces: list[str] = field(default_factory=list)
@@ -217,7 +218,7 @@ class Host:
         home = self.world.home(self.name)
         self.surroundings = HostSurroundings(self.world.directory / "secrets")
         self.driver = BgpDriver(
-            home / "bird.conf", BirdControl(home / "bird.ctl"), OPTIONS, check_with(), self.surroundings, self.world.now_s
+            home / "bird.conf", BirdControl(home / "bird.ctl"), self.world.options, check_with(), self.surroundings, self.world.now_s
         )
 
     def start(self, *, recover: bool = False) -> None:

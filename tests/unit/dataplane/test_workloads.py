@@ -162,7 +162,7 @@ def test_routes_that_were_made_without_a_carrier_are_announced_when_it_comes(hos
     host.rt.stranger(SetLink(host.rt.index_of("pcali1"), up=True))
     host.turn()
     wanted = [local_route(p("10.0.0.1"), index), local_route(p("fd00::1"), index)]
-    assert host.rt.executed == [operation for route in wanted for operation in (DeleteRoute(route), AddRoute(route))]
+    assert host.rt.executed == [*map(DeleteRoute, wanted), *map(AddRoute, wanted)]
     assert host.routes == set(wanted)
     assert host.manager.in_sync
     assert host.reason("a") == ""

@@ -257,14 +257,16 @@ class RouteDriver:
         return found
 
     def _announcements(self) -> list[RouteChange]:
-        """Takes routes away and makes them again: replacing a route by itself is not announced (fib_table_insert)."""
+        """Takes routes away and makes them again: replacing a route by itself is not announced (fib_table_insert).
+
+        All are taken away before the first is made. IPv4 routes over one interface share what the kernel knows of their next hop
+        (fib_find_info), also that it is dead, which a worker of the kernel puts right only some time after the carrier came.
+        """
         keys, self._unannounced = self._unannounced, set()
-        steps = []
-        for key in sorted(keys):
-            route = self._tracker.actual.get(key)
-            if route is not None and self._tracker.desired.get(key) == route:
-                steps += [RouteChange(key, DeleteRoute(route), None), RouteChange(key, AddRoute(route), route)]
-        return steps
+        actual, desired = self._tracker.actual, self._tracker.desired
+        again = [(key, actual[key]) for key in sorted(keys) if key in actual and desired.get(key) == actual[key]]
+        gone = [RouteChange(key, DeleteRoute(route), None) for key, route in again]
+        return gone + [RouteChange(key, AddRoute(route), route) for key, route in again]
 
     def _execute(self, steps: list[RouteChange]) -> tuple[list[RtOp], bool]:
         """Executes the steps; also says whether one of them met something that should not have been there."""
