@@ -197,7 +197,7 @@ class _Teller:
     def _leave(self) -> Iterator[Stage]:
         packet = self.packet
         if self._ours(packet.in_interface):
-            yield self.workload(packet.in_interface, ingress=False)
+            yield self._sent()
             return
         host = self._host_at(packet.in_interface)
         if host is None:
@@ -220,7 +220,7 @@ class _Teller:
         if any(_is_service(port, packet) for port in options.host_services):
             yield Stage(Subject.TO_HOST, key, Outcome.ALLOW, "a service of the host that is always allowed", final=True)
             return
-        yield self.workload(packet.in_interface, ingress=False)
+        yield self._sent()
         dropped = options.endpoint_to_host is HostAction.DROP
         yield Stage(
             Subject.TO_HOST,
@@ -248,6 +248,13 @@ class _Teller:
         if is_dhcp(packet) and has_no_address(packet):
             return Stage(Subject.SOURCE, key, Outcome.ALLOW, "DHCP without an address")
         return Stage(Subject.SOURCE, key, Outcome.DENY, f"{packet.source.address} is not the endpoint's own")
+
+    def _sent(self) -> Stage:
+        """What a workload may send."""
+        if self.world.is_tunnelled(self.packet):
+            words = "no workload may send tunnel packets (FelixConfiguration allowVXLANPacketsFromWorkloads, allowIPIPPacketsFromWorkloads)"
+            return Stage(Subject.EGRESS, self._at(self.packet.in_interface), Outcome.DENY, words)
+        return self.workload(self.packet.in_interface, ingress=False)
 
     def workload(self, interface: str, *, ingress: bool) -> Stage:
         """What the policy of the interface's endpoint says."""

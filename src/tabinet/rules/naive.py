@@ -129,7 +129,7 @@ class World:
             sender = self._at(packet.in_interface)
             if is_dhcp(packet) or is_discovery(packet) or self._is_service(packet):
                 return True
-            if self._is_tunnelled(packet):
+            if self.is_tunnelled(packet):
                 return False
             allowed = sender is not None and self._allows(sender.egress, sender.profiles, packet, ingress=False)
             return allowed and self.options.endpoint_to_host is not HostAction.DROP
@@ -163,7 +163,7 @@ class World:
     def _may_leave(self, packet: Packet) -> bool:
         """Where it came from allows the packet to go on."""
         if self._ours(packet.in_interface):
-            if self._is_tunnelled(packet):
+            if self.is_tunnelled(packet):
                 return False
             sender = self._at(packet.in_interface)
             return sender is not None and self._allows(sender.egress, sender.profiles, packet, ingress=False)
@@ -230,7 +230,7 @@ class World:
             for port in self.options.host_services
         )
 
-    def _is_tunnelled(self, packet: Packet) -> bool:
+    def is_tunnelled(self, packet: Packet) -> bool:
         """It is a tunnel packet such as no workload may send."""
         if packet.protocol == IPIP:
             return not self.options.workloads_send_ipip

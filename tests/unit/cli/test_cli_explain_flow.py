@@ -82,6 +82,7 @@ def filled(tabinet: Tabinet) -> Tabinet:
         ("db1 db1 --port 5432", False, "its default action is Deny"),
         ("web1 h1 -p tcp --port 22", False, "defaultEndpointToHostAction is Drop"),
         ("web1 h2 -p tcp --port 22", True, "Profile/open"),
+        ("web1 192.0.2.9 -p udp --port 4789", False, "no workload may send tunnel packets"),
         ("h1 web1", True, "no policy has a say in it"),
         ("h2 web1", False, "its default action is Deny"),
     ],
