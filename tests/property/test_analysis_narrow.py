@@ -16,18 +16,23 @@ from tabinet.analysis.plan import make_plan, plan_of
 from tabinet.analysis.situation import calculate
 from tabinet.lib.ip import parse_prefix
 from tabinet.model.keys import ResourceKey
-from tabinet.model.resources import HostEndpoint, Profile, ProfileSpec, Rule
+from tabinet.model.resources import FelixConfiguration, HostEndpoint, Profile, ProfileSpec, Rule
 from tabinet.rules.options import TableOptions
 
+TUNNELLED = (4, 0, 0)
 EVERYTHING = (Rule(action="Allow"),)
 open_profile = Profile(spec=ProfileSpec(ingress=EVERYTHING, egress=EVERYTHING))
 worlds = st.builds(
-    lambda fabric, opened: {
-        key: open_profile if opened and key.kind == "Profile" else value
-        for key, value in ({ResourceKey("Profile", "p"): open_profile} | fabric).items()
-        if not isinstance(value, HostEndpoint)
-    },
+    lambda fabric, opened, tunnels: (
+        {
+            key: open_profile if opened and key.kind == "Profile" else value
+            for key, value in ({ResourceKey("Profile", "p"): open_profile} | fabric).items()
+            if not isinstance(value, HostEndpoint)
+        }
+        | {ResourceKey("FelixConfiguration", "default"): FelixConfiguration(spec={"allowIPIPPacketsFromWorkloads": tunnels})}
+    ),
     fabrics,
+    st.booleans(),
     st.booleans(),
 )
 
@@ -46,7 +51,7 @@ def flows(found: Comparison) -> set[tuple[object, ...]]:
         for sources, destinations, headers in boxes:
             for source, destination in itertools.product(ends, repeat=2):
                 if source[1].family == destination[1].family and sources >> source[2] & destinations >> destination[2] & 1:
-                    for packet in PACKETS:
+                    for packet in (*PACKETS, TUNNELLED):
                         if found.now.space.has(headers, *packet):
                             told.add((word, source[:2], destination[:2], packet))
     return told

@@ -37,7 +37,6 @@ from tabinet.model.keys import ResourceKey
 from tabinet.model.resources import (
     GlobalNetworkPolicy,
     HostEndpoint,
-    KubeControllersConfiguration,
     LiveMigration,
     NetworkPolicy,
     WorkloadEndpoint,
@@ -50,7 +49,7 @@ LIKELY = 4
 """Peers that rules name are calculated together with those selected, if they are no more than this part of all: most are needed."""
 TOLD_APART = 1_000
 """So many combinations of labels are told apart for the sake of words."""
-_ALONE = (HostEndpoint, KubeControllersConfiguration, LiveMigration)
+_ALONE = (HostEndpoint, LiveMigration)
 """Where one of these is, more than an endpoint's own policy matters."""
 
 
@@ -188,6 +187,8 @@ class _Narrow:
         before = self._with(calculation, {leader[key] for key in self.chosen if key in leader})
         bystanders = dict(self._bystanders(key for key in self.endpoints if key not in leader))
         if any(not address.is_host for _, endpoint in bystanders.values() for address in endpoint.nets):
+            return None
+        if before.state.host_endpoints:  # those that are made of Nodes
             return None
         after = calculation.change(self.changes)
         found = self._relate(before, after, bystanders, concerned, expired)
