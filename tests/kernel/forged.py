@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
 from collections.abc import Callable
 
-from fence import settle
+from fence import LOST_S, settle
 
 ETH_P_ALL, IPV4, ARP, IPV6 = 3, 0x0800, 0x0806, 0x86DD
 EVERYBODY = "ff:ff:ff:ff:ff:ff"
@@ -69,8 +70,14 @@ class Wire:
         self.sock.setblocking(False)
 
     def send(self, *frames: bytes) -> None:
+        """All are on their way; where the kernel is behind, that is waited for."""
         for frame in frames:
-            self.sock.send(frame)
+            while True:
+                try:
+                    self.sock.send(frame)
+                    break
+                except BlockingIOError:
+                    assert select.select([], [self.sock], [], LOST_S)[1], "the link takes no frames any more"
 
     def seen(self, what: Callable[[bytes], bool]) -> list[bytes]:
         """What has come in until now that is like this; everything else is forgotten."""
