@@ -72,15 +72,16 @@ class FabricMaker:
         for number in range(self.size.network_sets):
             namespace = self.choose.choice(("", *NAMESPACES))
             nets = self._some((*NETS[4][:-1], *NETS[6][:-1], *OUTSIDE, self._address_of_somebody()), 4)
-            self._add("NetworkSet" if namespace else "GlobalNetworkSet", f"s{number}", {"nets": nets}, namespace, self._labels())
+            self.add("NetworkSet" if namespace else "GlobalNetworkSet", f"s{number}", {"nets": nets}, namespace, self._labels())
         for tier in ("t1", "t2")[: self.choose.randint(0, 2)]:
             spec = {"order": self.choose.choice((10, 10, 20)), "defaultAction": self.choose.choice(("Deny", "Pass", "Pass"))}
-            self._add("Tier", tier, spec)
+            self.add("Tier", tier, spec)
         for number in range(self.choose.randint(1, self.size.policies)):
             self._policy(number)
-        return dict(self._stored())
+        return dict(self.stored())
 
-    def _stored(self) -> Iterator[tuple[Key, tuple[object, int]]]:
+    def stored(self) -> Iterator[tuple[Key, tuple[object, int]]]:
+        """The documents as they come out of the store, in any order."""
         self.choose.shuffle(self.documents)
         for index, data in enumerate(self.documents, 1):
             assert validate_all([Document(data=data, source="test", index=index, line=index)]) == [], data
@@ -90,7 +91,8 @@ class FabricMaker:
             assert decoded is not None
             yield decoded[0], (decoded[1], index)
 
-    def _add(self, kind: str, name: str, spec: dict[str, Any], namespace: str = "", labels: dict[str, str] | None = None) -> None:
+    def add(self, kind: str, name: str, spec: dict[str, Any], namespace: str = "", labels: dict[str, str] | None = None) -> None:
+        """There is such a document."""
         metadata: dict[str, Any] = {"name": name}
         metadata |= {"labels": labels} if labels else {}
         metadata |= {"namespace": namespace} if namespace else {}
@@ -124,9 +126,9 @@ class FabricMaker:
 
     def _pools(self) -> None:
         mode = {"vxlanMode": self.choose.choice(("Never", "CrossSubnet", "Always"))} if self.size.host_endpoints else {}
-        self._add("IPPool", "pool", {"cidr": "10.65.0.0/16", "natOutgoing": self._chance(0.7), **mode})
+        self.add("IPPool", "pool", {"cidr": "10.65.0.0/16", "natOutgoing": self._chance(0.7), **mode})
         if self._chance(0.5):
-            self._add("IPPool", "pool6", {"cidr": "fd00:65::/64", "natOutgoing": self._chance(0.5)})
+            self.add("IPPool", "pool6", {"cidr": "fd00:65::/64", "natOutgoing": self._chance(0.5)})
 
     def _host(self, number: int) -> None:
         subnet = self.choose.choice((0, 0, 1)) if self.size.host_endpoints else 0
@@ -134,21 +136,21 @@ class FabricMaker:
         spec: dict[str, Any] = {"bgp": {"ipv4Address": f"{addresses[0]}/24", "ipv6Address": f"{addresses[1]}/64"}}
         if self.size.host_endpoints and self._chance(0.5):
             spec["ipv4VXLANTunnelAddr"] = f"10.65.200.{number + 1}"
-        self._add("Node", f"h{number}", spec)
+        self.add("Node", f"h{number}", spec)
         if self._chance(self.size.host_endpoints):
             ends = {"interfaceName": self.choose.choice(("eth0", "eth0", "*"))} if self._chance(0.8) else {}
             if not ends or self._chance(0.6):
                 ends["expectedIPs"] = list(addresses)
             profiles = self._some(tuple(f"kns.{name}" for name in NAMESPACES), 1) if self._chance(0.6) else []
             spec = {"node": f"h{number}", "profiles": profiles, **ends}
-            self._add("HostEndpoint", f"he{number}", spec, labels={"role": "host", **self._labels()})
+            self.add("HostEndpoint", f"he{number}", spec, labels={"role": "host", **self._labels()})
 
     def _profiles(self) -> None:
         for namespace in NAMESPACES:
             anything = [{"action": "Allow"}]
             rules = {way: anything if self._chance(0.5) else self._rules(2) for way in ("ingress", "egress") if self._chance(0.9)}
-            self._add("Profile", f"kns.{namespace}", {"labelsToApply": self._labels("pcns."), **rules})
-            self._add("Profile", f"ksa.{namespace}.robot", {"labelsToApply": self._labels("pcsa.")})
+            self.add("Profile", f"kns.{namespace}", {"labelsToApply": self._labels("pcns."), **rules})
+            self.add("Profile", f"ksa.{namespace}.robot", {"labelsToApply": self._labels("pcsa.")})
 
     def _endpoint(self, number: int) -> None:
         namespace = self.choose.choice(NAMESPACES)
@@ -168,7 +170,7 @@ class FabricMaker:
         }
         spec |= {"serviceAccountName": "robot"} if robot else {}
         labels = {key: value for key, value in self._labels().items() if key != "zone" or self._chance(0.3)}
-        self._add("WorkloadEndpoint", f"{host}-lab-w{number}-eth0", spec, namespace, labels)
+        self.add("WorkloadEndpoint", f"{host}-lab-w{number}-eth0", spec, namespace, labels)
 
     # --- what they may ---
 
@@ -186,9 +188,9 @@ class FabricMaker:
             self._host_policy(name, spec)
         elif self._chance(0.5):
             spec |= {"namespaceSelector": self._selector()} if self._chance(0.2) else {}
-            self._add("GlobalNetworkPolicy", name, spec)
+            self.add("GlobalNetworkPolicy", name, spec)
         else:
-            self._add("NetworkPolicy", name, spec, self.choose.choice(NAMESPACES))
+            self.add("NetworkPolicy", name, spec, self.choose.choice(NAMESPACES))
 
     def _host_policy(self, name: str, spec: dict[str, Any]) -> None:
         spec["selector"] = self.choose.choice(("role == 'host'", "role == 'host'", self._selector()))
@@ -201,7 +203,7 @@ class FabricMaker:
             for way in ("ingress", "egress"):
                 for rule in spec.get(way, ()):
                     rule["action"] = self.choose.choice(("Allow", "Deny", "Pass"))
-        self._add("GlobalNetworkPolicy", name, spec)
+        self.add("GlobalNetworkPolicy", name, spec)
 
     def _rules(self, most: int) -> list[dict[str, Any]]:
         return [self._rule() for _ in range(self.choose.randint(1, most))]

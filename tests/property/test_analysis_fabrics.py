@@ -150,3 +150,32 @@ def test_a_plan_has_the_flows_that_the_tables_judge_otherwise_after_the_change(s
             assert among(found.was, delta.closed, asked) == (before and not after), f"{asked} {before} {after}"
 
     check()
+
+
+def test_a_host_is_seen_by_its_address_in_the_tunnel() -> None:
+    maker = FabricMaker(Random(0), GUARDED)
+    maker.add("IPPool", "pool", {"cidr": "10.65.0.0/16", "vxlanMode": "Always"})
+    for number in (0, 1):
+        bgp = {"ipv4Address": f"172.16.0.{number + 1}/24"}
+        maker.add("Node", f"h{number}", {"bgp": bgp, "ipv4VXLANTunnelAddr": f"10.65.200.{number + 1}"})
+        maker.add("HostEndpoint", f"he{number}", {"node": f"h{number}", "interfaceName": "eth0", "profiles": ["open"]})
+    maker.add("Profile", "open", {"ingress": [{"action": "Allow"}], "egress": [{"action": "Allow"}]})
+    spec = {
+        "orchestrator": "lab",
+        "node": "h1",
+        "workload": "w",
+        "endpoint": "eth0",
+        "interfaceName": "cali1",
+        "ipNetworks": ["10.65.0.1/32"],
+    }
+    maker.add("WorkloadEndpoint", "h1-lab-w-eth0", spec, "n1", {"app": "db"})
+    rules = [{"action": "Allow", "source": {"nets": ["10.65.200.1/32"]}}]
+    maker.add("GlobalNetworkPolicy", "db", {"selector": "app == 'db'", "ingress": rules})
+    resources = dict(maker.stored())
+    _, (relation,) = relate([calculate(resources).situation], options_of=lambda _: TableOptions())
+    fabric = survey(resources, lambda _: TableOptions())
+    (target,) = fabric.places_of(parse_prefix("10.65.0.1/32"))
+    for source, allowed in (("172.16.0.1", True), ("10.65.200.1", True), ("172.16.0.2", True), ("172.16.0.9", False)):
+        (place,) = fabric.places_of(parse_prefix(source))
+        asked = Question(source=place, destination=target, protocol=6, destination_port=80)
+        assert (evaluated(fabric, asked).accepted, calculated(relation, asked)) == (allowed, allowed), source
