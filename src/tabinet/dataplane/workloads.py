@@ -186,6 +186,8 @@ class WorkloadManager:
             self._route_driver.on_interface_lost(link.index)
         elif before is not None and link.carrier and not before.carrier:
             self._route_driver.on_carrier(link.index)
+        elif before is not None and before.carrier and not link.carrier:
+            self._route_driver.on_carrier_lost(link.index)
         names = {link.name} if before is None else {link.name, before.name}
         if before is not None and self._index.get(before.name) == link.index:
             del self._index[before.name]

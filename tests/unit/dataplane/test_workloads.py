@@ -13,7 +13,19 @@ from tabinet.dataplane.links.vlans import VlanDriver
 from tabinet.dataplane.routes.driver import RouteDriver, local_route
 from tabinet.dataplane.workloads import WorkloadManager
 from tabinet.kernel.rtfake import FakeRtnetlink
-from tabinet.kernel.rtnetlink import AddRoute, AddVeth, DeleteLink, DeleteRoute, Hop, Neighbour, Overrun, Route, SetLink
+from tabinet.kernel.rtnetlink import (
+    AddRoute,
+    AddVeth,
+    DeleteLink,
+    DeleteRoute,
+    Hop,
+    Neighbour,
+    Overrun,
+    ReplaceRoute,
+    Route,
+    SetLink,
+    blackhole_route,
+)
 from tabinet.kernel.sysctl import FakeSysctl
 from tabinet.lib.ip import Prefix, parse_prefix
 from tabinet.model.keys import ResourceKey
@@ -167,6 +179,32 @@ def test_routes_that_were_made_without_a_carrier_are_announced_when_it_comes(hos
     assert host.manager.in_sync
     assert host.reason("a") == ""
     assert host.turn() == 0
+
+
+def test_a_route_is_removed_audibly_where_its_interface_lost_its_carrier(host: Host) -> None:
+    index = host.add_link("cali1")
+    other = host.rt.index_of("pcali1")
+    host.rt.stranger(SetLink(other, up=True))
+    host.manager.on_endpoint_update(endpoint("a", "cali1", "10.0.0.1"))
+    host.turn()
+    host.rt.stranger(SetLink(other, up=False))
+    host.turn()
+    host.rt.executed.clear()
+    host.manager.on_endpoint_remove(EndpointRemove(key("a")))
+    host.turn()
+    hole = blackhole_route(p("10.0.0.1"))
+    assert [each for each in host.rt.executed if isinstance(each, ReplaceRoute | DeleteRoute)] == [ReplaceRoute(hole), DeleteRoute(hole)]
+    assert host.routes == set()
+    assert host.manager.in_sync
+    host.manager.on_endpoint_update(endpoint("a", "cali1", "10.0.0.1"))
+    host.rt.stranger(SetLink(other, up=True))
+    host.turn()
+    host.rt.executed.clear()
+    host.manager.on_endpoint_remove(EndpointRemove(key("a")))
+    host.turn()
+    assert [each for each in host.rt.executed if isinstance(each, ReplaceRoute | DeleteRoute)] == [
+        DeleteRoute(local_route(p("10.0.0.1"), index))
+    ]
 
 
 def test_a_carrier_that_came_while_news_were_lost_is_noticed(host: Host) -> None:

@@ -37,6 +37,7 @@ from tabinet.kernel.rtnetlink import (
     ReplaceRoute,
     Route,
     RouteEvent,
+    RouteKind,
     Rtnetlink,
     RtOp,
     device_route,
@@ -109,6 +110,8 @@ class RouteDriver:
         self._stale = True
         self._unannounced: set[RouteKey] = set()
         """Routes that came to life without a word of the kernel."""
+        self._dark: set[int] = set()
+        """Interfaces that lost their carrier: their routes are dead, but everybody was told that they are not."""
         self._vanished: set[RouteKey] = set()
         """Routes that the last ``apply`` could not make because their interfaces were not there any more."""
         self.errors: dict[Prefix, KernelError] = {}
@@ -165,6 +168,7 @@ class RouteDriver:
 
     def on_interface_lost(self, index: int) -> None:
         """The interface went down or away, and the kernel took its routes along, most of them without a word."""
+        self._dark.discard(index)
         for key in list(self._by_index.get(index, ())):
             self._drop_actual(key)
             self._ledger.forget(key)
@@ -176,6 +180,11 @@ class RouteDriver:
         (ignore_routes_with_linkdown), and comes to life without another word: BIRD would know it at its next scan only.
         """
         self._unannounced |= self._by_index.get(index, set())
+        self._dark.discard(index)
+
+    def on_carrier_lost(self, index: int) -> None:
+        """The interface has no carrier any more."""
+        self._dark.add(index)
 
     def mark_stale(self) -> None:
         """The next ``apply`` reads everything again: for a verification in the background."""
@@ -232,7 +241,7 @@ class RouteDriver:
             self.resync()
         drifted = self._ledger.drifted(self._tracker)
         self.errors, self._vanished = {}, set()
-        operations, surprised = self._execute([*self._announcements(), *plan(self._tracker)])
+        operations, surprised = self._execute([*self._announcements(), *self._audibly(plan(self._tracker))])
         if surprised:  # what we believed is not so: believe the kernel, and try once more
             self.resync()
             inherited = self._inherited()
@@ -267,6 +276,21 @@ class RouteDriver:
         again = [(key, actual[key]) for key in sorted(keys) if key in actual and desired.get(key) == actual[key]]
         gone = [RouteChange(key, DeleteRoute(route), None) for key, route in again]
         return gone + [RouteChange(key, AddRoute(route), route) for key, route in again]
+
+    def _audibly(self, steps: list[RouteChange]) -> list[RouteChange]:
+        """Removals are heard: of a dead route they are announced as being about a dead route, and BIRD takes no notice of those, so that it
+        would go on announcing the route until its next scan. Such a route becomes a blackhole first, which is never dead."""
+        if not self._dark:
+            return steps
+        found = []
+        for step in steps:
+            route = self._tracker.actual.get(step.key)
+            if step.result is None and route is not None and any(hop.index in self._dark and hop.gateway is None for hop in route.hops):
+                hole = Route(route.destination, (), RouteKind.BLACKHOLE, protocol=route.protocol, metric=route.metric, table=route.table)
+                found += [RouteChange(step.key, ReplaceRoute(hole), hole), RouteChange(step.key, DeleteRoute(hole), None)]
+            else:
+                found.append(step)
+        return found
 
     def _execute(self, steps: list[RouteChange]) -> tuple[list[RtOp], bool]:
         """Executes the steps; also says whether one of them met something that should not have been there."""
