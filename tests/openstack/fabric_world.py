@@ -110,10 +110,10 @@ class Cloud:
 
         asyncio.run(write())
 
-    def reaches(self, source: Port, target: Port, port: int, mark: str = ".") -> bool:
-        """A TCP connection comes about; in the family whose addresses have the mark in them."""
+    def reaches(self, source: Port, target: Port, port: int, mark: str = ".", own: str = "") -> bool:
+        """A TCP connection comes about; in the family whose addresses have the mark in them, from an address of the source's own."""
         address = next(fixed["ip_address"] for fixed in target["fixed_ips"] if mark in fixed["ip_address"])
-        return self._connects(self.machine(source), target, address, port)
+        return self._connects(self.machine(source), target, address, port, own)
 
     def reaches_from(self, node: str, target: Port, address: str, port: int) -> bool:
         """A TCP connection comes about from the loopback address of a router to the machine, by this address of its."""

@@ -106,6 +106,17 @@ def test_routers_in_a_row_and_what_is_behind_a_port(cloud: Cloud) -> None:
     neutron.update("router", second["id"], routes=[behind, {"destination": "10.65.20.0/24", "nexthop": "10.65.21.1"}])
     eventually(lambda: cloud.reaches(one, two, 80) and cloud.reaches(two, one, 80))
     assert not cloud.reaches(one, inner, 80), "the first router has no route to what is behind"
+
+    late = neutron.create("network", name="late")
+    neutron.create("subnet", network_id=late["id"], ip_version=4, cidr="10.65.23.0/24")
+    newcomer = cloud.boot(late, "nova1", security_groups=[group])
+    assert cloud.reaches(two, near, 80, own="10.65.99.5")
+    assert not cloud.reaches(two, newcomer, 80, own="10.65.99.5")
+    third = neutron.create("router", name="third")
+    neutron.attach(third, late)
+    neutron.attach(third, right, "10.65.22.200")
+    eventually(lambda: cloud.reaches(two, newcomer, 80, own="10.65.99.5"))
+
     neutron.update("router", first["id"], routes=[])
     eventually(lambda: not cloud.reaches(one, two, 80))
     neutron.update("router", second["id"], routes=[])

@@ -120,7 +120,8 @@ class TabinetDriver(api.MechanismDriver):
             if port["device_owner"] in finding.ROUTER_OWNERS:
                 self.publish(ROUTER, port["device_id"])
                 self.publish(NETWORK, port["network_id"])
-                self.publish_later(PORT, finding.ports_with_pairs(port["network_id"]))
+                with_sets = {*finding.ports_with_pairs(port["network_id"]), *routing.next_hops(port["network_id"])}
+                self.publish_later(PORT, sorted(with_sets))
                 self.publish_later(ROUTER, routing.by_way_of(fixed["ip_address"] for fixed in port["fixed_ips"]))
 
     # --- publishing -----------------------------------------------------------------------------------------------------

@@ -66,10 +66,11 @@ def by_way_of(addresses: Iterable[str]) -> list[str]:
     return finding.find(l3.RouterRoute.router_id, l3.RouterRoute.nexthop.in_(list(addresses)))
 
 
-def next_hops() -> list[str]:
-    """The ports with addresses by way of which any router has routes."""
+def next_hops(network: str = "") -> list[str]:
+    """The ports, of one network or of all, with addresses by way of which any router has routes."""
     allocation = models_v2.IPAllocation
-    return finding.find(allocation.port_id, allocation.ip_address == l3.RouterRoute.nexthop)
+    within = [allocation.network_id == network] if network else []
+    return finding.find(allocation.port_id, allocation.ip_address == l3.RouterRoute.nexthop, *within)
 
 
 class Routes:
