@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import machine
 import pytest
 from fabric_world import fabric
+from guest_shell import make_image
 from machine import Machine
 from neutron_process import PROJECT, Neutron
 from openstack_world import eventually
@@ -89,7 +89,7 @@ class Racks:
 def cloud(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Racks]:
     directory = tmp_path_factory.mktemp("vms")
     image = directory / "image"
-    machine.make_image(image)
+    make_image(image)
     secret = directory / "secret"
     secret.write_text(SECRET)
     with contextlib.ExitStack() as stack:
@@ -154,7 +154,7 @@ def trio(cloud: Racks, network: dict[str, Any]) -> tuple[Machine, Machine, Machi
         each.wait_booted()
     server = made[0]
     assert (
-        server.run(
+        server.shell.run(
             "mkdir /www; dd if=/dev/zero of=/www/big bs=1M count=1; echo hello >/www/small; httpd -p 80 -h /www; httpd -p 81 -h /www"
         )[0]
         == 0
@@ -163,14 +163,14 @@ def trio(cloud: Racks, network: dict[str, Any]) -> tuple[Machine, Machine, Machi
 
 
 def fetches(client: Machine, target: str, port: int = 80) -> bool:
-    return client.fetch(target, "/small", port).endswith("hello\n")
+    return client.shell.fetch(target, "/small", port).endswith("hello\n")
 
 
 def test_addresses_and_metadata(cloud: Racks, trio: tuple[Machine, Machine, Machine]) -> None:
     for each in trio:
         eventually(lambda port=each.port: cloud.neutron.show("port", port["id"])["status"] == "ACTIVE")
-        assert f"inet {each.address}/24 " in each.run("ip -4 addr show dev eth0")[1]
-        said = each.fetch("169.254.169.254", "/latest/meta-data/instance-id", within_s=10)
+        assert f"inet {each.address}/24 " in each.shell.run("ip -4 addr show dev eth0")[1]
+        said = each.shell.fetch("169.254.169.254", "/latest/meta-data/instance-id", within_s=10)
         assert said.endswith(f"{each.port['device_id']} {PROJECT}"), said
 
 
@@ -222,7 +222,7 @@ def test_limits_are_kept(cloud: Racks, trio: tuple[Machine, Machine, Machine]) -
 
 def _download_s(client: Machine, server: Machine) -> float:
     begin = time.monotonic()
-    code, said = client.run(f"printf 'GET /big HTTP/1.0\\r\\n\\r\\n' | nc -w 60 {server.address} 80 | wc -c")
+    code, said = client.shell.run(f"printf 'GET /big HTTP/1.0\\r\\n\\r\\n' | nc -w 60 {server.address} 80 | wc -c")
     assert code == 0
     assert int(said) > MEBIBYTE
     return time.monotonic() - begin

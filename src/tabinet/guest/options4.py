@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 
+from tabinet.guest.options import encode_guess
 from tabinet.lib.ip import IPV4, Prefix, parse_address, parse_prefix
 
 SUBNET_MASK = 1
@@ -190,21 +191,8 @@ def encode_option(name: str, value: str) -> tuple[int, bytes]:
         ValueError: there is no such option, it cannot be set, or its value is not one of it.
     """
     code = option_code(name)
-    return code, _ENCODERS.get(code, _guess)(value)
-
-
-def _guess(text: str) -> bytes:
-    try:
-        return _addresses(text)
-    except ValueError:
-        pass
-    parts = text.split(":")
-    if len(parts) > 1 and all(len(part) == 2 for part in parts):
-        try:
-            return bytes.fromhex("".join(parts))
-        except ValueError:
-            pass
-    return text.encode()
+    encode = _ENCODERS.get(code)
+    return code, encode(value) if encode is not None else encode_guess(value, _addresses)
 
 
 def encode_seconds(value: int) -> bytes:

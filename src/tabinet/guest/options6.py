@@ -6,6 +6,7 @@ In: names and values as operators write them (Neutron's ``extra_dhcp_opts`` of I
 
 from __future__ import annotations
 
+from tabinet.guest.options import encode_guess
 from tabinet.guest.options4 import Encoder, encode_search
 from tabinet.lib.ip import IPV6, parse_address
 
@@ -111,24 +112,11 @@ def encode_option(name: str, value: str) -> tuple[int, bytes]:
         ValueError: there is no such option, it cannot be set, or its value is not one of it.
     """
     code = option_code(name)
-    encoded = _ENCODERS.get(code, _guess)(value)
+    encode = _ENCODERS.get(code)
+    encoded = encode(value) if encode is not None else encode_guess(value, _addresses)
     if len(encoded) > 0xFFFF:
         raise ValueError(f"a value of {len(encoded)} bytes is too long")
     return code, encoded
-
-
-def _guess(text: str) -> bytes:
-    try:
-        return _addresses(text)
-    except ValueError:
-        pass
-    parts = text.split(":")
-    if len(parts) > 1 and all(len(part) == 2 for part in parts):
-        try:
-            return bytes.fromhex("".join(parts))
-        except ValueError:
-            pass
-    return text.encode()
 
 
 def encode_refresh(seconds: int) -> bytes:
