@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ import pytest
 from tabinet.bgp import fake
 from tabinet.bgp.control import BirdAway, BirdControl, Configured
 from tabinet.bgp.driver import ApplyResult, BgpDriver, Check, check_with
-from tabinet.bgp.fake import FakeBird
+from tabinet.bgp.fake import FakeBird, FakeSession
 from tabinet.bgp.records import BgpOptions, HostFacts, InterfaceAddress, LinkPeer, SessionState
 from tabinet.bgp.render import render_config
 from tabinet.bgp.restart import bird_command, planned_restart
@@ -23,6 +24,7 @@ from tabinet.bgp.surroundings import NoSurroundings
 from tabinet.bgp.tcpcounters import Drop
 from tabinet.calc.intents import BgpIntent, Drain, PeerIntent, PoolIntent, SecretRef
 from tabinet.errors import BirdError
+from tabinet.kernel.netns import run_in
 from tabinet.lib.ip import parse_address, parse_prefix
 
 NUMBERS = itertools.count()
@@ -176,6 +178,41 @@ def test_the_driver_configures_once(daemon: Daemon) -> None:
     assert daemon.control.status().last_reconfiguration_s == read
     assert driver.apply(intent(peer("h3", "10.7.0.3")), FACTS).changed
     assert [session.peer for session in driver.sessions()] == ["h3"]
+
+
+class Port:
+    """Somebody else listens on BGP's port, until ``leave``."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        if isinstance(daemon, RealDaemon):
+            commands = "link add eth0 type veth peer name eth1\naddr add 10.7.0.1/24 dev eth0\nlink set dev eth0 up\nlink set dev eth1 up\n"
+            subprocess.run(["ip", "-n", daemon.namespace, "-batch", "-"], input=commands, text=True, check=True)
+            self._socket = run_in(daemon.namespace, lambda: socket.create_server(("10.7.0.1", 179)))
+
+    def leave(self) -> None:
+        if isinstance(self._daemon, RealDaemon):
+            self._socket.close()
+
+    def missed(self, name: str) -> None:
+        """What the fake says of it; the real BIRD finds out by itself."""
+        if isinstance(self._daemon, FakeDaemon):
+            self._daemon.bird.sessions[name] = FakeSession(state="Down", last_error="No listening socket")
+
+
+def test_sessions_that_could_not_listen_are_begun_again(daemon: Daemon) -> None:
+    port, driver = Port(daemon), driver_of(daemon)
+    daemon.config.write_text(render_config(None, FACTS, OPTIONS))
+    daemon.start()
+    assert driver.revive(driver.sessions()) == ()
+    assert driver.apply(intent(peer("h2", "10.7.0.2")), FACTS).changed
+    (name,) = [session.name for session in driver.sessions()]
+    port.missed(name)
+    wait_for(lambda: "No listening socket" in driver.sessions()[0].reason)
+    port.leave()
+    assert driver.revive(driver.sessions()) == (name,)
+    wait_for(lambda: driver.sessions()[0].state is not SessionState.DOWN)
+    assert driver.revive(driver.sessions()) == ()
 
 
 def test_a_restarted_driver_leaves_a_configured_bird_alone(daemon: Daemon) -> None:

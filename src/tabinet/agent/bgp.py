@@ -101,9 +101,12 @@ class BgpWatcher:
         try:
             sessions = await call_aside(self.driver.sessions)
             self.status = await call_aside(self.driver.control.status)
+            revived = await call_aside(self.driver.revive, sessions)
         except BirdError as error:
             self.error, self.sessions, self.found, self.status = str(error), (), (), BirdStatus()
             return
+        if revived:
+            self.log.warning("bird could not listen, and is asked again", sessions=len(revived))
         reports = tuple(to_report(session) for session in sessions)
         for report in reports:
             if report.name not in {known.name for known in self.sessions if known.state == report.state}:

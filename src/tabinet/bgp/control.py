@@ -92,6 +92,10 @@ class BirdControl:
             bfd = ()
         return parse_sessions(protocols, bfd)
 
+    def enable(self, name: str) -> None:
+        """The protocol is begun, if it was disabled."""
+        self.ask(f'enable "{name}"')
+
     def route_count(self) -> tuple[TableCount, ...]:
         """How many routes each of BIRD's tables has."""
         return parse_route_count(self.ask("show route count"))

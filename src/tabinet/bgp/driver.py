@@ -12,7 +12,7 @@ import contextlib
 import os
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
@@ -33,6 +33,9 @@ from tabinet.errors import BirdError, KernelError
 
 BIRD_PROGRAM = "/usr/sbin/bird"
 CHECK_TIMEOUT_S = 20.0
+NO_SOCKET = "No listening socket"
+"""BIRD could not listen, and disabled the protocol for good."""
+REVIVE_EVERY_S = 5.0
 
 Check = Callable[[Path], str]
 """Takes a file, returns what is wrong with it (``file:line:column message``), or nothing."""
@@ -83,6 +86,7 @@ class BgpDriver:
         "_past",
         "_refusals",
         "_refused",
+        "_revived",
         "_surroundings",
         "_trend",
         "_unread",
@@ -117,6 +121,8 @@ class BgpDriver:
         """Texts that BIRD did not accept lately, and why: they are not asked again."""
         self._refused: dict[str, str] = {}
         """Peers that BIRD did not accept, and why."""
+        self._revived = -REVIVE_EVERY_S
+        """When that was tried last."""
         self._wanted: tuple[BgpIntent | None, HostFacts] | None = None
         """With what the surroundings were like."""
         self._up: frozenset[str] = frozenset()
@@ -181,6 +187,22 @@ class BgpDriver:
             for skipped in prepared.skipped
         ]
         return tuple(sorted((*explained, *left_out), key=lambda session: session.name))
+
+    def revive(self, sessions: Iterable[SessionStatus]) -> tuple[str, ...]:
+        """Sessions that BIRD gave up because it could not listen are begun again, now and then; gives their names.
+
+        So it is when BIRD starts before the host has its address, or while somebody else has the port.
+
+        Raises:
+            BirdError: BIRD does not answer.
+        """
+        given_up = tuple([each.name for each in sessions if each.state is SessionState.DOWN and NO_SOCKET in each.last_error])
+        if not given_up or self._clock() < self._revived + REVIVE_EVERY_S:
+            return ()
+        self._revived = self._clock()
+        for name in given_up:
+            self.control.enable(name)
+        return given_up
 
     def _look(self, intent: BgpIntent | None, facts: HostFacts) -> HostFacts:
         """The facts with passwords and neighbours as they are now; they are looked at only for peers that need them."""

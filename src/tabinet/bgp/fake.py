@@ -20,6 +20,8 @@ _DESCRIPTION = re.compile('description "(.*)"')
 _NEIGHBOUR = re.compile(r"neighbor (\S+)")
 _NEIGHBOUR_AS = re.compile(r"neighbor .* as (\d+)")
 _FAMILY = re.compile(r"(ipv[46])")
+_STATES = {"Established": "up", "Down": "down"}
+"""Of protocols, by BGP state."""
 _SYNTAX_ERROR = "9001 syntax error, unexpected CF_SYM_UNDEFINED\n"
 
 
@@ -131,6 +133,11 @@ class FakeBird:
             case ["configure", "check", path]:
                 error = check(Path(path.strip('"')))
                 return f"0002-Reading configuration from {path}\n" + (f"8002 {error}\n" if error else "0020 Configuration OK\n")
+            case ["enable", name]:
+                session = self.sessions.get(name.strip('"'))
+                if session is not None and session.state == "Down":
+                    session.state = "Active"
+                return f"0011 {name}: enabled\n"
             case ["graceful", "restart"]:
                 return "0025 Graceful restart requested\n"
             case ["down"]:
@@ -162,7 +169,8 @@ class FakeBird:
         out.append(f"1002-tb_device  Device     ---        up     {since}  \n1006-")
         for name, body, session in self._each():
             up = session.state == "Established"
-            out.append(f"1002-{name} BGP        ---        {'up' if up else 'start'}     {since}  {session.state}   {session.last_error}")
+            state = _STATES.get(session.state, "start")
+            out.append(f"1002-{name} BGP        ---        {state}     {since}  {session.state}   {session.last_error}")
             out.append(f"1006-  Description:    {_find(_DESCRIPTION, body)}")
             out.append(f"   BGP state:          {session.state}")
             out.append(f"     Neighbor address: {_find(_NEIGHBOUR, body)}")

@@ -135,3 +135,12 @@ async def test_a_drain_is_in_force_when_bird_has_its_last_step(world: World) -> 
     assert world.watcher.in_force == drained
     start(world)
     await until(lambda: world.watcher.in_force == INTENT)
+
+
+async def test_sessions_that_bird_gave_up_for_want_of_a_socket_are_begun_again(world: World) -> None:
+    start(world)
+    world.watcher.set_intent(INTENT)
+    await until(lambda: world.watcher.sessions)
+    session = FakeSession(state="Down", last_error="No listening socket")
+    world.bird.sessions[world.watcher.sessions[0].name] = session
+    await until(lambda: session.state == "Active")
