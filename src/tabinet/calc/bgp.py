@@ -273,6 +273,14 @@ class _Planner:
         if address == self.addresses.get(address.family):
             # A peering for all nodes does not make one of them its own peer.
             return
+        if LINK_LOCAL6.contains(address):
+            self.report(
+                source,
+                "spec.peerIP",
+                spec.peer_ip,
+                "no link-local one: name the links of such peers by the annotation tabinet.io/interfaces",
+            )
+            return
         if base.use_node_ip and address.family not in self.addresses:
             self.report(source, "spec.peerIP", spec.peer_ip, f"an address of a family that node {self.host} has")
             return

@@ -434,3 +434,11 @@ def test_an_address_of_links_is_none_of_the_host() -> None:
     found, _ = bgp_intent("h1", of)
     assert found is not None
     assert found.peering6 is None
+
+
+def test_a_link_local_address_alone_names_nobody() -> None:
+    stray = {"a": peer(peer_ip="fe80::1", as_number=64512)}
+    found, problems = bgp_intent("h1", facts(peers=stray))
+    assert found is not None
+    assert found.peers == ()
+    assert ["tabinet.io/interfaces" in str(problem) for problem in problems] == [True]
