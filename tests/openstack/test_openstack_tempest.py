@@ -13,12 +13,17 @@ from tempest_run import run_tempest
 from whole_cloud import WholeCloud
 
 ALL = r"^tempest\.api\.network\."
+DROPPED = "Remote end closed connection without response"
+"""uwsgi now and then closes a connection that it has just taken; that says nothing of whoever is behind it, so all is asked again once."""
 PART = r"^tempest\.api\.network\.test_(allowed_address_pair|extra_dhcp_options|security_groups)\."
 
 
 def test_tempest(whole: WholeCloud, tmp_path: Path) -> None:
     wanted = os.environ.get("TABINET_TEMPEST", PART)
-    result = run_tempest(whole, tmp_path / "tempest", ALL if wanted == "all" else wanted)
+    pattern = ALL if wanted == "all" else wanted
+    result = run_tempest(whole, tmp_path / "tempest", pattern)
+    if result.failed and DROPPED in result.output:
+        result = run_tempest(whole, tmp_path / "again", pattern)
     print(f"tempest: {len(result.passed)} passed, {len(result.skipped)} skipped, {len(result.failed)} failed")
     assert result.failed == (), result.output[-20000:]
     assert len(result.passed) > {"all": 200, PART: 20}.get(wanted, 0), result.output[-5000:]
