@@ -57,7 +57,8 @@ class Keystone:
             "OS_KEYSTONE_CONFIG_FILES": "keystone.conf",
             "PYTHONWARNINGS": "ignore",
         }
-        command = uwsgi(VENV, "keystone.wsgi.api:application", self.port, 1)
+        # One request at a time: of two transactions that begin by reading, sqlite refuses the second that writes ("database is locked").
+        command = uwsgi(VENV, "keystone.wsgi.api:application", self.port, 1, threads=1)
         self.running = Running(command, self.directory, "keystone", environment)
         self.running.start(self._answers)
         self.admin_token = self.token("admin", "admin")

@@ -55,10 +55,10 @@ class Running:
         return (self.directory / f"{self.name}.log").read_text(errors="replace")
 
 
-def uwsgi(venv: Path, module: str, port: int, processes: int, *more: str) -> list[str]:
+def uwsgi(venv: Path, module: str, port: int, processes: int, *more: str, threads: int = 4) -> list[str]:
     """The command that serves a WSGI application on a port of the loopback."""
     command = [str(venv / "bin" / "uwsgi"), "--http-socket", f"127.0.0.1:{port}", "--module", module]
-    command += ["--master", "--processes", str(processes), "--threads", "4", "--enable-threads", "--lazy-apps", "--die-on-term"]
+    command += ["--master", "--processes", str(processes), "--threads", str(threads), "--enable-threads", "--lazy-apps", "--die-on-term"]
     # It closes each connection and does not say so by itself; and URLs are as long as queries for many objects.
     command += ["--add-header", "Connection: close", "--buffer-size", "65535"]
     return [*command, "--need-app", "--disable-logging", "--virtualenv", str(venv), *more]
