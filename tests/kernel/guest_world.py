@@ -162,12 +162,11 @@ class GuestWorld:
         whole = ["nsenter", f"--net=/run/netns/{self.namespace(guest)}", *argv]
         return subprocess.run(whole, capture_output=True, text=True, timeout=DEADLINE_S, check=False, **options)
 
-    def udhcpc(self, guest: str, *options: str) -> dict[str, str]:
+    def udhcpc(self, guest: str, *options: str, interface: str = "eth0") -> dict[str, str]:
         """What busybox's client got, as its script is told."""
         script, file = self._script(f"udhcpc-{guest}", UDHCPC_SCRIPT)
-        done = self.run(
-            guest, ["busybox", "udhcpc", "-i", "eth0", "-s", str(script), "-fnq", "-t", "60", "-T", "1", "-O", "121", "-O", "mtu", *options]
-        )
+        asked = ["-fnq", "-t", "60", "-T", "1", "-O", "121", "-O", "mtu"]
+        done = self.run(guest, ["busybox", "udhcpc", "-i", interface, "-s", str(script), *asked, *options])
         assert done.returncode == 0, (done.stdout, done.stderr, self.logs())
         return _environment(file)
 
@@ -180,17 +179,17 @@ class GuestWorld:
             guest, file, ["dhclient", "-d", "-1", "-sf", str(script), "-lf", state[0], "-pf", state[1], "-cf", state[2]]
         )
 
-    def dhclient6(self, guest: str, *options: str) -> dict[str, str]:
+    def dhclient6(self, guest: str, *options: str, interface: str = "eth0") -> dict[str, str]:
         """What ISC's client got over IPv6; with ``-S`` configuration alone. Its lease is known to the next call."""
         script, file = self._script(f"dhclient6-{guest}", DHCLIENT_SCRIPT)
         state = [str(self.directory / f"dhclient6-{guest}.{name}") for name in ("leases", "pid", "conf")]
         Path(state[2]).write_text(DHCLIENT6_CONFIG)
         common = ["-sf", str(script), "-lf", state[0], "-pf", state[1], "-cf", state[2]]
-        return self._foreground(guest, file, ["dhclient", "-6", "-d", "-1", *common, *options])
+        return self._foreground(guest, file, ["dhclient", "-6", "-d", "-1", *common, *options], interface)
 
-    def _foreground(self, guest: str, file: Path, client: list[str]) -> dict[str, str]:
+    def _foreground(self, guest: str, file: Path, client: list[str], interface: str = "eth0") -> dict[str, str]:
         """What the client's script was told; the client has ended, and told nobody that it gives up its lease."""
-        argv = ["nsenter", f"--net=/run/netns/{self.namespace(guest)}", *client, "eth0"]
+        argv = ["nsenter", f"--net=/run/netns/{self.namespace(guest)}", *client, interface]
         with open(self.directory / f"client-{guest}.log", "wb") as log, subprocess.Popen(argv, stdout=log, stderr=log) as program:
             try:
                 assert eventually(file.exists), self.logs()
@@ -222,9 +221,9 @@ def _environment(file: Path) -> dict[str, str]:
     return {name: value for name, _, value in lines}
 
 
-def eventually(check: Any) -> bool:
+def eventually(check: Any, within_s: float = DEADLINE_S) -> bool:
     """True as soon as the check is, False after the deadline."""
-    deadline = time.monotonic() + DEADLINE_S
+    deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         if check():
             return True

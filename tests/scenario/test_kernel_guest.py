@@ -9,7 +9,7 @@ import pytest
 from kernel_guest import GuestRun, lacking, run_tests
 
 KERNEL_TESTS = Path(__file__).parents[1] / "kernel"
-FILES = {"test_vlan_contract.py": 5, "test_subport_packets.py": 1, "test_ipip_packets.py": 1}
+FILES = {"test_vlan_contract.py": 5, "test_subport_packets.py": 1, "test_subport_guests.py": 1, "test_ipip_packets.py": 1}
 """With how many tests."""
 
 pytestmark = [

@@ -182,6 +182,12 @@ class Directory:
         claims = self._claims.get(interface)
         return claims[min(claims)] if claims else None
 
+    def machine(self, port: Port) -> Port:
+        """The port by which the machine behind a port is known: of a trunk's subport the trunk's parent, as Neutron gives a subport no
+        device of its own; of any other, and of a subport whose parent is not here, the port itself."""
+        parent = port.facts.trunk_parent
+        return (self.port(parent) if parent else None) or port
+
     def count(self) -> int:
         """How many interfaces have a port."""
         return len(self._claims)

@@ -3,8 +3,8 @@ not Nova's are answered from their endpoint (``instance``).
 
 In: connections that the host's table has translated to the proxy's address. Out: connections to Nova, answers. Who asks is told by the
 interface that the connection came by, together with the source address; both have been checked by the table before, and what the request
-says of itself does not count. One request a connection. Bounded: connections of a guest at a time, bytes, and time; a guest that opens
-many is refused and nobody else is.
+says of itself does not count. By a trunk's subport the machine of the trunk's parent asks. One request a connection. Bounded:
+connections of a guest at a time, bytes, and time; a guest that opens many is refused and nobody else is.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class MetadataProxy:
         if not self.service:
             self.counts["from nobody"] += 1
             return await _refuse(writer, b"404 Not Found")
-        request = render_head(forwarded_head(head, port, source, self.service, self.secret)) + body
+        request = render_head(forwarded_head(head, self.directory.machine(port), source, self.service, self.secret)) + body
         host, _, number = self.service.rpartition(":")
         try:
             theirs, ours = await asyncio.open_connection(host.strip("[]"), int(number))

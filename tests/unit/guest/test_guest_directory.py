@@ -130,3 +130,14 @@ def test_facts_are_read():
         "vm.example.org",
     )
     assert msgspec.structs.replace(port, facts=PortFacts()).facts == PortFacts()
+
+
+def test_a_subport_is_its_trunks_machine_while_that_is_here():
+    directory = Directory("h-1")
+    facts = {"openstack.tabinet/port": render_port_facts(PortFacts(trunk_parent="tap1", vlan=7))}
+    directory.on_events([endpoint("sub", interface="tap2", **facts)])
+    port = directory.port("tap2")
+    assert port is not None and directory.machine(port) is port
+    directory.on_events([endpoint()])
+    assert directory.machine(port).instance == "vm"
+    assert directory.machine(directory.machine(port)).instance == "vm"
