@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tabinet.calc import messages as m
+from tabinet.calc.overlays import LocalTunnel
 from tabinet.lib.ip import Prefix, parse_prefix
 from tabinet.model.keys import ResourceKey
 from tabinet.rules import ir
@@ -186,6 +187,15 @@ class OtherPolicies(msgspec.Struct, frozen=True):
 
 net_updates = st.builds(m.SetUpdate, st.sampled_from(NET_SETS), st.just(m.SetKind.NETS), members)
 port_updates = st.builds(m.SetUpdate, st.sampled_from(PORT_SETS), st.just(m.SetKind.PORTS), port_members)
+
+
+def tunnel_update(tunnel: m.Tunnel, *, wanted: bool) -> m.TunnelUpdate:
+    return m.TunnelUpdate("h1", tunnel, LocalTunnel(None, None, "", (), wanted))
+
+
+tunnel_updates = st.builds(
+    lambda tunnel, wanted: tunnel_update(tunnel, wanted=wanted), st.sampled_from(m.Tunnel), st.sampled_from((True, True, False))
+)
 updates = st.one_of(
     net_updates,
     port_updates,
@@ -213,6 +223,8 @@ updates = st.one_of(
     * 3,
     st.builds(m.HostEndpointUpdate, st.sampled_from(HOST_KEYS), st.just(1), host_endpoints),
     st.builds(m.HostEndpointRemove, st.sampled_from(HOST_KEYS)),
+    tunnel_updates,
+    st.builds(m.TunnelRemove, st.just("h1"), st.sampled_from(m.Tunnel)),
 )
 whole = st.tuples(
     st.tuples(*(st.builds(m.SetUpdate, st.just(name), st.just(m.SetKind.NETS), members) for name in NET_SETS)),
@@ -221,6 +233,8 @@ whole = st.tuples(
     st.tuples(*(st.builds(m.ProfileUpdate, st.just(name), policies) for name in PROFILES)),
     st.tuples(*(st.builds(m.EndpointUpdate, st.just(key), st.just(1), endpoints) for key in ENDPOINT_KEYS[:3])),
     st.lists(st.builds(m.HostEndpointUpdate, st.sampled_from(HOST_KEYS), st.just(1), host_endpoints), max_size=2).map(tuple),
+    st.lists(tunnel_updates, max_size=2).map(tuple),
+    st.lists(st.builds(m.SetUpdate, st.just(m.ALL_HOSTS), st.just(m.SetKind.NETS), members), max_size=1).map(tuple),
 ).map(lambda parts: list(itertools.chain.from_iterable(parts)))
 
 
@@ -231,6 +245,8 @@ def packets() -> list[tuple[str, Packet]]:
         (6, 22, 443, 0, 0),
         (6, 443, 22, 0, 0),
         (17, 80, 81, 0, 0),
+        (17, 81, 4789, 0, 0),
+        (4, 0, 0, 0, 0),
         (33, 80, 81, 0, 0),
         (47, 0, 0, 0, 0),
         (132, 80, 443, 0, 0),
@@ -267,8 +283,10 @@ def passes(world: World, hook: str, packet: Packet) -> bool:
 
 
 def reaches_connections(world: World, hook: str, packet: Packet) -> bool:
-    """What raw chains decide, they decide for each packet: no flow goes on because it was accepted once."""
+    """What raw chains decide, and what those for tunnels do, they decide for each packet: no flow goes on because it was accepted once."""
     if hook != "output" and not world.is_own_source(packet):
+        return False
+    if hook != "forward" and world.is_in_tunnel(packet):
         return False
     return world.without_connection(packet, ingress=hook != "output") is None
 
@@ -320,6 +338,8 @@ def rebuilt(world: World) -> TableBuilder:
     builder, _ = empty()
     for key, host_endpoint in sorted(world.hosts.items(), reverse=True):
         builder.on_update(m.HostEndpointUpdate(key, 1, host_endpoint))
+    for tunnel in world.tunnels:
+        builder.on_update(tunnel_update(tunnel, wanted=True))
     for key, endpoint in sorted(world.endpoints.items(), reverse=True):
         builder.on_update(m.EndpointUpdate(key, 1, endpoint))
     for name, policy in sorted(world.profiles.items()):

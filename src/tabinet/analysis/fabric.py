@@ -16,7 +16,16 @@ from tabinet.calc.autohosts import host_addresses
 from tabinet.calc.endpoints import readable, readable_addresses, readable_nats
 from tabinet.calc.graph import Graph
 from tabinet.calc.inputs import InSync, Put
-from tabinet.calc.messages import ConfigUpdate, EndpointRemove, EndpointUpdate, HostEndpointRemove, HostEndpointUpdate, Update
+from tabinet.calc.messages import (
+    ConfigUpdate,
+    EndpointRemove,
+    EndpointUpdate,
+    HostEndpointRemove,
+    HostEndpointUpdate,
+    TunnelRemove,
+    TunnelUpdate,
+    Update,
+)
 from tabinet.lib.ip import Prefix
 from tabinet.model.keys import Key, ResourceKey
 from tabinet.model.resources import HostEndpoint, IPPool, Node, WorkloadEndpoint
@@ -165,6 +174,8 @@ def _concerns(update: Update, host: str) -> bool:
             return endpoint.host == host
         case HostEndpointUpdate(endpoint=host_endpoint):
             return host_endpoint.host == host
+        case TunnelUpdate(host=name) | TunnelRemove(host=name):
+            return name == host
         case EndpointRemove() | HostEndpointRemove():
             return False  # a fresh calculation removes nothing
         case _:

@@ -39,6 +39,7 @@ class Subject(enum.Enum):
     HOST_IN = "ingress policy of the host endpoint"
     HOST_OUT = "egress policy of the host endpoint"
     TO_HOST = "workload to its own host"
+    TUNNEL = "tunnel between hosts"
 
 
 class Outcome(enum.Enum):
@@ -158,10 +159,13 @@ class _Teller:
         packet = self.packet
         if self._ours(packet.in_interface):
             yield self._source_check()
+            yield from self._from_tunnel()
             yield from self._workload_to_host()
             return
-        yield from self._untracked(ingress=True)
+        for stage in self._untracked(ingress=True):
+            yield msgspec.structs.replace(stage, final=stage.final and not self.world.is_in_tunnel(packet))
         yield self._source_check()
+        yield from self._from_tunnel()
         host = self._host_at(packet.in_interface)
         if host is None:
             return
@@ -181,6 +185,15 @@ class _Teller:
         if host is None:
             return
         yield from self._untracked(ingress=False)
+        if self.world.is_in_tunnel(packet) and self.world.is_host(packet.destination):
+            yield Stage(
+                Subject.TUNNEL,
+                None,
+                Outcome.ALLOW,
+                f"{packet.destination.address} is a host, and packets of tunnels may go to hosts",
+                final=True,
+            )
+            return
         endpoint = self.world.hosts[host]
         if any(packet.destination in owner.nets_here for owner in self._owners()):
             return
@@ -207,6 +220,18 @@ class _Teller:
         tiers = self.world.hosts[host].forward_ingress
         if not before and tiers:
             yield self._host_policy(Subject.FORWARD_IN, host, tiers, packet, ingress=True)
+
+    def _from_tunnel(self) -> Iterator[Stage]:
+        """What carries others' packets through a tunnel that the host has comes from a host, or is not taken."""
+        source = self.packet.source
+        if not self.world.is_in_tunnel(self.packet):
+            return
+        if self.world.is_host(source):
+            yield Stage(
+                Subject.TUNNEL, None, Outcome.ALLOW, f"{source.address} is a host, and packets of tunnels come from hosts", final=True
+            )
+        else:
+            yield Stage(Subject.TUNNEL, None, Outcome.DENY, f"{source.address} is no host, and packets of tunnels come from hosts only")
 
     def _workload_to_host(self) -> Iterator[Stage]:
         packet, options = self.packet, self.world.options

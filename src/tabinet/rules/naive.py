@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from tabinet.calc.messages import (
+    ALL_HOSTS,
     Action,
     Endpoint,
     EndpointRemove,
@@ -35,6 +36,9 @@ from tabinet.calc.messages import (
     SetUpdate,
     Side,
     TierPolicies,
+    Tunnel,
+    TunnelRemove,
+    TunnelUpdate,
     Update,
 )
 from tabinet.lib.ip import IPV4, Prefix, parse_prefix
@@ -62,6 +66,8 @@ class World:
     interfaces: dict[str, frozenset[Prefix]] = field(default_factory=dict)
     """The host's, with their addresses."""
     options: TableOptions = field(default_factory=TableOptions)
+    tunnels: set[Tunnel] = field(default_factory=set)
+    """Those that pools want the host to have."""
 
     def on_update(self, update: Update) -> None:
         """The update is part of the world."""
@@ -90,6 +96,10 @@ class World:
                 self.hosts[key] = host_endpoint
             case HostEndpointRemove(key=key):
                 self.hosts.pop(key, None)
+            case TunnelUpdate(tunnel=tunnel, local=local) if local.wanted:
+                self.tunnels.add(tunnel)
+            case TunnelUpdate(tunnel=tunnel) | TunnelRemove(tunnel=tunnel):
+                self.tunnels.discard(tunnel)
             case _:
                 pass
 
@@ -125,6 +135,9 @@ class World:
         """True when the host itself gets the first packet of the flow."""
         if not self.is_own_source(packet):
             return False
+        untracked = None if self._ours(packet.in_interface) else self.without_connection(packet, ingress=True)
+        if untracked is not Action.DENY and self.is_in_tunnel(packet):
+            return self.is_host(packet.source)
         if self._ours(packet.in_interface):
             sender = self._at(packet.in_interface)
             if is_dhcp(packet) or is_discovery(packet) or self._is_service(packet):
@@ -133,7 +146,6 @@ class World:
                 return False
             allowed = sender is not None and self._allows(sender.egress, sender.profiles, packet, ingress=False)
             return allowed and self.options.endpoint_to_host is not HostAction.DROP
-        untracked = self.without_connection(packet, ingress=True)
         host = self.host_at(packet.in_interface)
         if untracked is not None or host is None:
             return untracked is not Action.DENY
@@ -154,6 +166,8 @@ class World:
         untracked = self.without_connection(packet, ingress=False)
         if untracked is not None:
             return untracked is Action.ALLOW
+        if self.is_in_tunnel(packet) and self.is_host(packet.destination):
+            return True
         if is_discovery(packet) or any(packet.destination in endpoint.nets_here for endpoint in self._owners()):
             return True  # the latter: translated to a workload, and not yet routed there
         if is_failsafe(self.options.failsafe_outbound, packet.protocol, packet.destination_port, packet.destination):
@@ -235,6 +249,18 @@ class World:
         if packet.protocol == IPIP:
             return not self.options.workloads_send_ipip
         return (packet.protocol, packet.destination_port) == (UDP, self.options.vxlan_port) and not self.options.workloads_send_vxlan
+
+    def is_in_tunnel(self, packet: Packet) -> bool:
+        """It is a packet of a tunnel that the host has, whose ends are hosts of the fabric."""
+        if ALL_HOSTS not in self.sets:
+            return False
+        kinds = {(IPIP, IPV4) if tunnel is Tunnel.IPIP else (UDP, tunnel.family) for tunnel in self.tunnels - self.options.tunnels_off}
+        is_for_tunnels = packet.protocol == IPIP or packet.destination_port == self.options.vxlan_port
+        return is_for_tunnels and (packet.protocol, packet.family) in kinds
+
+    def is_host(self, address: Prefix) -> bool:
+        """A host of the fabric has the address."""
+        return self._in_set(ALL_HOSTS, address)
 
     def _owners(self) -> list[Endpoint]:
         found = [self._at(endpoint.interface) for endpoint in self.endpoints.values()]

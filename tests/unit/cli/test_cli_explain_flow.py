@@ -83,6 +83,8 @@ def filled(tabinet: Tabinet) -> Tabinet:
         ("web1 h1 -p tcp --port 22", False, "defaultEndpointToHostAction is Drop"),
         ("web1 h2 -p tcp --port 22", True, "Profile/open"),
         ("web1 192.0.2.9 -p udp --port 4789", False, "no workload may send tunnel packets"),
+        ("203.0.113.9 h1 -p udp --port 4789", False, "203.0.113.9 is no host"),
+        ("h2 h1 -p udp --port 4789", True, "packets of tunnels come from hosts"),
         ("h1 web1", True, "no policy has a say in it"),
         ("h2 web1", False, "its default action is Deny"),
     ],
