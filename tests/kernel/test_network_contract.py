@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 
 from tabinet.attach.fakenetwork import FakeNetwork
 from tabinet.attach.inside import HOST_MAC
 from tabinet.attach.network import LinuxNetwork, Network
-from tabinet.attach.plug import configure, connect, disconnect, find_link
+from tabinet.attach.plug import configure, connect, disconnect
 from tabinet.errors import AttachError
 from tabinet.kernel import netns
-from tabinet.kernel.rtnetlink import AddVeth, DeleteLink, InterfaceAddress, Link, execute_all
+from tabinet.kernel.rtnetlink import AddVeth, DeleteLink, InterfaceAddress, Link, ReplaceRoute, device_route, execute_all
 from tabinet.lib.ip import parse_address
 
 ADDRESSES = (parse_address("10.65.0.1"), parse_address("fd00:65::1"))
@@ -98,6 +99,27 @@ def test_both_ends_go_together(place: Place) -> None:
         assert place.host_links() == place.inner_links() == {}
 
 
+def test_nothing_leads_to_an_interface_that_is_gone_and_its_name_is_free(place: Place) -> None:
+    network = place.network
+    for _ in range(5):
+        assert connect(network, "cali1", place.namespace, "eth0")
+        configure(network, place.namespace, "eth0", ADDRESSES)
+        index = place.host_links()["cali1"].index
+        ways = [ReplaceRoute(device_route(address, index)) for address in ADDRESSES]
+        network.on_host(partial(execute_all, operations=ways))
+        assert len(network.on_host(lambda rtnetlink: rtnetlink.routes(protocol=84))) == 2
+        disconnect(network, "cali1")
+        assert network.on_host(lambda rtnetlink: rtnetlink.routes(protocol=84)) == []
+        assert network.on_host(lambda rtnetlink: rtnetlink.link("cali1")) is None
+        assert network.inside(place.namespace, lambda rtnetlink, _: rtnetlink.link("eth0")) is None
+
+
+def test_an_interface_is_found_by_its_name(place: Place) -> None:
+    connect(place.network, "cali1", place.namespace, "eth0")
+    assert place.network.on_host(lambda rtnetlink: rtnetlink.link("cali1")) == place.host_links()["cali1"]
+    assert place.network.inside(place.namespace, lambda rtnetlink, _: rtnetlink.link("eth0")) == place.inner_links()["eth0"]
+
+
 def test_a_pair_that_leads_elsewhere_is_made_anew(place: Place) -> None:
     connect(place.network, "cali1", place.namespace, "eth0")
     other = f"{place.namespace}-2"
@@ -129,7 +151,7 @@ def test_missing_things(place: Place) -> None:
         configure(place.network, "nowhere", "eth0", ADDRESSES)
     with pytest.raises(AttachError, match="interface eth0 is gone"):
         configure(place.network, place.namespace, "eth0", ADDRESSES)
-    assert place.network.on_host(lambda rtnetlink: find_link(rtnetlink, "cali1")) is None
+    assert place.network.on_host(lambda rtnetlink: rtnetlink.link("cali1")) is None
 
 
 def test_an_interface_that_was_deleted_inside_takes_the_hosts_along(place: Place) -> None:

@@ -27,6 +27,7 @@ from tabinet.agent.moving import Moving
 from tabinet.agent.notify import notify
 from tabinet.agent.operator import told_in_slices
 from tabinet.agent.parameters import Parameters, felix_problems, restart_needed
+from tabinet.agent.readiness import Readiness
 from tabinet.agent.reporter import Reporter
 from tabinet.agent.statistics import make_statistics
 from tabinet.agent.statusrequests import StatusRequests
@@ -108,6 +109,8 @@ class Agent:
     endpoints: dict[ResourceKey, EndpointStatus] = field(default_factory=dict)
     counters: TableCounters = field(default_factory=lambda: TableCounters({}, {}))
     """As of the last ``count``."""
+    readiness: Readiness = field(init=False)
+    """Of the endpoints, for the front ends of this process."""
     config_problems: tuple[str, ...] = ()
     tunnel_problems: tuple[str, ...] = ()
     """What keeps tunnels from carrying what they should."""
@@ -126,6 +129,9 @@ class Agent:
     """``_publish`` is about to be called."""
     _publishing_took_s: float = 0.0
     _counted_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.readiness = Readiness(self.endpoints, lambda: self.workload_mtu if self.programmed else None, self.why_not_ready)
 
     async def run(self) -> None:
         """Follows the store until cancelled.
@@ -280,6 +286,7 @@ class Agent:
         """The store will say of the endpoints what the apply found."""
         for place, (key, status) in enumerate(report.endpoints.items(), 1):
             self.endpoints[key] = status
+            self.readiness.note(key)
             self._report_endpoint(key, status)
             if place % SLICE_STATUSES == 0:
                 await asyncio.sleep(0)

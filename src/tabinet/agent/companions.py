@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from tabinet.agent.log import Logger
 from tabinet.agent.parameters import Parameters
+from tabinet.agent.readiness import Readiness
 from tabinet.store.api import Datastore
 
 
@@ -23,6 +24,8 @@ class Surroundings:
     parameters: Parameters
     store: Datastore
     log: Logger
+    readiness: Readiness
+    """Of the endpoints of this host."""
     why_not_ready: Callable[[], str]
     """What keeps the agent from programming new workloads; empty: nothing."""
     note_machine: Callable[[str, bool], bool] = lambda *_: False

@@ -38,7 +38,7 @@ from tabinet.errors import KernelError
 from tabinet.kernel.conntrack import Conntrack
 from tabinet.kernel.flowcodec import Flow, about
 from tabinet.kernel.nftables import Nftables, NftReader
-from tabinet.kernel.rtnetlink import AddressEvent, LinkEvent, Overrun, RtEvents, Rtnetlink
+from tabinet.kernel.rtnetlink import AddressEvent, Event, LinkEvent, Overrun, RtEvents, Rtnetlink
 from tabinet.lib.ip import Prefix
 from tabinet.model.keys import ResourceKey
 from tabinet.rules.builder import TableBuilder
@@ -352,12 +352,23 @@ class Dataplane:
     def _read_events(self) -> bool:
         changed = False
         for event in self.events.read():
+            changed = changed or self._concerns_facts(event)
             self.workloads.on_event(event)
             self.moves.on_event(event)
             self.bandwidth.on_event(event)
             self.tunnels.on_event(event)
-            changed = changed or isinstance(event, AddressEvent | LinkEvent | Overrun)
         return changed
+
+    def _concerns_facts(self, event: Event) -> bool:
+        """``facts`` may be other ones: interfaces of workloads come and go often, and have no part in them."""
+        match event:
+            case LinkEvent(link=link):
+                names = (link.name, self.workloads.interface_of(link.index) or link.name)
+                return not all(name.startswith(self.interface_prefixes) for name in names)
+            case AddressEvent(address=address):
+                return not self.workloads.interface_of(address.index).startswith(self.interface_prefixes)
+            case _:
+                return isinstance(event, Overrun)
 
     def _apply_policy(self) -> tuple[int, str]:
         try:

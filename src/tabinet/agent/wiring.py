@@ -194,7 +194,7 @@ async def build_agent(parameters: Parameters, companions: Sequence[Companion] = 
         if is_new:
             face.agent.adopter = await kernel.call(open_adopter, parameters, log)
         log.info("started", version=tabinet.__version__, pid=os.getpid(), store=parameters.text("store", "kind"))
-        beside = Surroundings(host, parameters, store, log, face.agent.why_not_ready, face.tell_machine)
+        beside = Surroundings(host, parameters, store, log, face.agent.readiness, face.agent.why_not_ready, face.tell_machine)
         for companion in companions:
             await stack.enter_async_context(companion(beside))
         yield face.agent

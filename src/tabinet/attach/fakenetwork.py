@@ -86,6 +86,11 @@ class FakeNetwork:
         self._descriptors[descriptor] = namespace
         yield descriptor
 
+    def remove_interface(self, name: str) -> None:
+        outcome = self.execute_on_host(DeleteLink(name))
+        if outcome is not None and outcome.errno != errno.ENODEV:
+            raise outcome
+
     # --- inside
 
     def _find(self, namespace: str) -> FakeNamespace:
@@ -138,6 +143,10 @@ class _Host:
     def links(self) -> list[Link]:
         return [self._with_peer(link) for link in self.network.host.links()]
 
+    def link(self, name: str) -> Link | None:
+        link = self.network.host.link(name)
+        return None if link is None else self._with_peer(link)
+
     def _with_peer(self, link: Link) -> Link:
         if link.name not in self.network.pairs:
             return link
@@ -187,6 +196,9 @@ class _Inside:
             if link.name != _OUTSIDE:
                 shown.append(link)
         return shown
+
+    def link(self, name: str) -> Link | None:
+        return next((link for link in self.links() if link.name == name), None)
 
     def addresses(self) -> list[InterfaceAddress]:
         return self.rtnetlink.addresses()

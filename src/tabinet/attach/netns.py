@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Callable, Coroutine
 from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any
@@ -23,9 +24,9 @@ from tabinet.attach.endpoint import EndpointFacts, endpoint_document
 from tabinet.attach.inside import GATEWAYS
 from tabinet.attach.names import INTERFACE_PREFIX, Workload, interface_name
 from tabinet.attach.network import LinuxNetwork, Network
-from tabinet.attach.plug import configure, connect, disconnect, take_up, takes_packets
-from tabinet.attach.ready import StatusWatch
-from tabinet.attach.steps import Undo, in_thread, uninterrupted
+from tabinet.attach.plug import configure, connect, disconnect, drops_packets, take_up
+from tabinet.attach.ready import LocalAgent, StatusWatch
+from tabinet.attach.steps import Undo, in_thread, together, uninterrupted
 from tabinet.errors import Conflict, InputError, Problem
 from tabinet.ipam.client import IpamClient
 from tabinet.ipam.plan import AssignRequest
@@ -37,7 +38,7 @@ from tabinet.model.report import HostReport, report_path
 from tabinet.model.resources import EndpointPort, QosControls
 from tabinet.model.status import status_path_of
 from tabinet.model.validate import validate
-from tabinet.store.api import Compare, Datastore, DeleteOp, GetOp, KeyValue, PutOp
+from tabinet.store.api import Compare, Datastore, DeleteOp, GetOp, KeyValue, PutOp, TxnResult
 
 MAX_ATTEMPTS = 20
 DEFAULT_WAIT_S = 30.0
@@ -115,12 +116,15 @@ async def attach(
     *,
     network: Network | None = None,
     ipam: IpamClient | None = None,
+    agent: LocalAgent | None = None,
+    beside: Callable[[], Coroutine[Any, Any, object]] | None = None,
     wait: bool = True,
     wait_s: float = DEFAULT_WAIT_S,
 ) -> Attachment:
     """The namespace is attached and, unless ``wait`` is off, the agent has its endpoint in the kernel.
 
-    ``ipam`` saves round trips when many workloads are attached through one client.
+    ``ipam`` saves round trips when many workloads are attached through one client; so does ``agent``, where the host's is in this process.
+    ``beside`` is run while interface and addresses are got ready, and is done before the endpoint is written; it is not undone.
 
     Raises:
         InputError: the request makes no sense; nothing was changed.
@@ -130,7 +134,7 @@ async def attach(
     """
     check_request(request)
     undo = Undo()
-    work = _Attaching(request, store, network or LinuxNetwork(), ipam or IpamClient(store), undo)
+    work = _Attaching(request, store, network or LinuxNetwork(), ipam or IpamClient(store), undo, agent, beside)
     try:
         return await _attach(work, wait_s if wait else None)
     except BaseException as error:
@@ -146,8 +150,8 @@ async def detach(
     network: Network | None = None,
     ipam: IpamClient | None = None,
     interface_prefix: str = INTERFACE_PREFIX,
-) -> None:
-    """The workload has no endpoint, no interface and no addresses. Nothing happens where that is so already.
+) -> KeyValue | None:
+    """The workload has no endpoint, no interface and no addresses; gives the endpoint that it had. Nothing happens where it had none.
 
     Every part is tried whatever becomes of the others; but addresses are kept while endpoint or interface may still use them.
 
@@ -156,14 +160,15 @@ async def detach(
     """
     network = network or LinuxNetwork()
     host_name = interface_name(workload, interface_prefix)
-    # At the same time: the kernel takes long to delete a pair.
-    outcomes = await asyncio.gather(
-        store.txn([], [DeleteOp(path_of(workload.key))]), in_thread(lambda: disconnect(network, host_name)), return_exceptions=True
+    path = path_of(workload.key)
+    deleted, disconnected = await asyncio.gather(
+        store.txn([], [GetOp(path), DeleteOp(path)]), in_thread(lambda: disconnect(network, host_name)), return_exceptions=True
     )
-    for outcome in outcomes:
+    for outcome in (deleted, disconnected):
         if isinstance(outcome, BaseException):
             raise outcome
     await (ipam or IpamClient(store)).release_handle(workload.handle)
+    return deleted.values[0] if isinstance(deleted, TxnResult) else None
 
 
 def check_workload(workload: Workload, interface_prefix: str = INTERFACE_PREFIX) -> None:
@@ -227,29 +232,40 @@ class _Attaching(msgspec.Struct, frozen=True):
     network: Network
     ipam: IpamClient
     undo: Undo
+    agent: LocalAgent | None
+    beside: Callable[[], Coroutine[Any, Any, object]] | None
 
 
 async def _attach(work: _Attaching, wait_s: float | None) -> Attachment:
-    request = work.request
-    status_key = request.workload.status_key
-    before = await work.store.txn([], [GetOp(path_of(request.workload.key)), GetOp(status_path_of(status_key))])
-    stored, status = before.values
-    async with aclosing(StatusWatch(work.store, status_key, status, before.revision)) as watch:
-        if wait_s is not None:
+    workload, agent = work.request.workload, work.agent
+    path, status_key = path_of(workload.key), workload.status_key
+    if wait_s is None:
+        return await _change(work, await work.store.get(path))
+    if agent is not None:
+        attachment = await _change(work, await work.store.get(path))
+        await _until_ready(work, attachment, agent.wait_until_ready(workload.key, attachment.revision, wait_s))
+    else:
+        before = await work.store.txn([], [GetOp(path), GetOp(status_path_of(status_key))])
+        stored, status = before.values
+        async with aclosing(StatusWatch(work.store, status_key, status, before.revision)) as watch:
             await watch.open()
-        attachment = await _change(work, stored)
-        if wait_s is None:
-            return attachment
-        await watch.wait_until_ready(attachment.revision, wait_s)
-        if not work.request.tap:  # which takes packets once its guest runs
-            await _wait_until_it_takes_packets(work.network, attachment.host_interface)
-        return msgspec.structs.replace(attachment, ready=True)
+            attachment = await _change(work, stored)
+            await _until_ready(work, attachment, watch.wait_until_ready(attachment.revision, wait_s))
+    return msgspec.structs.replace(attachment, ready=True)
+
+
+async def _until_ready(work: _Attaching, attachment: Attachment, told: Coroutine[Any, Any, None]) -> None:
+    """The agent has the endpoint in the kernel, as ``told`` hears, and the interface takes packets."""
+    if work.request.tap:  # which takes packets once its guest runs
+        await told
+    else:
+        await asyncio.gather(told, _wait_until_it_takes_packets(work.network, attachment.host_interface))
 
 
 async def _wait_until_it_takes_packets(network: Network, host_interface: str) -> None:
     """The interface takes packets, or it has been looked at ``RUNNING_LOOKS`` times: it will, and no attachment fails for that."""
     for _ in range(RUNNING_LOOKS):
-        if await in_thread(lambda: takes_packets(network, host_interface)):
+        if not await in_thread(lambda: drops_packets(network, host_interface)):
             return
         await asyncio.sleep(RUNNING_POLL_S)
 
@@ -258,12 +274,13 @@ async def _change(work: _Attaching, stored: KeyValue | None) -> Attachment:
     """Everything is as it shall be, as far as it is up to us."""
     request = work.request
     host_name = request.tap or interface_name(request.workload, request.interface_prefix)
-    if request.tap:
-        await in_thread(lambda: take_up(work.network, request.tap))
-    addresses = await uninterrupted(_assign(work, known=stored is not None))
+    if stored is None and not request.handle:
+        addresses = await together(_assign(work, known=False), _connect(work, host_name), _do_beside(work))
+    else:  # in this order, so that the undoing takes an interface away before it takes the addresses back
+        addresses = await uninterrupted(_assign(work, known=True))
+        await together(_connect(work, host_name), _do_beside(work))
     mac = request.mac
     if not request.tap:
-        await uninterrupted(_connect(work, host_name))
         mac = await in_thread(lambda: configure(work.network, request.netns, request.interface, addresses, forwarding=request.forwarding))
     facts = _facts(request, host_name, mac, addresses)
     revision = await uninterrupted(_write_endpoint(work, facts, stored))
@@ -296,14 +313,14 @@ def _facts(request: AttachRequest, interface: str, mac: str, addresses: tuple[Pr
 
 
 async def _assign(work: _Attaching, *, known: bool) -> tuple[Prefix, ...]:
-    """The workload's addresses. ``known``: its endpoint exists, so that what it had before is in use."""
+    """The workload's addresses. ``known``: its endpoint exists or its handle was given, so what it had before is in use."""
     request, ipam = work.request, work.ipam
     handle = request.handle or request.workload.handle
-    known = known or bool(request.handle)
     if not (request.addresses or request.count4 or request.count6):
         return tuple(sorted(request.unmanaged))
     if not known:
-        # Before the first attempt: when an answer is lost nobody knows what was assigned, and nobody uses it.
+        # Before the first attempt: when an answer is lost nobody knows what was assigned, and nobody uses it. And before all that can be
+        # undone, so that this comes last.
         work.undo.add(f"addresses of {handle}", lambda: ipam.release_handle(handle))
     wanted = AssignRequest(
         host=request.workload.node,
@@ -329,19 +346,34 @@ def _undo_assignment(work: _Attaching, assigned: tuple[Prefix, ...], known: bool
 
 
 async def _connect(work: _Attaching, host_name: str) -> None:
+    """The interface of the host is there and up, and leads into the namespace."""
     request, network = work.request, work.network
-    mtu = request.mtu or await reported_mtu(work.store, request.workload.node)
+    if request.tap:
+        await in_thread(lambda: take_up(network, request.tap))
+        return
+    mtu = request.mtu or await workload_mtu(work.agent, work.store, request.workload.node)
     made = await in_thread(lambda: connect(network, host_name, request.netns, request.interface, mtu, request.mac))
     if made:
         work.undo.add(f"interface {host_name}", lambda: in_thread(lambda: disconnect(network, host_name)))
 
 
-async def reported_mtu(store: Datastore, host: str) -> int:
-    """The largest packet that workloads of the host can send wherever it goes, in bytes; 0 when no tunnel limits it, or nobody says so.
+async def _do_beside(work: _Attaching) -> None:
+    if work.beside is not None:
+        await work.beside()
+
+
+async def workload_mtu(agent: LocalAgent | None, store: Datastore, host: str) -> int:
+    """The largest packet that workloads of the host can send wherever it goes, in bytes; 0 when no tunnel limits it, or nobody knows.
 
     Raises:
-        StoreError: the store does not answer.
+        StoreError: the store, which is asked when there is no agent here that knows, does not answer.
     """
+    known = agent.workload_mtu() if agent is not None else None
+    return await reported_mtu(store, host) if known is None else known
+
+
+async def reported_mtu(store: Datastore, host: str) -> int:
+    """The same as the host's agent last reported it to the store."""
     item = await store.get(report_path(host))
     if item is None:
         return 0

@@ -7,16 +7,23 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import queue
+import threading
 from collections.abc import Callable, Iterator
 from typing import Protocol, TypeVar
 
+from tabinet.errors import KernelError
 from tabinet.kernel import netns
-from tabinet.kernel.rtnetlink import Rtnetlink
+from tabinet.kernel.rtnetlink import DeleteLink, Rtnetlink
 from tabinet.kernel.rtsocket import open_rtnetlink
 from tabinet.kernel.sysctl import ProcSysctl, Sysctl
 
 T = TypeVar("T")
+
+FIRST_LOOK_S, LAST_LOOK_S = 0.0003, 0.01
+"""Whether an interface that is being deleted is gone is looked at after the first of these, then after twice as long each time."""
 
 
 class Network(Protocol):
@@ -43,6 +50,15 @@ class Network(Protocol):
 
         Raises:
             KernelError: ENOENT when there is no such namespace.
+        """
+        ...
+
+    def remove_interface(self, name: str) -> None:
+        """No interface of the host has this name, and neither routes nor packets go through what had it, or through its other end. The name
+        is free, though the kernel may still have memory to free. Nothing happens when there is none.
+
+        Raises:
+            KernelError: the kernel refused.
         """
         ...
 
@@ -74,3 +90,28 @@ class LinuxNetwork:
             yield descriptor
         finally:
             os.close(descriptor)
+
+    def remove_interface(self, name: str) -> None:
+        # The kernel answers a deletion only when it has waited for every processor to forget the interface (some 20 ms), long after it has
+        # closed it, dropped its routes and taken its name away (1 ms). So a thread waits for the answer, and we look whether it is gone.
+        answers: queue.SimpleQueue[KernelError | None] = queue.SimpleQueue()
+        threading.Thread(target=self._remove, args=(name, answers), name="remove-interface", daemon=True).start()
+        pause_s = FIRST_LOOK_S
+        while True:
+            try:
+                outcome = answers.get(timeout=pause_s)
+            except queue.Empty:
+                pause_s = min(2 * pause_s, LAST_LOOK_S)
+            else:
+                if outcome is not None and outcome.errno != errno.ENODEV:
+                    raise outcome
+                return
+            if self.on_host(lambda rtnetlink: rtnetlink.link(name)) is None:
+                return
+
+    def _remove(self, name: str, answers: queue.SimpleQueue[KernelError | None]) -> None:
+        try:
+            (outcome,) = self.on_host(lambda rtnetlink: rtnetlink.execute([DeleteLink(name)]))
+        except KernelError as error:
+            outcome = error
+        answers.put(outcome)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from tabinet.attach.inside import HOST_MAC, plan_inside, plan_parameters
 from tabinet.attach.network import Network
 from tabinet.errors import AttachError, KernelError
-from tabinet.kernel.rtnetlink import AddSourceRule, AddVeth, DeleteLink, Link, Rtnetlink, RtOp, SetLink, execute_all
+from tabinet.kernel.rtnetlink import AddSourceRule, AddVeth, Rtnetlink, RtOp, SetLink, execute_all
 from tabinet.kernel.sysctl import Sysctl, ensure
 from tabinet.lib.ip import Prefix
 
@@ -30,9 +30,9 @@ def connect(network: Network, host_name: str, namespace: str, interface: str, mt
         KernelError: the kernel refused.
     """
     with _existing(network, namespace) as descriptor:
-        host_link = network.on_host(lambda rtnetlink: find_link(rtnetlink, host_name))
+        host_link = network.on_host(lambda rtnetlink: rtnetlink.link(host_name))
         if host_link is not None:
-            inner = network.inside(namespace, lambda rtnetlink, _: find_link(rtnetlink, interface))
+            inner = network.inside(namespace, lambda rtnetlink, _: rtnetlink.link(interface))
             other = inner is not None and mac and inner.mac != mac
             if inner is None or other or (host_link.peer_index, inner.peer_index) != (inner.index, host_link.index):
                 disconnect(network, host_name)
@@ -106,14 +106,12 @@ def _existing(network: Network, namespace: str) -> Iterator[int]:
 
 
 def disconnect(network: Network, host_name: str) -> None:
-    """The pair is gone, both ends; nothing happens when it was gone already.
+    """The pair is gone, both ends, and so is every route through it; nothing happens when it was gone already.
 
     Raises:
         KernelError: the kernel refused.
     """
-    (outcome,) = network.on_host(lambda rtnetlink: rtnetlink.execute([DeleteLink(host_name)]))
-    if outcome is not None and outcome.errno != errno.ENODEV:
-        raise outcome
+    network.remove_interface(host_name)
 
 
 def take_up(network: Network, name: str) -> None:
@@ -125,7 +123,7 @@ def take_up(network: Network, name: str) -> None:
     """
 
     def work(rtnetlink: Rtnetlink) -> None:
-        link = find_link(rtnetlink, name)
+        link = rtnetlink.link(name)
         if link is None:
             raise AttachError(f"there is no interface {name} on this host")
         if not link.up:
@@ -134,29 +132,24 @@ def take_up(network: Network, name: str) -> None:
     network.on_host(work)
 
 
-def takes_packets(network: Network, host_name: str) -> bool:
-    """The host's end sends what it is given. Before, a veth that has just got its other end drops it without a word."""
+def drops_packets(network: Network, host_name: str) -> bool:
+    """The host's end does not send what it is given yet, as a veth that has just got its other end, without a word."""
 
     def work(rtnetlink: Rtnetlink) -> bool:
-        link = find_link(rtnetlink, host_name)
-        return link is not None and link.running
+        link = rtnetlink.link(host_name)
+        return link is not None and not link.running
 
     return network.on_host(work)
 
 
-def find_link(rtnetlink: Rtnetlink, name: str) -> Link | None:
-    """The interface of this name. O(interfaces of the namespace)."""
-    return next((link for link in rtnetlink.links() if link.name == name), None)
-
-
 def _limit(rtnetlink: Rtnetlink, name: str, mtu: int) -> None:
-    link = find_link(rtnetlink, name)
+    link = rtnetlink.link(name)
     if link is not None and link.mtu != mtu:
         execute_all(rtnetlink, [SetLink(index=link.index, mtu=mtu)])
 
 
 def _set_up(rtnetlink: Rtnetlink, name: str, mtu: int) -> None:
-    link = find_link(rtnetlink, name)
+    link = rtnetlink.link(name)
     if link is None:
         raise KernelError(errno.ENODEV, f"set {name} up")
     if not link.up or link.mac != HOST_MAC or (mtu and link.mtu != mtu):

@@ -4,6 +4,8 @@ In: the store, the status key, the revision of the WorkloadEndpoint that is to b
 this revision or a later one. The status is watched, not polled; a store that goes away meanwhile is asked again. When time is up
 the error says what was missing: no agent, an agent that is behind, or the agent's own reason.
 
+In the agent's own process ``LocalAgent`` takes the store's place: what it knows, it need not hear.
+
 The watch stands before the endpoint is written. etcd serves a watch that begins in the past only every 100 ms, one that begins now at
 once, and the agent needs less time than that.
 """
@@ -14,9 +16,11 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from typing import Protocol
 
 from tabinet.errors import AttachError, Compacted, DataError, StoreError, StoreUnavailable
 from tabinet.lib.backoff import Backoff
+from tabinet.model.keys import ResourceKey
 from tabinet.model.status import (
     UP,
     EndpointStatusKey,
@@ -45,6 +49,22 @@ def judge_status(item: KeyValue | None, revision: int) -> str:
     if status.status != UP:
         return f"the agent reports it {status.status}" + (f": {status.reason}" if status.reason else "")
     return ""
+
+
+class LocalAgent(Protocol):
+    """The agent of the host that something is attached to, in the same process."""
+
+    def workload_mtu(self) -> int | None:
+        """The largest packet that workloads can send wherever it goes, in bytes; 0: no tunnel limits it; None: not known yet."""
+        ...
+
+    async def wait_until_ready(self, key: ResourceKey, revision: int, wait_s: float) -> None:
+        """The kernel has the endpoint of this revision, or a later one.
+
+        Raises:
+            AttachError: not within ``wait_s`` seconds; says what was missing.
+        """
+        ...
 
 
 @dataclass(slots=True)

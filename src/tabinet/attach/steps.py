@@ -9,7 +9,7 @@ the steps do.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -31,6 +31,22 @@ async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
         task.exception()
         raise asyncio.CancelledError
     return task.result()
+
+
+async def together(work: Coroutine[Any, Any, T], *others: Coroutine[Any, Any, object]) -> T:
+    """What ``work`` returns; it and the others have been done at the same time, each to its end, and the first failure is raised."""
+    first = asyncio.ensure_future(work)
+    tasks = [asyncio.ensure_future(other) for other in others]
+    await uninterrupted(_settled([first, *tasks]))
+    for task in tasks:
+        task.result()
+    return first.result()
+
+
+async def _settled(tasks: Sequence[asyncio.Future[Any]]) -> None:
+    await asyncio.wait(tasks)
+    for task in tasks:
+        task.exception()  # is heard, whoever raises it
 
 
 async def in_thread(work: Callable[[], T]) -> T:

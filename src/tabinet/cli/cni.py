@@ -60,6 +60,7 @@ def beside_agent(surroundings: Surroundings) -> AbstractAsyncContextManager[None
         network=LinuxNetwork(),
         ipam=IpamClient(store),
         why_not_ready=surroundings.why_not_ready,
+        agent=surroundings.readiness,
         interface_prefix=parameters.items("felix", "interface_prefix")[0],
     )
     return serve_cni(service, Path(parameters.text("cni", "deletions")), surroundings.log.info)

@@ -27,6 +27,7 @@ def beside_agent(surroundings: Surroundings) -> AbstractAsyncContextManager[None
         network=LinuxNetwork(),
         ipam=IpamClient(store),
         docker=DockerSocket(parameters.text("docker", "api_socket")),
+        agent=surroundings.readiness,
         driver=plugin.stem,
         interface_prefix=parameters.items("felix", "interface_prefix")[0],
         note=surroundings.log.info,

@@ -71,6 +71,7 @@ def beside_agent(surroundings: Surroundings) -> AbstractAsyncContextManager[None
         ipam=IpamClient(store),
         taps=Taps(network),
         hypervisor=Virsh(parameters.text("libvirt", "uri")),
+        agent=surroundings.readiness,
         interface_prefixes=parameters.items("felix", "interface_prefix"),
         note_machine=surroundings.note_machine,
         note=surroundings.log.info,

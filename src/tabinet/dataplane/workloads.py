@@ -224,6 +224,11 @@ class WorkloadManager:
             self._settle_name(name)
         self._stale = False
 
+    def interface_of(self, index: int) -> str:
+        """The name of the interface, as far as events have told; empty: there is none, or it is gone."""
+        link = self._links.get(index)
+        return "" if link is None else link.name
+
     def verify(self) -> None:
         """The next ``apply`` compares everything with the kernel, but for sysctls (``recheck``), in case an event said too little."""
         self._stale = True

@@ -174,6 +174,11 @@ class Assigner:
                 state.view.forget_foreign()
         raise Conflict(f"other writers were faster {MAX_ATTEMPTS} times: no address for {request.handle}")
 
+    def known(self, block: Prefix) -> Stored | None:
+        """The block as it was last seen, perhaps no more as it is: what is decided on it must compare it; None when it was not seen."""
+        views = (state.view for state in self._owners.values() if state.view is not None)
+        return next((view.blocks[block] for view in views if block in view.blocks), None)
+
     def remember(self, draft: Draft, revision: int) -> None:
         """What was written is known to every view that knows the block, without reading it again."""
         for path, document in draft.writes.items():

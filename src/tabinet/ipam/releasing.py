@@ -19,7 +19,7 @@ from tabinet.ipam.assigning import MAX_ATTEMPTS, pause
 from tabinet.ipam.reading import parse_stored, read_blocks
 from tabinet.ipam.release import plan_release
 from tabinet.ipam.settings import CONFIG_KEY, parse_config
-from tabinet.ipam.view import Draft, Settings, View
+from tabinet.ipam.view import Draft, Settings, Stored, View
 from tabinet.lib.ip import Prefix
 from tabinet.model.keys import HandleKey, path_of
 from tabinet.store.api import Datastore, GetOp
@@ -45,6 +45,8 @@ class Releaser:
     store: Datastore
     commit: Callable[[Draft], Awaitable[bool]]
     """True when the draft was accepted."""
+    known: Callable[[Prefix], Stored | None]
+    """A block as it was last seen, which saves reading it: the transaction finds out when it has changed."""
     now_ns: Callable[[], int]
     _waiting: list[_Waiting] = field(default_factory=list)
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -92,13 +94,15 @@ class Releaser:
             if len(touched) > MAX_BLOCKS and len(names) > 1:
                 half = len(names) // 2
                 return await self._release(names[:half]) | await self._release(names[half:])
-            view = View(
-                owner="", settings=Settings(pools=(), config=parse_config(config_item)), blocks=await read_blocks(self.store, touched)
-            )
+            seen = {block: stored for block in touched if (stored := self.known(block)) is not None} if not conflicts else {}
+            blocks = seen | await read_blocks(self.store, [block for block in touched if block not in seen])
+            view = View(owner="", settings=Settings(pools=(), config=parse_config(config_item)), blocks=blocks)
             owned = {name: _owned(view, counted.get(name, {}), name) for name in names}
             plan = plan_release(view, [address for each in owned.values() for address in each], touched, found, self.now_ns())
             if isinstance(plan, tuple):
                 raise AssertionError("addresses of these handles cannot need another one")
+            for block, stored in seen.items():
+                plan.draft.expect_unchanged(block, stored)
             for name in counted:
                 # What the handle counts beyond what the blocks say is a leftover of somebody's crash: it goes, too.
                 plan.draft.write_handle(name, found[name], handles.new_handle())

@@ -298,6 +298,12 @@ def get_links() -> Request:
     return Request(GETLINK, 0, _IFINFO.pack(0, 0, 0, 0, 0) + attribute(_IFLA_EXT_MASK, u32(_SKIP_STATISTICS)))
 
 
+def get_link(name: str) -> Request:
+    """The link of this name, without its statistics."""
+    attributes = attribute(_IFLA_IFNAME, text(name)) + attribute(_IFLA_EXT_MASK, u32(_SKIP_STATISTICS))
+    return Request(GETLINK, 0, _IFINFO.pack(0, 0, 0, 0, 0) + attributes)
+
+
 def get_addresses() -> Request:
     """Dump of all addresses of both families."""
     return Request(GETADDR, 0, _IFADDR.pack(0, 0, 0, 0, 0))

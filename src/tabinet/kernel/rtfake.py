@@ -180,6 +180,9 @@ class FakeRtnetlink:
     def links(self) -> list[Link]:
         return [self._links[index] for index in sorted(self._links)]
 
+    def link(self, name: str) -> Link | None:
+        return next((link for link in self._links.values() if link.name == name), None)
+
     def addresses(self) -> list[InterfaceAddress]:
         return list(self._addresses)
 

@@ -77,6 +77,15 @@ class RtSocket:
         """All interfaces of the namespace, by index."""
         return self._netlink.dump(rtcodec.get_links(), rtcodec.parse_link, "read interfaces")
 
+    def link(self, name: str) -> Link | None:
+        """See ``Rtnetlink.link``."""
+        try:
+            return rtcodec.parse_link(self._netlink.get(rtcodec.get_link(name), f"read interface {name}"))
+        except KernelError as error:
+            if error.errno != errno.ENODEV:
+                raise
+            return None
+
     def addresses(self) -> list[InterfaceAddress]:
         """All addresses of both families."""
         return self._netlink.dump(rtcodec.get_addresses(), rtcodec.parse_address, "read addresses")

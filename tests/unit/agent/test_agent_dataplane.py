@@ -27,7 +27,7 @@ from tabinet.kernel.nftables import AddElements, AddRule, AddTable, DeleteElemen
 from tabinet.kernel.nftexpr import ifname
 from tabinet.kernel.nftfake import FakeNftables
 from tabinet.kernel.rtfake import FakeRtnetlink
-from tabinet.kernel.rtnetlink import AddVeth, DeleteLink, DeleteRoute
+from tabinet.kernel.rtnetlink import AddAddress, AddVeth, DeleteAddress, DeleteLink, DeleteRoute, InterfaceAddress, SetLink
 from tabinet.kernel.sysctl import FakeSysctl
 from tabinet.kernel.tc import AddDevice, DeleteBucket, SetBucket
 from tabinet.kernel.tcfake import FakeTrafficControl
@@ -102,6 +102,30 @@ def test_a_quiet_kernel_is_gone_through_slowly_and_never_read_as_a_whole(world: 
     assert [world.turn(float(now)) for now in range(size * 3)] == [0] * (size * 3)
     assert world.dataplane.verification.audit.rounds >= 1
     assert world.drifts == []
+
+
+def test_interfaces_of_workloads_are_no_reason_to_look_at_the_hosts_addresses(world: World) -> None:
+    def changed() -> bool:
+        return world.dataplane.apply([], complete=True).addresses_changed
+
+    def at(index: int) -> AddAddress:
+        return AddAddress(InterfaceAddress(index, parse_address("10.0.0.1"), 24))
+
+    world.rtnetlink.stranger(AddVeth("calia", "calib"))
+    world.rtnetlink.stranger(AddVeth("eth0", "eth1"))
+    workload, host = world.rtnetlink.index_of("calia"), world.rtnetlink.index_of("eth0")
+    assert changed()
+    assert not changed()
+    world.rtnetlink.stranger(SetLink(workload, up=True), at(workload), DeleteAddress(at(workload).address))
+    assert not changed()
+    world.rtnetlink.stranger(at(host))
+    assert changed()
+    world.rtnetlink.stranger(SetLink(workload, name="eth2"))
+    assert changed()
+    world.rtnetlink.stranger(SetLink(host, name="calic"))
+    assert changed()
+    world.rtnetlink.stranger(DeleteLink("calic"))
+    assert not changed()
 
 
 def test_a_deleted_table_is_back_in_one_turn(world: World) -> None:

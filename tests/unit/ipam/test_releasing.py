@@ -22,10 +22,11 @@ HANDLES = [f"h-{index}" for index in range(40)]
 
 @dataclass(slots=True)
 class CountingStore:
-    """Counts transactions that write; lets others run before each, as a network would; fails when told to."""
+    """Counts transactions; lets others run before each, as a network would; fails when told to."""
 
     inner: MemoryStore = field(default_factory=MemoryStore)
     writes: int = 0
+    reads: int = 0
     broken: bool = False
 
     def __getattr__(self, name: str) -> Any:
@@ -36,6 +37,7 @@ class CountingStore:
         if self.broken:
             raise StoreUnavailable("away")
         self.writes += bool(compares)
+        self.reads += not compares
         return await self.inner.txn(compares, then, otherwise)
 
 
@@ -96,3 +98,23 @@ async def test_a_store_that_is_away_fails_all_that_wait_and_later_calls_succeed(
     store.broken = False
     await asyncio.gather(*(client.release_handle(name) for name in HANDLES))
     assert await assigned(client) == 0
+
+
+async def test_what_another_client_assigned_in_a_known_block_is_freed_too(store: CountingStore) -> None:
+    ours, theirs = IpamClient(store), IpamClient(store)
+    await ours.assign(AssignRequest(host="h", handle="a", count4=1))
+    await theirs.assign(AssignRequest(host="h", handle="b", count4=1))
+    await theirs.assign(AssignRequest(host="h", handle="c", count4=1))
+    assert len(await ours.release_handle("b")) == 1
+    assert await ours.owned("b") == ()
+    assert len(await ours.owned("a")) == len(await ours.owned("c")) == 1
+    assert await assigned(ours) == 2
+    assert await ours.check() == ()
+
+
+async def test_a_known_block_is_not_read_again(store: CountingStore) -> None:
+    client = IpamClient(store)
+    await client.assign(AssignRequest(host="h", handle="a", count4=1))
+    store.reads = 0
+    assert len(await client.release_handle("a")) == 1
+    assert (store.reads, await assigned(client)) == (1, 0)

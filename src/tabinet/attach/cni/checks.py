@@ -11,7 +11,6 @@ from tabinet.attach.cni.protocol import Call, Code, parse_result
 from tabinet.attach.cni.values import parse_addresses
 from tabinet.attach.names import Workload
 from tabinet.attach.network import Network
-from tabinet.attach.plug import find_link
 from tabinet.attach.ready import judge_status
 from tabinet.attach.steps import in_thread
 from tabinet.errors import CniError
@@ -77,7 +76,7 @@ def _addresses_inside(network: Network, netns: str, interface: str) -> set[Prefi
     """The addresses of an interface in a namespace; None: there is no such interface."""
 
     def work(rtnetlink: Any, _: object) -> set[Prefix] | None:
-        link = find_link(rtnetlink, interface)
+        link = rtnetlink.link(interface)
         return None if link is None else {each.address for each in rtnetlink.addresses() if each.index == link.index}
 
     return network.inside(netns, work)

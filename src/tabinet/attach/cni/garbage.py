@@ -24,7 +24,7 @@ from tabinet.ipam.client import IpamClient
 from tabinet.ipam.owners import WORKLOAD, owner_for
 from tabinet.ipam.reading import read_affinities, read_blocks
 from tabinet.model.codec import decode_document
-from tabinet.model.keys import kind_prefix, path_of
+from tabinet.model.keys import kind_prefix
 from tabinet.model.records.endpoints import WorkloadEndpointSpec
 from tabinet.store.api import Datastore, KeyValue
 
@@ -40,17 +40,8 @@ class _Found(msgspec.Struct, frozen=True):
     network: str
 
 
-async def spec_of(store: Datastore, workload: Workload) -> dict[str, Any]:
-    """The spec of the workload's endpoint, as it is stored; empty where there is none, or none that can be understood.
-
-    Raises:
-        StoreError: the store does not answer.
-        CniError: the workload can have no endpoint.
-    """
-    try:
-        item = await store.get(path_of(workload.key))
-    except ValueError as error:
-        raise CniError(Code.ENVIRONMENT, str(error)) from None
+def spec_in(item: KeyValue | None) -> dict[str, Any]:
+    """The spec of an endpoint as it is stored; empty where there is none, or none that can be understood."""
     if item is None:
         return {}
     try:

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from tabinet.attach.cni import checks, garbage
 from tabinet.attach.cni.config import OWN_IPAM, NetworkConfig, parse_network
@@ -45,6 +46,7 @@ from tabinet.attach.cni.translate import (
 from tabinet.attach.names import INTERFACE_PREFIX, Workload, interface_name
 from tabinet.attach.netns import DEFAULT_WAIT_S, attach, check_request, detach
 from tabinet.attach.network import Network
+from tabinet.attach.ready import LocalAgent
 from tabinet.errors import (
     AddressError,
     AlreadyExists,
@@ -77,6 +79,8 @@ class CniService:
     ipam: IpamClient
     why_not_ready: Callable[[], str] = lambda: ""
     """Why new workloads cannot be attached now; empty: they can."""
+    agent: LocalAgent | None = None
+    """The host's agent, where it runs in this process."""
     interface_prefix: str = INTERFACE_PREFIX
     wait_s: float = DEFAULT_WAIT_S
     _locks: dict[Workload, tuple[asyncio.Lock, int]] = field(default_factory=dict)
@@ -142,10 +146,15 @@ class CniService:
                 wanted = Wanted(unmanaged=given, floating=wanted.floating)
             request = attach_request(call, config, self.host, netns, await self._pools(wanted), wanted)
             check_request(request)
-            if config.profiles is None and config.policy.type != "k8s":
-                await self._ensure_profile(config.name, open_to_all=request.workload.orchestrator == "k8s")
-            wait_s = float(config.policy_setup_timeout_seconds) or self.wait_s
-            attachment = await attach(request, self.store, network=self.network, ipam=self.ipam, wait_s=wait_s)
+            attachment = await attach(
+                request,
+                self.store,
+                network=self.network,
+                ipam=self.ipam,
+                agent=self.agent,
+                beside=partial(self._ensure_profile, config, open_to_all=request.workload.orchestrator == "k8s"),
+                wait_s=float(config.policy_setup_timeout_seconds) or self.wait_s,
+            )
             undo.pop_all()
         own = attachment_result(attachment, call, config)
         before = call.config.get("prevResult")
@@ -159,14 +168,28 @@ class CniService:
         """
         workload = workload_of(call, self.host)
         async with self._alone(workload):
-            spec = await garbage.spec_of(self.store, workload)
-            former = workload.orchestrator == "k8s" and spec.get("containerID") not in (None, "", call.container)
-            if not former:
-                inherited = await find_inherited(spec, interface_name(workload, self.interface_prefix), self.interface_prefix, self.ipam)
-                await detach(workload, self.store, network=self.network, ipam=self.ipam, interface_prefix=self.interface_prefix)
+            if not await self._is_of_another(workload, call.container):
+                before = await detach(workload, self.store, network=self.network, ipam=self.ipam, interface_prefix=self.interface_prefix)
+                own = interface_name(workload, self.interface_prefix)
+                inherited = await find_inherited(garbage.spec_in(before), own, self.interface_prefix, self.ipam)
                 await remove_inherited(inherited, self.network, self.ipam)
             if config.ipam.type not in OWN_IPAM:
                 await run_ipam(call, config.ipam.type, "DEL")
+
+    async def _is_of_another(self, workload: Workload, container: str) -> bool:
+        """The endpoint has passed to another container: pods keep their names.
+
+        Raises:
+            CniError: there can be no such endpoint.
+        """
+        try:
+            path = path_of(workload.key)
+        except ValueError as error:
+            raise CniError(Code.ENVIRONMENT, str(error)) from None
+        if workload.orchestrator != "k8s":
+            return False
+        spec = garbage.spec_in(await self.store.get(path))
+        return spec.get("containerID") not in (None, "", container)
 
     def _busy(self) -> set[str]:
         """Owners of addresses about which a call is under way."""
@@ -194,11 +217,13 @@ class CniService:
             return {}
         return {pool.name: pool.cidr for pool in (await load_settings(self.store, "")).pools}
 
-    async def _ensure_profile(self, name: str, *, open_to_all: bool) -> None:
-        key = ResourceKey("Profile", name)
-        if await self.store.get(path_of(key)) is None:
+    async def _ensure_profile(self, config: NetworkConfig, *, open_to_all: bool) -> None:
+        """The profile of the network exists, if its endpoints have one."""
+        if config.profiles is not None or config.policy.type == "k8s":
+            return
+        if await self.store.get(path_of(ResourceKey("Profile", config.name))) is None:
             with contextlib.suppress(AlreadyExists):
-                await ResourceClient(self.store).create(network_profile(name, open_to_all=open_to_all))
+                await ResourceClient(self.store).create(network_profile(config.name, open_to_all=open_to_all))
 
     # --- tabinet-ipam
 

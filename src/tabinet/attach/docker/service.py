@@ -17,6 +17,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -29,9 +30,10 @@ from tabinet.attach.docker.profiles import ensure_profile
 from tabinet.attach.docker.protocol import DriverCall
 from tabinet.attach.docker.translate import Container, EndpointPlan, NetworkOptions
 from tabinet.attach.names import INTERFACE_PREFIX, interface_name
-from tabinet.attach.netns import DEFAULT_WAIT_S, attach, check_request, detach, reported_mtu
+from tabinet.attach.netns import DEFAULT_WAIT_S, attach, check_request, detach, workload_mtu
 from tabinet.attach.network import Network
 from tabinet.attach.plug import disconnect, make_pair
+from tabinet.attach.ready import LocalAgent
 from tabinet.attach.steps import in_thread
 from tabinet.errors import AttachError, TabinetError
 from tabinet.ipam.client import IpamClient
@@ -87,6 +89,8 @@ class DockerService:
     network: Network
     ipam: IpamClient
     docker: Docker
+    agent: LocalAgent | None = None
+    """The host's agent, where it runs in this process."""
     driver: str = "tabinet"
     interface_prefix: str = INTERFACE_PREFIX
     wait_s: float = DEFAULT_WAIT_S
@@ -191,7 +195,7 @@ class DockerService:
         joining = _Joining(plan=planned.plan, network=network, options=options, sandbox=call.sandbox, process=process, first=first)
         containers = await self._who(joining, planned.created_s)
         known = containers[0] if containers and all(each.labels == containers[0].labels for each in containers) else None
-        mtu = options.mtu or await reported_mtu(self.store, self.host)
+        mtu = options.mtu or await workload_mtu(self.agent, self.store, self.host)
         await in_thread(lambda: make_pair(self.network, joining.outer(self), joining.inner, mtu, joining.plan.mac))
         if known is not None:
             try:
@@ -214,9 +218,8 @@ class DockerService:
     async def _attach(self, joining: _Joining, container: Container) -> None:
         request = translate.attach_request(joining.plan, self.host, joining.outer(self), joining.network.name, joining.options, container)
         check_request(request)
-        if joining.options.profiles is None:
-            await ensure_profile(self.store, joining.network.name)
-        await attach(request, self.store, network=self.network, ipam=self.ipam, wait_s=self.wait_s)
+        beside = partial(ensure_profile, self.store, joining.network.name) if joining.options.profiles is None else None
+        await attach(request, self.store, network=self.network, ipam=self.ipam, agent=self.agent, beside=beside, wait_s=self.wait_s)
         self._containers[joining.sandbox] = container
 
     async def _confirm(self, joining: _Joining, known: Container | None) -> None:

@@ -25,8 +25,9 @@ from tabinet.attach.libvirt.protocol import HookCall
 from tabinet.attach.libvirt.taps import Taps
 from tabinet.attach.libvirt.virsh import Hypervisor, Lifecycle
 from tabinet.attach.names import Workload
-from tabinet.attach.netns import DEFAULT_WAIT_S, attach, check_request, reported_mtu
+from tabinet.attach.netns import DEFAULT_WAIT_S, attach, check_request, workload_mtu
 from tabinet.attach.network import Network
+from tabinet.attach.ready import LocalAgent
 from tabinet.attach.steps import in_thread, uninterrupted
 from tabinet.errors import TabinetError
 from tabinet.ipam.client import IpamClient
@@ -48,6 +49,8 @@ class LibvirtService:
     taps: Taps
     hypervisor: Hypervisor
     interface_prefixes: tuple[str, ...]
+    agent: LocalAgent | None = None
+    """The host's agent, where it runs in this process."""
     note_machine: Callable[[str, bool], bool] = lambda *_: False
     """The agent's: the machine behind an interface has stopped to go on elsewhere (False), or runs (True)."""
     wait_s: float = DEFAULT_WAIT_S
@@ -123,7 +126,7 @@ class LibvirtService:
                 await places.begin_migration(self.store, source, target)
 
     async def _prepare(self, domain: Domain, wait_s: float | None) -> None:
-        settings, reported = await asyncio.gather(load_settings(self.store, ""), reported_mtu(self.store, self.host))
+        settings, reported = await asyncio.gather(load_settings(self.store, ""), workload_mtu(self.agent, self.store, self.host))
         pools = {pool.name: pool.cidr for pool in settings.pools}
         requests = [request_of(self.host, domain, each, pools, self.interface_prefixes[0]) for each in domain.interfaces]
         for request in requests:
@@ -137,9 +140,16 @@ class LibvirtService:
             async with asyncio.TaskGroup() as group:
                 wait = wait_s is not None
                 for request in requests:
-                    group.create_task(
-                        attach(request, self.store, network=self.network, ipam=self.ipam, wait=wait, wait_s=wait_s or DEFAULT_WAIT_S)
+                    attaching = attach(
+                        request,
+                        self.store,
+                        network=self.network,
+                        ipam=self.ipam,
+                        agent=self.agent,
+                        wait=wait,
+                        wait_s=wait_s or DEFAULT_WAIT_S,
                     )
+                    group.create_task(attaching)
         except BaseException as error:
             if wait_s is not None:
                 await uninterrupted(self._undo(domain, error))

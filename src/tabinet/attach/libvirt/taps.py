@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from tabinet.attach.inside import HOST_MAC
 from tabinet.attach.network import Network
-from tabinet.attach.plug import disconnect, find_link
+from tabinet.attach.plug import disconnect
 from tabinet.errors import AttachError
 from tabinet.kernel.rtnetlink import Link, Rtnetlink, SetLink, execute_all
 from tabinet.kernel.tuntap import create_tap
@@ -37,7 +37,7 @@ class Taps:
         """
 
         def work(rtnetlink: Rtnetlink) -> None:
-            link = find_link(rtnetlink, name)
+            link = rtnetlink.link(name)
             if link is not None and (not _is_ours(link) or link.carrier):
                 if link.alias not in ("", _ALIAS + domain) and _is_ours(link):
                     raise AttachError(f"interface {name} is in use by domain {link.alias.removeprefix(_ALIAS)}")
@@ -45,7 +45,7 @@ class Taps:
             if link is not None:  # left over, perhaps for another number of queues
                 disconnect(self.network, name)
             self.create(name, queues > 1)
-            made = find_link(rtnetlink, name)
+            made = rtnetlink.link(name)
             if made is None:
                 raise AttachError(f"interface {name} was removed while it was made")
             execute_all(rtnetlink, [SetLink(index=made.index, mac=HOST_MAC, mtu=mtu, alias=_ALIAS + domain, up=True)])
@@ -58,7 +58,7 @@ class Taps:
         Raises:
             KernelError: the kernel refused.
         """
-        link = self.network.on_host(lambda rtnetlink: find_link(rtnetlink, name))
+        link = self.network.on_host(lambda rtnetlink: rtnetlink.link(name))
         if link is not None and link.alias == _ALIAS + domain:
             disconnect(self.network, name)
 

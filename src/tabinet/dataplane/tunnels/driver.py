@@ -356,7 +356,7 @@ class TunnelDriver:
 
     def _find(self, name: str) -> Link | None:
         """The interface as the kernel has it now."""
-        return next((link for link in self._rtnetlink.links() if link.name == name), None)
+        return self._rtnetlink.link(name)
 
     def _remove(self, tunnel: Tunnel, found: Link) -> list[Step]:
         step, error = self._tried([DeleteLink(found.name)])[0]
