@@ -233,13 +233,14 @@ def test_packet_rate(fabric: TwoHosts, source: str, target: str, limited: str, f
     qos = m.Qos(egress=slow) if source == limited else m.Qos(ingress=slow)
     with agents(fabric) as hosts:
         hosts["h1"].tell(endpoint(limited, qos=qos))
-        assert 3 <= received(fabric, source, target, family, 30) <= 5
+        assert 3 <= received(fabric, source, target, ADDRESSES[target][family], 30) <= 5
         hosts["h1"].tell(endpoint(limited))
-        assert received(fabric, source, target, family, 30) == 30
+        assert received(fabric, source, target, ADDRESSES[target][family], 30) == 30
 
 
-def received(fabric: TwoHosts, source: str, target: str, family: int, count: int) -> int:
+def received(fabric: TwoHosts, source: str, target: str, address: str, count: int, size: int = 1) -> int:
     """How many of that many datagrams arrive."""
+    family = 1 if ":" in address else 0
     kind = socket.AF_INET6 if family else socket.AF_INET
     with (
         contextlib.closing(fabric.socket(target, kind, socket.SOCK_DGRAM)) as receiver,
@@ -248,10 +249,10 @@ def received(fabric: TwoHosts, source: str, target: str, family: int, count: int
         receiver.bind((ADDRESSES[target][family], 6000))
         for _ in range(count):
             with contextlib.suppress(PermissionError):  # the kernel tells a sender on the same host
-                sender.sendto(b"x", (ADDRESSES[target][family], 6000))
+                sender.sendto(b"x" * size, (address, 6000))
         found = 0
         while found < count and arrives(receiver):
-            receiver.recv(10)
+            receiver.recv(size)
             found += 1
         return found
 
@@ -313,6 +314,39 @@ def test_what_is_denied_may_be_rejected(fabric: TwoHosts, family: int):
                 with pytest.raises(OSError) as caught:
                     client.recv(10)
                 assert not isinstance(caught.value, TimeoutError), "an ICMP error comes back"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_limits_of_a_floating_address_alone(fabric: TwoHosts, family: int):
+    """Of a burst arrives what the bucket holds, in either direction, whoever began; the endpoint's own address is not concerned."""
+    slow, size = m.Limits(bandwidth_bit_s=8000), 1400
+    most = 65536 // (size + 28)
+    external, own = EXTERNAL[family], ADDRESSES["a"][family]
+
+    def limited(**fields) -> None:
+        asked = m.AddressQos(parse_address(external), m.Qos(**fields))
+        hosts["h1"].tell(endpoint("a", nats=floating((EXTERNAL, "a")), address_qos=(asked,) if fields else ()))
+
+    def bursts() -> tuple[int, ...]:
+        """To the address and from it, then to the endpoint's own and from that."""
+        ways = (("x", "a", external), ("a", "x", ADDRESSES["x"][family]), ("x", "a", own), ("a", "c", ADDRESSES["c"][family]))
+        return tuple(received(fabric, *way, SENT, size) for way in ways)
+
+    with agents(fabric) as hosts:
+        limited(ingress=slow)
+        to, *others = bursts()
+        assert most - 3 <= to <= most + 3 and others == [SENT] * 3
+        limited(egress=slow)
+        to, from_it, *others = bursts()
+        assert most - 3 <= from_it <= most + 3 and [to, *others] == [SENT] * 3
+        limited(egress=m.Limits(packets_per_s=1, packet_burst=3), dscp=8)
+        assert 3 <= bursts()[1] <= 6
+        limited()
+        assert bursts() == (SENT,) * 4
+
+
+SENT = 60
+"""Fewer than a receive buffer holds."""
 
 
 def test_translation_takes_nothing_from_who_needs_none(fabric: TwoHosts):

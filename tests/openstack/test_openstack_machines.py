@@ -200,6 +200,13 @@ def test_a_floating_address_from_outside(cloud: Racks, network: dict[str, Any], 
     address = floating["floating_ip_address"]
     eventually(lambda: _spine_connects(cloud, address, 80))
     assert not _spine_connects(cloud, address, 81)
+    policy = neutron.create("policy", "/qos/policies", name="slow outside")["id"]
+    limit = {"max_kbps": LIMIT_KBPS, "max_burst_kbps": BURST_KBIT, "direction": "egress"}
+    neutron.create("bandwidth_limit_rule", f"/qos/policies/{policy}/bandwidth_limit_rules", **limit)
+    neutron.update("floatingip", floating["id"], qos_policy_id=policy)
+    least = (MEBIBYTE * 8 - LIMIT_KBPS * 1000) / (LIMIT_KBPS * 1000)  # the bucket holds what a second brings, which is more than the burst
+    eventually(lambda: _spine_downloads_s(cloud, address) >= least)
+    eventually(lambda: _spine_downloads_s(cloud, server.address) < least)  # by its own address there is no limit
     neutron.delete(f"/floatingips/{floating['id']}")
     eventually(lambda: not _spine_connects(cloud, address, 80))
     assert _spine_connects(cloud, server.address, 80)
@@ -228,9 +235,27 @@ def _download_s(client: Machine, server: Machine) -> float:
     return time.monotonic() - begin
 
 
+def _spine_downloads_s(cloud: Racks, address: str) -> float:
+    """How long a mebibyte takes."""
+    with contextlib.closing(_spine_socket(cloud)) as client:
+        client.settimeout(60)
+        client.connect((address, 80))
+        client.sendall(b"GET /big HTTP/1.0\r\n\r\n")
+        begin, found = time.monotonic(), 0
+        while part := client.recv(65536):
+            found += len(part)
+        assert found > MEBIBYTE
+        return time.monotonic() - begin
+
+
 def _spine_connects(cloud: Racks, address: str, port: int) -> bool:
-    (own,) = [router.loopbacks[0].address for router in cloud.lab.plan.routers if router.name == "spine"]
-    with contextlib.closing(netns.run_in(cloud.namespace("spine"), lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))) as client:
-        client.bind((own, 0))  # its other addresses are known on its links only
+    with contextlib.closing(_spine_socket(cloud)) as client:
         client.settimeout(1)
         return client.connect_ex((address, port)) == 0
+
+
+def _spine_socket(cloud: Racks) -> socket.socket:
+    (own,) = [router.loopbacks[0].address for router in cloud.lab.plan.routers if router.name == "spine"]
+    client = netns.run_in(cloud.namespace("spine"), lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+    client.bind((own, 0))  # its other addresses are known on its links only
+    return client

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
@@ -165,9 +166,6 @@ def test_floating_addresses_come_and_go(world: World) -> None:
     def nats(port: dict) -> list[str]:  # type: ignore[type-arg]  # a document
         return [nat["externalIP"] for nat in (world.endpoint(port) or {"spec": {}})["spec"].get("ipNATs", [])]
 
-    policy = neutron.create("policy", "/qos/policies", name="q")["id"]
-    with pytest.raises(ApiError, match="give the port one"):
-        neutron.create("floatingip", floating_network_id=outside["id"], port_id=one["id"], qos_policy_id=policy)
     floating = neutron.create("floatingip", floating_network_id=outside["id"], port_id=one["id"])
     address = floating["floating_ip_address"]
     assert (nats(one), nats(two)) == ([address], [])
@@ -188,6 +186,62 @@ def test_floating_addresses_come_and_go(world: World) -> None:
     neutron.delete(f"{path}/{made[0]['id']}")
     neutron.delete(f"{path}/{made[1]['id']}")
     assert not forwards(world, first)
+
+
+def test_limits_of_floating_addresses_follow_their_policies(world: World) -> None:
+    neutron = world.neutron
+    network = world.network("10.73.0.0/24")
+    [subnet] = neutron.get(f"/subnets?network_id={network['id']}")["subnets"]
+    outside = neutron.create("network", name="ext3", router_external=True, provider_network_type="flat", provider_physical_network="ext3")
+    neutron.create("subnet", network_id=outside["id"], ip_version=4, cidr="198.51.102.0/24")
+    router = neutron.create("router", name="r", external_gateway_info={"network_id": outside["id"]})
+    neutron.call("PUT", f"/routers/{router['id']}/add_router_interface", {"subnet_id": subnet["id"]})
+    one, two = world.port(network), world.port(network)
+    own, shared = (neutron.create("policy", "/qos/policies", name=name)["id"] for name in ("own", "shared"))
+    limits = f"/qos/policies/{own}/bandwidth_limit_rules"
+    limit = neutron.create("bandwidth_limit_rule", limits, max_kbps=1000, max_burst_kbps=2000, direction="ingress")
+    neutron.create("bandwidth_limit_rule", f"/qos/policies/{shared}/bandwidth_limit_rules", max_kbps=3000, direction="egress")
+    neutron.create("dscp_marking_rule", f"/qos/policies/{shared}/dscp_marking_rules", dscp_mark=8)
+    from_own = {"ingressBandwidth": 1_000_000, "ingressBurst": 2_000_000}
+    from_shared = {"dscp": 8, "egressBandwidth": 3_000_000, "egressBurst": 2_400_000}
+
+    floating = neutron.create("floatingip", floating_network_id=outside["id"], port_id=one["id"], qos_policy_id=own)
+    address = floating["floating_ip_address"]
+    assert address_limits(world, one) == {address: from_own}
+    assert "qosControls" not in (world.endpoint(one) or {"spec": {}})["spec"]
+    neutron.update("bandwidth_limit_rule", limit["id"], limits, max_kbps=2000)
+    eventually(lambda: address_limits(world, one) == {address: {"ingressBandwidth": 2_000_000, "ingressBurst": 2_000_000}})
+    neutron.update("network", outside["id"], qos_policy_id=shared)
+    neutron.update("floatingip", floating["id"], qos_policy_id=None)
+    eventually(lambda: address_limits(world, one) == {address: from_shared})
+    neutron.update("floatingip", floating["id"], port_id=two["id"])
+    assert (address_limits(world, one), address_limits(world, two)) == ({}, {address: from_shared})
+    neutron.delete(f"/floatingips/{floating['id']}")
+    assert address_limits(world, two) == {}
+
+    forwarded = neutron.create("floatingip", floating_network_id=outside["id"])
+    forward(neutron, f"/floatingips/{forwarded['id']}/port_forwardings", one, 8080)
+    eventually(lambda: address_limits(world, one) == {forwarded["floating_ip_address"]: from_shared})
+    neutron.update("floatingip", forwarded["id"], qos_policy_id=own)
+    eventually(lambda: "ingressBandwidth" in address_limits(world, one)[forwarded["floating_ip_address"]])
+
+    with pytest.raises(ApiError, match="minimum_bandwidth would have to be kept free"):
+        neutron.create("minimum_bandwidth_rule", f"/qos/policies/{own}/minimum_bandwidth_rules", min_kbps=1000, direction="egress")
+    least = neutron.create("policy", "/qos/policies", name="least")["id"]
+    neutron.create("minimum_bandwidth_rule", f"/qos/policies/{least}/minimum_bandwidth_rules", min_kbps=1000, direction="egress")
+    with pytest.raises(ApiError, match="minimum_bandwidth would have to be kept free"):
+        neutron.create("floatingip", floating_network_id=outside["id"], qos_policy_id=least)
+    with pytest.raises(ApiError, match="minimum_bandwidth would have to be kept free"):
+        neutron.update("floatingip", forwarded["id"], qos_policy_id=least)
+    neutron.update("floatingip", forwarded["id"], qos_policy_id=None)
+    neutron.update("network", outside["id"], qos_policy_id=None)
+    eventually(lambda: address_limits(world, one) == {})
+
+
+def address_limits(world: World, port: dict) -> dict:  # type: ignore[type-arg]  # documents
+    """By floating address: the limits that hosts learn."""
+    annotations = (world.endpoint(port) or {"metadata": {}})["metadata"].get("annotations", {})
+    return {each["externalIP"]: each["qosControls"] for each in json.loads(annotations.get("tabinet.io/address-limits", "[]"))}
 
 
 def forward(neutron: Neutron, path: str, port: dict, outside: int) -> dict:  # type: ignore[type-arg]  # documents

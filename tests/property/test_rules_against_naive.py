@@ -135,6 +135,13 @@ endpoints = st.builds(
     nats=few(st.builds(m.Nat, st.sampled_from(HOST_ADDRESSES), st.sampled_from(ADDRESSES))),
     forwards=few(forwards),
     qos=st.sampled_from([m.NO_QOS, m.NO_QOS, m.Qos(dscp=10), m.Qos(m.Limits(packets_per_s=9), m.Limits(connections=3))]),
+    address_qos=few(
+        st.builds(
+            m.AddressQos,
+            st.sampled_from(HOST_ADDRESSES),
+            st.sampled_from([m.Qos(dscp=8), m.Qos(m.Limits(bandwidth_bit_s=8000), m.Limits(packets_per_s=9))]),
+        )
+    ).map(lambda asked: tuple({each.external: each for each in asked}.values())),
     ingress=st.lists(tiers, max_size=2).map(tuple),
     egress=st.lists(tiers, max_size=2).map(tuple),
     profiles=st.lists(st.sampled_from(PROFILES), max_size=2, unique=True).map(tuple),

@@ -80,7 +80,11 @@ def gateway() -> TableBuilder:
     nets_own = tuple(parse_address(text) for text in ("10.0.0.2", "fd00::2"))
     body = m.Endpoint("h", "cali1", "02:00:00:00:00:01", nets_own, (), tier, tier, (), nats, m.Qos(limits, limits, 46))
     virtual = (m.Pair(parse_address("10.0.0.9"), "00:00:5e:00:01:07"), m.Pair(parse_prefix("fd00:9::/64"), "00:00:5e:00:02:07"))
-    body = msgspec.structs.replace(body, pairs=virtual)
+    per_address = tuple(
+        m.AddressQos(nat.external, m.Qos(m.Limits(bandwidth_bit_s=8_000_000, packets_per_s=9), m.Limits(bandwidth_bit_s=8_000), 10))
+        for nat in nats
+    )
+    body = msgspec.structs.replace(body, pairs=virtual, address_qos=per_address)
     pools = frozenset(map(parse_prefix, ("10.0.0.0/16", "fd00::/64")))
     for update in (
         m.SetUpdate(m.ALL_POOLS, m.SetKind.NETS, pools),

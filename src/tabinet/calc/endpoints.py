@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from tabinet.calc.carriers import ORIGIN_KEYS, Origin
-from tabinet.calc.messages import Endpoint, Forward, HostEndpoint, Migration, Nat, TierPolicies
+from tabinet.calc.messages import AddressQos, Endpoint, Forward, HostEndpoint, Migration, Nat, TierPolicies
 from tabinet.calc.ports import NOTHING, PortNeeds, routed_prefixes
 from tabinet.calc.qos import build_qos, qos_problems
 from tabinet.errors import Problem
@@ -59,6 +59,7 @@ def build_endpoint(
     migration: Migration | None = None,
 ) -> Endpoint:
     """The message's record of a programmable workload endpoint; ``nats`` are those of its floating addresses that are its own."""
+    nats, forwards = tuple(sorted(nats)), own_forwards(spec, needs.forwards)
     return Endpoint(
         host=spec.node,
         interface=spec.interface_name,
@@ -68,7 +69,7 @@ def build_endpoint(
         ingress=parts["ingress"],
         egress=parts["egress"],
         profiles=tuple(dict.fromkeys(spec.profiles)),
-        nats=tuple(sorted(nats)),
+        nats=nats,
         qos=build_qos(spec.qos_controls),
         gateway4=next((address for address in readable_addresses((spec.ipv4_gateway,)) if address.family == IPV4), None),
         trunk=needs.trunk,
@@ -76,7 +77,8 @@ def build_endpoint(
         routed=routed_prefixes(needs.pairs, tuple(readable(spec.ip_networks))),
         any_mac=needs.any_mac,
         stateless=needs.stateless,
-        forwards=own_forwards(spec, needs.forwards),
+        forwards=forwards,
+        address_qos=_own_address_qos(needs.address_qos, nats, forwards),
         migration=migration,
     )
 
@@ -98,6 +100,14 @@ def own_forwards(spec: WorkloadEndpointSpec, forwards: tuple[Forward, ...]) -> t
         return ()
     nets = set(readable(spec.ip_networks))
     return tuple(sorted({each for each in forwards if each.internal in nets and each.internal.family == each.external.family}))
+
+
+def _own_address_qos(asked: tuple[AddressQos, ...], nats: tuple[Nat, ...], forwards: tuple[Forward, ...]) -> tuple[AddressQos, ...]:
+    """That of floating addresses by which the endpoint is reached."""
+    if not asked:
+        return ()
+    externals = {nat.external for nat in nats} | {forward.external for forward in forwards}
+    return tuple(each for each in asked if each.external in externals)
 
 
 def readable(texts: Iterable[str]) -> Iterator[Prefix]:

@@ -234,6 +234,16 @@ class Qos(Message, frozen=True):
 NO_QOS = Qos()
 
 
+class AddressQos(Message, frozen=True, order=True):
+    """Quality of service of a floating address: of what comes for it and what goes from it, and of nothing else that the endpoint does.
+
+    Of its limits bandwidth and packets count. ``burst_bits`` 0: one second's worth.
+    """
+
+    external: Prefix
+    qos: Qos
+
+
 class Pair(Message, frozen=True, order=True):
     """One of Neutron's allowed address pairs: what a port may send from besides its own addresses."""
 
@@ -316,6 +326,9 @@ class Endpoint(Message, frozen=True):
     """It may send with whatever MAC."""
     forwards: tuple[Forward, ...] = ()
     """Sorted. A port that several local endpoints claim belongs to the smallest key; an address that is in ``nats`` wins."""
+    address_qos: tuple[AddressQos, ...] = ()
+    """Of floating addresses in ``nats`` or ``forwards``, sorted, each once. What several local endpoints ask for one address is that of
+    the smallest key."""
     stateless: bool = False
     """Policy is asked about every packet that the workload sends or receives, replies too, by the packet's own header."""
     migration: Migration | None = None

@@ -27,7 +27,7 @@ LINK_HEADER, NETWORK_HEADER, TRANSPORT_HEADER = 0, 1, 2
 
 _LIST_ELEMENT = 1
 _FROM_ZERO = (attribute(1, be64(0)), attribute(2, be64(0)))
-_LIMIT_PACKETS = 0
+_LIMIT_PACKETS, _LIMIT_BYTES = 0, 1
 _PORTS_GIVEN = 2
 """NF_NAT_RANGE_PROTO_SPECIFIED."""
 
@@ -382,6 +382,15 @@ def nflog(prefix: str, group: int) -> bytes:
 def limit(packets: int, per_s: int = 1, burst: int = 5, *, over: bool = False) -> bytes:
     """Goes on for at most ``packets`` in ``per_s`` seconds, after a burst; ``over``: only for what is more than that."""
     parts = _rate(packets, per_s, burst)
+    if over:
+        parts.append(attribute(5, be32(1)))  # NFT_LIMIT_F_INV
+    return _expression("limit", *parts)
+
+
+def limit_bytes(per_second: int, burst: int, *, over: bool = False) -> bytes:
+    """As ``limit``, in bytes. The bucket holds ``burst`` and what a second may bring (nft_limit_init in net/netfilter/nft_limit.c)."""
+    kind = attribute(4, be32(_LIMIT_BYTES))
+    parts = [attribute(1, be64(per_second)), attribute(2, be64(1)), attribute(3, be32(burst)), kind]
     if over:
         parts.append(attribute(5, be32(1)))  # NFT_LIMIT_F_INV
     return _expression("limit", *parts)

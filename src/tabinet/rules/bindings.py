@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from tabinet.calc.messages import Endpoint, Forward, Nat
+from tabinet.calc.messages import AddressQos, Endpoint, Forward, Nat
 from tabinet.lib.ip import IPV4, IPV6, Prefix
 from tabinet.model.keys import ResourceKey
 from tabinet.rules import layout
+from tabinet.rules.addresslimits import LimitedAddresses
 from tabinet.rules.classes import Classes, Stage
 from tabinet.rules.denied import CountedInterfaces, Owner
 from tabinet.rules.edit import TableEdit
@@ -46,6 +47,7 @@ class Binding(msgspec.Struct, frozen=True):
     nats: tuple[Nat, ...]
     queueing: Queueing
     forwards: tuple[Forward, ...] = ()
+    address_qos: tuple[AddressQos, ...] = ()
     packets: tuple[tuple[str, Stage], ...] = ()
     """Of a stateless endpoint: by map, what is asked about every packet."""
 
@@ -65,6 +67,7 @@ class Bindings:
     _claims: dict[str, set[ResourceKey]] = field(default_factory=dict)
     _bound: dict[str, Binding] = field(default_factory=dict)
     floating: Floating = field(init=False)
+    addresses: LimitedAddresses = field(default_factory=LimitedAddresses)
     _paired_interfaces: int = 0
     """How many interfaces have an endpoint that sends with other MACs than its own."""
     _stateless: int = 0
@@ -141,6 +144,7 @@ class Bindings:
             self._change_elements(edit, before, after)
             self._change_services(interface, edit, before, after)
         self.floating.settle(edit)
+        self.addresses.settle(edit)
         for stage in released:
             self.classes.release(stage)
 
@@ -176,6 +180,7 @@ class Bindings:
             queueing=queueing(endpoint.interface, endpoint.qos),
             packets=_packet_stages(endpoint),
             forwards=tuple(each for each in endpoint.forwards if each.external.family == each.internal.family),
+            address_qos=() if endpoint.is_away or not self.options.floating_addresses else endpoint.address_qos,
         )
 
     def _hardware(self, endpoint: Endpoint) -> Iterator[tuple[str, Element]]:
@@ -231,9 +236,11 @@ class Bindings:
         if before is not None:
             self.floating.change(before.key, before.nats, ())
             self.floating.change_forwards(before.key, before.forwards, ())
+            self.addresses.change(before.key, before.address_qos, ())
         if after is not None:
             self.floating.change(after.key, (), after.nats)
             self.floating.change_forwards(after.key, (), after.forwards)
+            self.addresses.change(after.key, (), after.address_qos)
 
     def _change_packets(self, interface: str, edit: TableEdit, before: Binding | None, after: Binding | None) -> Iterator[Stage]:
         """Gives the stages that are no longer needed."""

@@ -131,7 +131,16 @@ class TableBuilder:
         """The fixed part has what the endpoints need of it. O(1) while that does not change."""
         nat = nat_use(self.options, self._bindings.floating.in_use, self._sets.shape, self._sets.occupied)
         tunnels = tunnel_use(self.options, self._tunnels, self._sets.shape(ALL_HOSTS))
-        uses = Uses(self._hosts.use, nat, self._bindings.has_limits, tunnels, self._bindings.has_stateless, self._bindings.has_pairs)
+        bindings = self._bindings
+        uses = Uses(
+            hosts=self._hosts.use,
+            nat=nat,
+            qos=bindings.has_limits,
+            address_qos=bindings.addresses.in_use,
+            tunnels=tunnels,
+            stateless=bindings.has_stateless,
+            pairs=bindings.has_pairs,
+        )
         if uses == self._uses:
             return
         self._uses = uses

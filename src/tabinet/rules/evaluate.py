@@ -191,7 +191,7 @@ class _Run:
                 return self.untracked
             case ir.Decided():
                 return self.decided
-            case ir.RelatedIn() | ir.RateOver() | ir.ConnectionsOver():
+            case ir.RelatedIn() | ir.RateOver() | ir.BytesOver() | ir.ConnectionsOver():
                 return False
             case ir.Family(family=family):
                 return packet.family == family

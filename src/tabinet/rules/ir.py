@@ -34,6 +34,9 @@ from tabinet.rules.matches import (
     Basis as Basis,
 )
 from tabinet.rules.matches import (
+    BytesOver as BytesOver,
+)
+from tabinet.rules.matches import (
     ConnectionsOver as ConnectionsOver,
 )
 from tabinet.rules.matches import (
@@ -318,6 +321,8 @@ class HookPoint(enum.Enum):
     POSTROUTING_QOS = "postrouting-qos"
     """Before POSTROUTING_NAT."""
     POSTROUTING_NAT = "postrouting-nat"
+    POSTROUTING_LAST = "postrouting-last"
+    """After POSTROUTING_NAT: packets have the addresses that they are sent with."""
     ARP_INPUT = "arp-input"
     """ARP to the host, which no other hook sees; names of all chains and sets that it leads to begin with ``arp_``."""
 

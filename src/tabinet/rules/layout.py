@@ -24,6 +24,7 @@ from __future__ import annotations
 import msgspec
 
 from tabinet.lib.ip import IPV4, IPV6, parse_prefix
+from tabinet.rules.addresslimits import ADDRESS_EGRESS, ADDRESS_INGRESS, address_limit_chains
 from tabinet.rules.denied import DENIED, count_denied
 from tabinet.rules.hostlayout import COVERED, JUDGE, RAW_IN, HostUse, accepted_untracked, covered, host_chains
 from tabinet.rules.ir import (
@@ -140,7 +141,8 @@ def fixed_sets() -> dict[str, SetDef]:
         sets[PAIR[family]] = SetDef(SetType.PAIRS, family)
         sets[LOCAL[family]] = SetDef(SetType.ADDRESSES, family)
         sets[FLOATING[family]] = SetDef(SetType.ADDRESS_CHAINS, family)
-        sets[FLOATING_SOURCE[family]] = SetDef(SetType.ADDRESS_CHAINS, family)
+        for name in (FLOATING_SOURCE, ADDRESS_INGRESS, ADDRESS_EGRESS):
+            sets[name[family]] = SetDef(SetType.ADDRESS_CHAINS, family)
     return sets | neighbour_sets()
 
 
@@ -151,6 +153,8 @@ class Uses(msgspec.Struct, frozen=True):
     """None without host endpoints."""
     nat: NatUse = NatUse()
     qos: bool = False
+    address_qos: bool = False
+    """Floating addresses have limits."""
     tunnels: TunnelUse = TunnelUse()
     stateless: bool = False
     pairs: bool = False
@@ -218,6 +222,8 @@ def fixed_chains(options: TableOptions, uses: Uses = NO_USES) -> dict[str, Chain
         chains |= host_chains(options, hosts, LOCAL) | {name: Chain(rules) for name, rules in others.items()}
     if uses.qos:
         chains |= qos_chains()
+    if uses.address_qos:
+        chains |= address_limit_chains()
     if uses.pairs:
         spoofed = Rule(Goto(DROPPED), counter=True, comment="spoofed source")
         chains["pair_sources"] = Chain((learn_link_local(), *_discovery(), spoofed))

@@ -219,6 +219,16 @@ class RateOver(Ir, frozen=True):
     burst: int
 
 
+class BytesOver(Ir, frozen=True):
+    """More bytes of packets, headers of the network layer included, than these came here. Counted for each rule by itself.
+
+    What may come at once is ``burst_bytes`` and what a second holds (nft_limit_init in linux/net/netfilter/nft_limit.c).
+    """
+
+    per_second: int
+    burst_bytes: int
+
+
 class ConnectionsOver(Ir, frozen=True):
     """The packet's flow is one more than these that came here and still exist. Counted for each rule by itself."""
 
@@ -303,6 +313,7 @@ Match = (
     | Decided
     | RelatedIn
     | RateOver
+    | BytesOver
     | ConnectionsOver
     | HeaderAddress
     | HeaderAddressIn

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tabinet.calc.messages import Trunk
+from tabinet.calc.messages import Limits, Qos, Trunk
 from tabinet.calc.ports import NOTHING, port_needs
 
 
@@ -44,6 +44,39 @@ def test_forwards_that_are_none_are_reported(text: str):
     needs = port_needs({"tabinet.io/port-forwards": text}, "w")
     assert needs.forwards == ()
     assert len(needs.problems) == 1
+
+
+def limits(*asked: dict[str, object]) -> str:
+    return json.dumps([{"externalIP": f"192.0.2.{index}", "qosControls": each} for index, each in enumerate(asked, 1)])
+
+
+def test_limits_of_floating_addresses():
+    needs = port_needs({"tabinet.io/address-limits": limits({"ingressBandwidth": 8000, "egressPacketRate": 9}, {"dscp": "AF11"}, {})}, "w")
+    first, second = needs.address_qos
+    assert (str(first.external), first.qos) == ("192.0.2.1/32", Qos(Limits(bandwidth_bit_s=8000), Limits(packets_per_s=9)))
+    assert second.qos == Qos(dscp=10)
+    assert needs.problems == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("", 0),
+        ("[1]", 0),
+        (limits({"ingressBandwidth": "much"}), 0),
+        (limits({"ingressBandwidth": -1}), 0),
+        (limits({"ingressMaxConnections": 3, "egressBurst": 9}), 0),
+        (limits({"ingressPeakrate": 3000, "ingressBandwidth": 2000}), 1),
+        (limits({"dscp": 99, "ingressBandwidth": 2000}), 1),
+        (limits({"dscp": 9}).replace("192.0.2.1", "x"), 0),
+        (limits({"dscp": 9}, {"dscp": 8}).replace("192.0.2.2", "192.0.2.1"), 1),
+    ],
+)
+def test_limits_that_cannot_be_followed_are_left_out_and_reported(text: str, kept: int):
+    needs = port_needs({"tabinet.io/address-limits": text}, "w")
+    assert len(needs.address_qos) == kept
+    [problem] = needs.problems
+    assert problem.path.startswith("metadata.annotations.tabinet.io/address-limits")
 
 
 def test_one_annotation_does_not_spoil_the_other():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -218,6 +219,20 @@ def test_limits_and_floating_addresses() -> None:
         "ingressBurst": 20_000_000,
     }
     assert spec["ipNATs"] == [{"internalIP": "10.65.0.65", "externalIP": "198.51.100.114"}]
+
+
+def test_limits_of_floating_addresses_are_their_own() -> None:
+    rules = (
+        QosRule(type="bandwidth_limit", direction="ingress", max_kbps=1_000, max_burst_kbps=0),
+        QosRule(type="dscp_marking", dscp_mark=8),
+    )
+    metadata, spec = endpoint(view(address_rules={"198.51.100.2": rules, "198.51.100.1": rules[1:], "198.51.100.3": ()}))
+    assert json.loads(metadata["annotations"]["tabinet.io/address-limits"]) == [
+        {"externalIP": "198.51.100.1", "qosControls": {"dscp": 8}},
+        {"externalIP": "198.51.100.2", "qosControls": {"ingressBandwidth": 1_000_000, "ingressBurst": 800_000, "dscp": 8}},
+    ]
+    assert "qosControls" not in spec
+    assert "tabinet.io/address-limits" not in endpoint(view())[0]["annotations"]
 
 
 def test_where_a_port_may_have_left_something() -> None:

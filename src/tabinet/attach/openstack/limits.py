@@ -31,6 +31,20 @@ SUPPORTED: dict[str, dict[str, tuple[int, int]]] = {
 ``CODE_POINTS``. Minimum bandwidth and minimum packet rate would need admission control along the way through the fabric: not supported."""
 
 
+def unsupported(rule: QosRule) -> str:
+    """Why an endpoint or address cannot be limited by this rule; empty when it can."""
+    if rule.type == "dscp_marking":
+        return "" if rule.dscp_mark in CODE_POINTS else f"no code point is {rule.dscp_mark}"
+    known = SUPPORTED.get(rule.type)
+    if known is None:
+        return f"{rule.type} would have to be kept free on every way through the fabric, and nobody does that"
+    for name, (least, most) in known.items():
+        value = getattr(rule, name)
+        if value is not None and not least <= value <= most:
+            return f"{name} {value} is not from {least} to {most}"
+    return ""
+
+
 def translate_limits(rules: Sequence[QosRule]) -> dict[str, int]:
     """``qosControls`` of an endpoint under these rules; empty without."""
     controls: dict[str, int] = {}

@@ -98,7 +98,6 @@ class FloatingIp(Fact, frozen=True, kw_only=True):
     floating_ip_address: str
     fixed_ip_address: str | None = None
     port_id: str | None = None
-    qos_policy_id: str | None = None
 
 
 class Forwarding(Fact, frozen=True, kw_only=True):
@@ -173,6 +172,8 @@ class PortView(Fact, frozen=True, kw_only=True):
     floating_ips: tuple[FloatingIp, ...] = ()
     qos_rules: tuple[QosRule, ...] = ()
     """Rules of the port's policy, or else of its network's."""
+    address_rules: dict[str, tuple[QosRule, ...]] = {}
+    """By floating address: rules of its own policy, or else of its network's; only of those that lead to the port."""
     trunk: Trunk | None = None
     forwardings: tuple[Forwarding, ...] = ()
     """Those that lead to the port."""

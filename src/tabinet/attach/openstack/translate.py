@@ -21,6 +21,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
+
 from tabinet.attach.openstack.extraroutes import prefixes_behind
 from tabinet.attach.openstack.groups import PROTOCOL_NUMBERS, refusals
 from tabinet.attach.openstack.isolation import network_labels
@@ -47,7 +49,8 @@ from tabinet.attach.openstack.names import (
 )
 from tabinet.attach.openstack.neutron import Port, PortView, Subnet, Target
 from tabinet.lib.ip import IPV4, IPV6, Prefix, parse_prefix
-from tabinet.model.annotations import PORT_FORWARDS, STATELESS
+from tabinet.model.addresslimits import AddressLimits, render_address_limits
+from tabinet.model.annotations import ADDRESS_LIMITS, PORT_FORWARDS, STATELESS
 from tabinet.model.forwards import PortForward, render_forwards
 from tabinet.model.keys import ResourceKey, path_of
 from tabinet.model.openstack import (
@@ -64,6 +67,7 @@ from tabinet.model.openstack import (
 )
 from tabinet.model.protocols import WITH_PORTS
 from tabinet.model.records.base import API_VERSION
+from tabinet.model.records.endpoints import QosControls
 
 Document = dict[str, Any]
 Documents = dict[str, Document]
@@ -272,6 +276,9 @@ def _annotations(view: PortView, addresses: _Addresses, profile: dict[str, objec
     forwards, elsewhere = _forwards(view)
     if forwards:
         annotations[PORT_FORWARDS] = render_forwards(forwards)
+    limits = _address_limits(view)
+    if limits:
+        annotations[ADDRESS_LIMITS] = render_address_limits(limits)
     return annotations | refusals(addresses.refused + elsewhere)
 
 
@@ -296,6 +303,12 @@ def _forwards(view: PortView) -> tuple[tuple[PortForward, ...], list[str]]:
             )
             forwards.append(forward)
     return tuple(forwards), refused
+
+
+def _address_limits(view: PortView) -> list[AddressLimits]:
+    """Those of the floating addresses that have any."""
+    found = ((address, translate_limits(rules)) for address, rules in view.address_rules.items())
+    return [AddressLimits(external_ip=address, qos_controls=msgspec.convert(limits, QosControls)) for address, limits in found if limits]
 
 
 def _other_mac(mac: str, port: Port) -> str:

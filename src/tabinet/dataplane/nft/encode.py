@@ -34,6 +34,7 @@ HOOKS = {
     HookPoint.OUTPUT: Hook(3, 0),
     HookPoint.POSTROUTING_QOS: Hook(4, -150),
     HookPoint.POSTROUTING_NAT: Hook(4, 100, "nat"),
+    HookPoint.POSTROUTING_LAST: Hook(4, 150),
     HookPoint.ARP_INPUT: Hook(0, 0),
 }
 """Priorities as nft(8) has them: raw -300, mangle -150, dstnat -100, filter 0, srcnat 100."""
@@ -469,6 +470,8 @@ def _state_match(match: ir.Match, name_of: NameOf) -> list[bytes]:
             return [*_state_and_generation(), x.lookup(name_of(name), first)]
         case ir.RateOver(per_second=rate, burst=burst):
             return [x.limit(rate, 1, burst, over=True)]
+        case ir.BytesOver(per_second=rate, burst_bytes=burst):
+            return [x.limit_bytes(rate, burst, over=True)]
         case ir.ConnectionsOver(count=count):
             return [x.connections_over(count)]
         case _:

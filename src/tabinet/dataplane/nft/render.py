@@ -218,6 +218,8 @@ def _state_match(match: ir.Match) -> str:
             return f"ct state . ct mark & {GENERATION_MASK:#010x} @{name}"
         case ir.RateOver(per_second=rate, burst=burst):
             return f"limit rate over {rate}/second burst {burst} packets"
+        case ir.BytesOver(per_second=rate, burst_bytes=burst):
+            return f"limit rate over {rate} bytes/second" + (f" burst {burst} bytes" if burst else "")
         case ir.ConnectionsOver(count=count):
             return f"ct count over {count}"
         case _:

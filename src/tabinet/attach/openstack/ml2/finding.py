@@ -12,6 +12,7 @@ from typing import Any
 
 from neutron.db import models_v2
 from neutron.db.models import address_group, allowed_address_pair, l3, port_forwarding, securitygroup
+from neutron.db.qos import models as qos
 from neutron.plugins.ml2 import models as ml2_models
 from neutron_lib import constants
 from neutron_lib import context as neutron_context
@@ -86,6 +87,28 @@ def forwarded_from(floating: Iterable[str], but: str = "") -> list[str]:
     forwarding = port_forwarding.PortForwarding
     port = forwarding.internal_neutron_port_id
     return sorted(set(find(port, forwarding.floatingip_id.in_(list(floating)), port != but)))
+
+
+def policies_of_floating(context: Any, floating: Iterable[str]) -> dict[str, str]:
+    """The QoS policies of these floating IPs, by floating IP: its own, or else that of its network; those without any are left out."""
+    ids, own, outside, address = list(floating), qos.QosFIPPolicyBinding, qos.QosNetworkPolicyBinding, l3.FloatingIP
+    if not ids:
+        return {}
+    query = context.session.query(address.id, outside.policy_id).filter(address.id.in_(ids))
+    found = dict(query.filter(outside.network_id == address.floating_network_id).all())
+    return found | dict(context.session.query(own.fip_id, own.policy_id).filter(own.fip_id.in_(ids)).all())
+
+
+def floating_of(networks: Iterable[str]) -> list[str]:
+    """The floating IPs of these external networks."""
+    return find(l3.FloatingIP.id, l3.FloatingIP.floating_network_id.in_(list(networks)))
+
+
+def ports_of_floating(floating: Iterable[str]) -> list[str]:
+    """The ports that these floating IPs lead to, wholly or by forwarded ports."""
+    ids = list(floating)
+    whole = find(l3.FloatingIP.fixed_port_id, l3.FloatingIP.id.in_(ids)) if ids else []
+    return sorted({*whole, *forwarded_from(ids)}) if ids else []
 
 
 def ports_in_group(group: str) -> list[str]:

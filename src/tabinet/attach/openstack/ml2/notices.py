@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 from neutron.services.portforwarding import constants
 from neutron_lib.callbacks import events, registry, resources
-from neutron_lib.exceptions import InvalidInput
 
 from tabinet.attach.openstack.ml2 import finding
 from tabinet.attach.openstack.publisher import ADDRESS_GROUP, GROUP, NETWORK, PORT, ROUTER, SUBNET
@@ -74,17 +73,8 @@ class Notices:
         """A network."""
         if _changed(payload, "name", "mtu", "admin_state_up", "qos_policy_id"):
             self._outlet.publish_later(PORT, finding.ports_in_networks([payload.resource_id]))
-
-    def before_floating_ip(self, resource: str, event: str, trigger: Any, payload: Any = None) -> None:
-        """A floating IP is to be made or changed.
-
-        Raises:
-            InvalidInput: with a QoS policy of its own.
-        """
-        if payload.request_body["floatingip"].get("qos_policy_id"):
-            raise InvalidInput(
-                error_message="floating IPs have no QoS policies of their own: give the port one, its limits hold for them too"
-            )
+        if _changed(payload, "qos_policy_id"):
+            self._outlet.publish_later(PORT, finding.ports_of_floating(finding.floating_of([payload.resource_id])))
 
     def on_forwarding(self, resource: str, event: str, trigger: Any, payload: Any = None) -> None:
         """A port forwarding: the ports it leads or led to, and those beside, because the first of them decides where the address is."""
@@ -95,10 +85,12 @@ class Notices:
         self._outlet.publish_later(PORT, sorted(set(beside) - ports))
 
     def on_floating_ip(self, resource: str, event: str, trigger: Any, payload: Any = None) -> None:
-        """A floating IP: the port that had it, and the one that has it."""
+        """A floating IP: the port that had it, and the one that has it; where only ports of it are forwarded, those that they lead to."""
         ports = {state.get("port_id") for state in payload.states if state}
         for port in sorted(filter(None, ports)):
             self._outlet.publish(PORT, port)
+        if event == events.AFTER_UPDATE and "qos_policy_id" in payload.request_body["floatingip"]:
+            self._outlet.publish_later(PORT, finding.forwarded_from([payload.resource_id]))
 
 
 def subscribe(outlet: Outlet, isolated: bool) -> Notices:
@@ -110,8 +102,6 @@ def subscribe(outlet: Outlet, isolated: bool) -> Notices:
         registry.subscribe(notices.on_subnet, resources.SUBNET, event)
         registry.subscribe(notices.on_floating_ip, resources.FLOATING_IP, event)
         registry.subscribe(notices.on_forwarding, constants.PORT_FORWARDING, event)
-    for event in (events.BEFORE_CREATE, events.BEFORE_UPDATE):
-        registry.subscribe(notices.before_floating_ip, resources.FLOATING_IP, event)
     for event in (events.AFTER_CREATE, events.AFTER_DELETE):
         registry.subscribe(notices.on_rule, resources.SECURITY_GROUP_RULE, event)
     for event in (events.AFTER_CREATE, events.AFTER_DELETE) if isolated else ():

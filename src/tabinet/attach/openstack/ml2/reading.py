@@ -113,9 +113,13 @@ def _assemble(context: Any, ports: Sequence[neutron.Port]) -> list[PortView]:
     targets = _targets(context, ports)
     routes = routing.routes_by_way_of(context, ports)
     prefixes = routing.subnet_prefixes(context) if routes else ()
-    policies = _policies(context, ports)
+    addresses = {each.id: each.floating_ip_address for port in ports for each in floating[port.id]}
+    addresses |= {each.floatingip_id: each.floating_ip_address for port in ports for each in forwardings[port.id]}
+    of_addresses = finding.policies_of_floating(context, addresses)
+    policies = _policies(context, ports, of_addresses.values())
     views = []
     for port in ports:
+        leading = {each.id for each in floating[port.id]} | {each.floatingip_id for each in forwardings[port.id]}
         if port.network_id not in networks:
             continue
         policy = port.qos_policy_id or port.qos_network_policy_id
@@ -129,6 +133,7 @@ def _assemble(context: Any, ports: Sequence[neutron.Port]) -> list[PortView]:
                 floating_ips=tuple(floating[port.id]),
                 forwardings=tuple(forwardings[port.id]),
                 qos_rules=policies.get(policy, ()) if policy else (),
+                address_rules={addresses[each]: policies.get(of_addresses[each], ()) for each in leading & of_addresses.keys()},
                 trunk=trunks.get(port.id),
                 targets=tuple(targets[port.id]),
                 extra_routes=routes.get(port.id, ()),
@@ -238,8 +243,9 @@ def _trunks(context: Any, ports: Sequence[neutron.Port]) -> dict[str, neutron.Tr
     }
 
 
-def _policies(context: Any, ports: Sequence[neutron.Port]) -> dict[str, tuple[neutron.QosRule, ...]]:
-    ids = {policy for port in ports if (policy := port.qos_policy_id or port.qos_network_policy_id)}
+def _policies(context: Any, ports: Sequence[neutron.Port], others: Iterable[str]) -> dict[str, tuple[neutron.QosRule, ...]]:
+    """The rules of the ports' policies and these others."""
+    ids = {policy for port in ports if (policy := port.qos_policy_id or port.qos_network_policy_id)} | set(others)
     if not ids:
         return {}
     return {
