@@ -25,6 +25,9 @@ from tabinet.guest.dhcp6responder import Dhcp6Responder
 from tabinet.guest.directory import PREFIXES, Directory
 from tabinet.guest.framesocket import DHCP6, NEIGHBOURS, open_frames, receive_frame
 from tabinet.guest.inbox import Inbox
+from tabinet.guest.lease4 import lease4_of
+from tabinet.guest.lease6 import lease6_of
+from tabinet.guest.leases import Leases
 from tabinet.guest.limiter import Limiter
 from tabinet.guest.memory import Memory, Remembered, read_memory
 from tabinet.guest.neighbourresponder import BURST, RATE, NeighbourResponder
@@ -99,7 +102,8 @@ async def build_guest(parameters: Parameters) -> AsyncIterator[GuestService]:
         remembered = read_memory(memory.path)
         memory.felix = await _felix(store, host, log, remembered)
         parameters = parameters.under(memory.felix)
-        responders: dict[str, Responder] = {"dhcp4": Responder4(Inbox(sock, receive4, time.monotonic), directory, options, notes)}
+        leases = Leases(directory, options, lease4_of)
+        responders: dict[str, Responder] = {"dhcp4": Responder4(Inbox(sock, receive4, time.monotonic), leases, notes)}
         routers = None
         if solicitations is not None:
             routers = Responder6(Inbox(solicitations, receive6, time.monotonic), directory, options, notes)
@@ -138,7 +142,7 @@ def _open_frame_responders(
     stack.callback(neighbours.close)
     limiter = Limiter(rate=RATE, burst=BURST)
     return {
-        "dhcp6": Dhcp6Responder(Inbox(dhcp6, receive_frame, time.monotonic, before=DHCP6), directory, options, notes),
+        "dhcp6": Dhcp6Responder(Inbox(dhcp6, receive_frame, time.monotonic, before=DHCP6), Leases(directory, options, lease6_of), notes),
         "neighbour": NeighbourResponder(Inbox(neighbours, receive_frame, time.monotonic, limiter, before=NEIGHBOURS), directory),
     }
 

@@ -8,17 +8,17 @@ sent, and its lease until something about it changes. The loop owns it; it never
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from tabinet.errors import PacketError
 from tabinet.guest.advert import ROUTER
 from tabinet.guest.dhcp6 import CLIENT_PORT, SERVER_PORT, SERVERS, Kind, Message, parse_message, render_message
-from tabinet.guest.directory import Directory, Port
+from tabinet.guest.directory import Port
 from tabinet.guest.frames import UDP, Frame, parse_frame, parse_udp, render_frame, udp_datagram
 from tabinet.guest.framesocket import hardware_address, send_frame
 from tabinet.guest.inbox import Inbox
-from tabinet.guest.lease6 import Lease6, Silence6, answer6, lease6_of
-from tabinet.guest.options import GuestOptions
+from tabinet.guest.lease6 import Lease6, Silence6, answer6
+from tabinet.guest.leases import Leases
 from tabinet.guest.sockets import Datagram
 
 Note = Callable[[str, Port, str], None]
@@ -32,11 +32,8 @@ class Dhcp6Responder:
     """Answers what comes into ``inbox``."""
 
     inbox: Inbox
-    directory: Directory
-    options: GuestOptions
+    leases: Leases[Lease6]
     note: Note
-    _leases: dict[str, Lease6 | None] = field(default_factory=dict)
-    """By interface, of those that asked and have not changed since."""
 
     def begin(self) -> None:
         """What comes is answered from now on."""
@@ -48,22 +45,16 @@ class Dhcp6Responder:
 
     def on_changed(self, interfaces: set[str]) -> None:
         """What guests behind these interfaces get may be another thing now."""
-        for interface in interfaces:
-            self._leases.pop(interface, None)
-
-    def _lease(self, interface: str, port: Port) -> Lease6 | None:
-        if interface not in self._leases:
-            self._leases[interface] = lease6_of(port, self.directory, self.options)
-        return self._leases[interface]
+        self.leases.forget(interfaces)
 
     def on_datagram(self, datagram: Datagram, interface: str) -> None:
         """It is answered, or counted."""
         counts = self.inbox.counts
-        port = self.directory.port(interface)
-        lease = self._lease(interface, port) if port is not None else None
-        if port is None or lease is None:
+        leased = self.leases.find(interface)
+        if leased is None:
             counts["no port with DHCP"] += 1
             return
+        port, lease = leased
         try:
             frame = parse_frame(datagram.data)
             if frame.from_mac != lease.mac:

@@ -17,7 +17,7 @@ import msgspec
 
 from tabinet.guest import options4 as opt
 from tabinet.guest.dhcp4 import BROADCAST_FLAG, REPLY_OP, REQUEST_OP, UNSPECIFIED, Kind, Message
-from tabinet.guest.directory import Port, Subnet
+from tabinet.guest.directory import Directory, Port, Subnet
 from tabinet.guest.options import GuestOptions
 from tabinet.lib.ip import IPV4, Prefix, parse_address, parse_prefix
 
@@ -64,6 +64,16 @@ class Reply4(msgspec.Struct, frozen=True, gc=False):
     target: bytes
     """The guest's address, or ``UNSPECIFIED``: to everyone on the link, where there is only the guest."""
     limit_bytes: int
+
+
+def lease4_of(port: Port, directory: Directory, options: GuestOptions) -> Lease4 | None:
+    """What the port gets: its first IPv4 address that has DHCP; None: none has."""
+    for address in port.addresses:
+        if address.family == IPV4:
+            subnet = directory.subnet(port, address) if port.is_neutrons else None
+            if subnet is not None or not port.is_neutrons:
+                return make_lease4(port, subnet, address, options)
+    return None
 
 
 def make_lease4(port: Port, subnet: Subnet | None, address: Prefix, options: GuestOptions) -> Lease4:

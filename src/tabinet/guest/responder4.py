@@ -11,29 +11,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from tabinet.errors import PacketError
 from tabinet.guest.dhcp4 import parse_message, render_message
-from tabinet.guest.directory import Directory, Port
+from tabinet.guest.directory import Port
 from tabinet.guest.inbox import Inbox
-from tabinet.guest.lease4 import SERVER, Lease4, Silence, answer4, make_lease4
-from tabinet.guest.options import GuestOptions
+from tabinet.guest.lease4 import SERVER, Lease4, Silence, answer4
+from tabinet.guest.leases import Leases
 from tabinet.guest.sockets import Datagram, send4
-from tabinet.lib.ip import IPV4
 
 Note = Callable[[str, Port, str], None]
 """What happened, to whom, and more about it."""
-
-
-def lease_of(port: Port, directory: Directory, options: GuestOptions) -> Lease4 | None:
-    """What the port gets: its first IPv4 address that has DHCP; None: none has."""
-    for address in port.addresses:
-        if address.family == IPV4:
-            subnet = directory.subnet(port, address) if port.is_neutrons else None
-            if subnet is not None or not port.is_neutrons:
-                return make_lease4(port, subnet, address, options)
-    return None
 
 
 @dataclass(slots=True)
@@ -41,11 +30,8 @@ class Responder4:
     """Answers what comes into ``inbox``."""
 
     inbox: Inbox
-    directory: Directory
-    options: GuestOptions
+    leases: Leases[Lease4]
     note: Note
-    _leases: dict[str, Lease4 | None] = field(default_factory=dict)
-    """By interface, of those that asked and have not changed since."""
 
     @property
     def counts(self) -> Counter[str]:
@@ -62,21 +48,15 @@ class Responder4:
 
     def on_changed(self, interfaces: set[str]) -> None:
         """What guests behind these interfaces get may be another thing now."""
-        for interface in interfaces:
-            self._leases.pop(interface, None)
-
-    def _lease(self, interface: str, port: Port) -> Lease4 | None:
-        if interface not in self._leases:
-            self._leases[interface] = lease_of(port, self.directory, self.options)
-        return self._leases[interface]
+        self.leases.forget(interfaces)
 
     def on_datagram(self, datagram: Datagram, interface: str) -> None:
         """It is answered, or counted."""
-        port = self.directory.port(interface)
-        lease = self._lease(interface, port) if port is not None else None
-        if port is None or lease is None:
+        leased = self.leases.find(interface)
+        if leased is None:
             self.counts["no port with DHCP"] += 1
             return
+        port, lease = leased
         try:
             request = parse_message(datagram.data)
         except PacketError:

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from tabinet.guest.directory import Directory
+from tabinet.guest.lease4 import lease4_of
 from tabinet.guest.options import GuestOptions
-from tabinet.guest.responder4 import lease_of
 from tabinet.lib.ip import parse_address
 from tabinet.model.openstack import FixedAddress, PortFacts, render_port_facts
 from tabinet.store.api import DeleteEvent, KeyValue, PutEvent
@@ -46,7 +46,7 @@ CALICOS = {"openstack.projectcalico.org/network-id": "n1", "openstack.projectcal
 
 def leased(directory: Directory) -> bool:
     port = directory.port("tap1")
-    return port is not None and lease_of(port, directory, GuestOptions()) is not None
+    return port is not None and lease4_of(port, directory, GuestOptions()) is not None
 
 
 @pytest.mark.parametrize("annotations", [ANNOTATED, CALICOS])
