@@ -2,9 +2,9 @@
 
 In: arguments (domain, operation, part, extra) and the domain's XML on standard input. Out: exit code, and on standard error why not.
 Standard output stays empty: where libvirt takes it for the domain's new XML (``migrate``, ``restore``), that means no change. A domain
-without our element in its metadata is none of our business, whatever becomes of the agent. This file imports nothing but what is built in,
-and nothing of Tabinet: ``install`` copies it, with a few lines before that start Python (without ``site``) only where there is something
-to be done.
+without our element in its metadata is none of our business, whatever becomes of the agent.
+This file imports nothing but what is built in (``posix`` for ``os``, which is not), and nothing of Tabinet: ``install`` copies it, with
+a few lines before that start Python (without ``site``) only where there is something to be done.
 
 Without an agent: ``prepare`` and ``migrate`` wait a few seconds for one that is just being started, and fail then, so that no domain runs
 that nobody guards; everything else succeeds, since libvirt would kill a running domain for it, and the agent removes later what has ended.
@@ -15,7 +15,7 @@ A request is ``<bytes of arguments> <bytes of XML>\\n``, the arguments, each end
 """
 
 import _socket  # ``socket`` itself takes half as long to import as Python takes to start
-import os
+import posix
 import sys
 import time
 
@@ -105,16 +105,18 @@ def answer(arguments: list[bytes], xml: bytes, address: str, within_s: float = A
 def main() -> int:
     """The call of this process."""
     if len(sys.argv) < 3:
-        os.write(2, b"a hook of libvirt, which libvirt runs: see tabinet libvirt install\n")
+        posix.write(2, b"a hook of libvirt, which libvirt runs: see tabinet libvirt install\n")
         return 2
     parts = []
-    while part := os.read(0, 65536):
+    while part := posix.read(0, 65536):
         parts.append(part)
-    code, message = answer([os.fsencode(argument) for argument in sys.argv[1:]], b"".join(parts), ADDRESS)
+    coding, errors = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
+    arguments = [argument.encode(coding, errors) for argument in sys.argv[1:]]
+    code, message = answer(arguments, b"".join(parts), ADDRESS)
     if message:
-        os.write(2, message + b"\n")
+        posix.write(2, message + b"\n")
     return code
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    posix._exit(main())
