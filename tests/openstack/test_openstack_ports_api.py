@@ -192,8 +192,8 @@ def test_limits_of_floating_addresses_follow_their_policies(world: World) -> Non
     neutron = world.neutron
     network = world.network("10.73.0.0/24")
     [subnet] = neutron.get(f"/subnets?network_id={network['id']}")["subnets"]
-    outside = neutron.create("network", name="ext3", router_external=True, provider_network_type="flat", provider_physical_network="ext3")
-    neutron.create("subnet", network_id=outside["id"], ip_version=4, cidr="198.51.102.0/24")
+    outside = neutron.create("network", name="ext5", router_external=True, provider_network_type="flat", provider_physical_network="ext5")
+    neutron.create("subnet", network_id=outside["id"], ip_version=4, cidr="198.51.105.0/24")
     router = neutron.create("router", name="r", external_gateway_info={"network_id": outside["id"]})
     neutron.call("PUT", f"/routers/{router['id']}/add_router_interface", {"subnet_id": subnet["id"]})
     one, two = world.port(network), world.port(network)
