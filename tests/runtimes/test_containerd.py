@@ -38,16 +38,18 @@ def test_pods_under_policy_with_labels_from_annotations(containerd: ContainerdHo
     policy = containerd.directory / "policy.yaml"
     policy.write_text(POLICY)
     containerd.host.tabinet("apply", "-f", str(policy))
-    web = containerd.run_pod("web", annotations={"tabinet.io/labels": "app=web", "cni.projectcalico.org/ipAddrs": '["10.65.7.7"]'})
-    client = containerd.run_pod("client", annotations={"team": "a"})
-    other = containerd.run_pod("other", annotations={"team": "b"})
+    cri = containerd.cri
+    assert cri is not None
+    web = cri.run_pod("web", annotations={"tabinet.io/labels": "app=web", "cni.projectcalico.org/ipAddrs": '["10.65.7.7"]'})
+    client = cri.run_pod("client", annotations={"team": "a"})
+    other = cri.run_pod("other", annotations={"team": "b"})
     assert web.address == "10.65.7.7"
-    assert containerd.reaches(client, web.address)
-    assert not containerd.reaches(other, web.address)
+    assert cri.reaches(client, web.address)
+    assert not cri.reaches(other, web.address)
     found = {item["metadata"]["name"]: item["spec"] for item in containerd.host.endpoints()}
     assert found["h1-k8s-web-eth0"]["containerID"] == web.sandbox
     for pod in (web, client, other):
-        containerd.remove_pod(pod)
+        cri.remove_pod(pod)
     assert containerd.host.leftovers() == NOTHING
 
 

@@ -287,11 +287,3 @@ def test_after_a_reboot_nothing_is_left_of_domains_that_do_not_run(running: Worl
     host.start()
     eventually(lambda: host.run("tabinet libvirt sync", check=False).returncode == 0, "the agent is there", host.log)
     eventually(lambda: gone(running, "tapdb", "node2", assigned - 1), "db is gone", host.log)
-
-
-def test_a_tap_that_others_make(running: World) -> None:
-    ((_, commands),) = blocks_of("Plain QEMU")
-    before, assigned = running.endpoints(), running.assigned()
-    running.run("node1", commands)
-    assert running.endpoints() == before
-    assert running.assigned() == assigned

@@ -1,7 +1,6 @@
-"""A real containerd on a ``CniHost``, with roots, sockets and mounts of its own; and calls of the Container Runtime Interface to it.
+"""A real containerd on a ``CniHost``, with roots, sockets and mounts of its own; and whom to ask for pods.
 
-No image is pulled: the only one, with a static busybox, is imported. The requests are put together by hand from the field numbers of
-Kubernetes' ``api.proto``, which are all that is needed of it here. What containerd starts is ended by its process number.
+No image is pulled: the only one, with a static busybox, is imported. What containerd starts is ended by its process number.
 """
 
 from __future__ import annotations
@@ -15,13 +14,13 @@ import shutil
 import signal
 import subprocess
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import grpc
 from cni_host import DEADLINE_S, CniHost
+from cri import Cri
 from docker_host import busybox_tar, wait_for
 
 from tabinet.attach.cni.install import install_network, network_list
@@ -55,17 +54,17 @@ _PREPARE = (
 )
 
 
-def image_tar() -> bytes:
+def image_tar(name: str = IMAGE, entrypoint: tuple[str, ...] = ("/bin/sleep",)) -> bytes:
     """An image with one layer, in Docker's form."""
     layer = busybox_tar()
     digest = f"sha256:{hashlib.sha256(layer).hexdigest()}"
     config = {
         "architecture": "amd64",
         "os": "linux",
-        "config": {"Entrypoint": ["/bin/sleep"], "Cmd": ["600"]},
+        "config": {"Entrypoint": entrypoint, "Cmd": ["600"] if entrypoint else ["sh"]},
         "rootfs": {"type": "layers", "diff_ids": [digest]},
     }
-    manifest = [{"Config": "config.json", "RepoTags": [IMAGE], "Layers": ["layer.tar"]}]
+    manifest = [{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]
     files = {"layer.tar": layer, "config.json": json.dumps(config).encode(), "manifest.json": json.dumps(manifest).encode()}
     made = io.BytesIO()
     with tarfile.open(fileobj=made, mode="w") as archive:
@@ -74,69 +73,6 @@ def image_tar() -> bytes:
             entry.size = len(content)
             archive.addfile(entry, io.BytesIO(content))
     return made.getvalue()
-
-
-Field = tuple[int, Any]
-"""Number, and a text, bytes, a whole number, or the fields of a message."""
-
-
-def _varint(value: int) -> bytes:
-    made = bytearray()
-    while value > 0x7F:
-        made.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*made, value])
-
-
-def encode(fields: Sequence[Field]) -> bytes:
-    """The message (protobuf's wire format)."""
-    made = b""
-    for number, value in fields:
-        if isinstance(value, int):
-            made += _varint(number << 3) + _varint(value)
-        else:
-            content = value.encode() if isinstance(value, str) else value if isinstance(value, bytes) else encode(value)
-            made += _varint(number << 3 | 2) + _varint(len(content)) + content
-    return made
-
-
-def decode(message: bytes) -> dict[int, list[Any]]:
-    """Values by field number: whole numbers and bytes."""
-    found: dict[int, list[Any]] = {}
-    place = 0
-
-    def varint() -> int:
-        nonlocal place
-        value = shift = 0
-        while True:
-            octet = message[place]
-            place += 1
-            value |= (octet & 0x7F) << shift
-            shift += 7
-            if octet < 0x80:
-                return value
-
-    while place < len(message):
-        key = varint()
-        value: Any = varint()
-        if key & 7 == 2:
-            value, place = message[place : place + value], place + value
-        found.setdefault(key >> 3, []).append(value)
-    return found
-
-
-def entries(number: int, values: dict[str, str]) -> list[Field]:
-    """A map of texts."""
-    return [(number, [(1, key), (2, value)]) for key, value in values.items()]
-
-
-@dataclass(slots=True)
-class Pod:
-    """A pod that runs, with one container."""
-
-    sandbox: str
-    container: str
-    address: str
 
 
 @dataclass(slots=True)
@@ -149,7 +85,7 @@ class ContainerdHost:
     """The network's configuration; None: as ``tabinet cni install`` writes it."""
     mounts: subprocess.Popen[bytes] | None = None
     daemon: subprocess.Popen[bytes] | None = None
-    channel: grpc.Channel | None = None
+    cri: Cri | None = None
 
     @property
     def log(self) -> Path:
@@ -171,14 +107,14 @@ class ContainerdHost:
             argv = [*enter, "containerd", "--config", f"{self.directory}/config.toml", "--log-level", "warn"]
             self.daemon = subprocess.Popen(argv, stdout=log, stderr=log, pass_fds=[_descriptor(enter)])
         wait_for(lambda: self.ctr("version", check=False).returncode == 0, "containerd", self.log)
-        self.channel = grpc.insecure_channel(f"unix:{self.directory}/containerd.sock")
+        self.cri = Cri.open(f"{self.directory}/containerd.sock", IMAGE, f"{self.directory}/logs")
         (self.directory / "image.tar").write_bytes(image_tar())
         for namespace in ("default", "k8s.io"):
             self.ctr("-n", namespace, "images", "import", "--snapshotter", "native", f"{self.directory}/image.tar")
 
     def close(self) -> None:
-        if self.channel is not None:
-            self.channel.close()
+        if self.cri is not None:
+            self.cri.close()
         if self.daemon is not None:
             self.daemon.terminate()
             self.daemon.wait(DEADLINE_S)
@@ -220,33 +156,6 @@ class ContainerdHost:
             done = subprocess.run(argv, capture_output=True, text=True, timeout=DEADLINE_S, pass_fds=[_descriptor(enter)], check=False)
         assert not check or done.returncode == 0, f"{arguments}: {done.stderr}{self.log.read_text()[-2000:]}"
         return done
-
-    # --- CRI
-
-    def call(self, method: str, fields: Sequence[Field]) -> dict[int, list[Any]]:
-        """The fields of what ``RuntimeService`` answers."""
-        assert self.channel is not None
-        ask = self.channel.unary_unary(f"/runtime.v1.RuntimeService/{method}")
-        return decode(ask(encode(fields), timeout=DEADLINE_S))
-
-    def run_pod(self, name: str, namespace: str = "shop", annotations: dict[str, str] | None = None) -> Pod:
-        """A pod with a container that sleeps."""
-        metadata = [(1, name), (2, f"uid-{name}"), (3, namespace), (4, 0)]
-        config = [(1, metadata), (2, name), (3, f"{self.directory}/logs"), *entries(7, annotations or {}), (8, [])]
-        sandbox = self.call("RunPodSandbox", [(1, config)])[1][0].decode()
-        container_config = [(1, [(1, "main")]), (2, [(1, IMAGE)]), (11, f"{name}.log"), (15, [])]
-        made = self.call("CreateContainer", [(1, sandbox), (2, container_config), (3, config)])[1][0].decode()
-        self.call("StartContainer", [(1, made)])
-        status = decode(self.call("PodSandboxStatus", [(1, sandbox)])[1][0])
-        return Pod(sandbox, made, decode(status[5][0])[1][0].decode())
-
-    def remove_pod(self, pod: Pod) -> None:
-        self.call("StopPodSandbox", [(1, pod.sandbox)])
-        self.call("RemovePodSandbox", [(1, pod.sandbox)])
-
-    def reaches(self, pod: Pod, address: str) -> bool:
-        words = [(2, word) for word in ("/bin/ping", "-c", "1", "-W", "1", address)]
-        return self.call("ExecSync", [(1, pod.container), *words, (3, 10)]).get(3, [0]) == [0]
 
 
 def _descriptor(enter: list[str]) -> int:
