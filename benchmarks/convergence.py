@@ -29,6 +29,7 @@ from benchmarks.fabric import CLOS, Figures, flow_to, summarize
 from tabinet.bgp.control import BirdControl
 from tabinet.errors import BirdError, LabError
 from tabinet.lab.build import run
+from tabinet.lab.kinds.namespace import identity_of
 from tabinet.lab.lab import Lab, lab_down
 from tabinet.lab.launches import BIRD, components_of
 from tabinet.lab.load import LoadedTopology, load_topology
@@ -37,7 +38,6 @@ from tabinet.lab.plan import NodeKind, namespace_of
 from tabinet.lab.topology import Bfd
 from tabinet.lab.traffic import FlowSpec
 from tabinet.lab.up import lab_up
-from tabinet.lab.workloads import identity_of
 from tabinet.lib.ip import parse_address
 from tabinet.store.client import ResourceClient
 

@@ -12,7 +12,8 @@ import pytest
 
 from tabinet.lab import faults
 from tabinet.lab.build import build, in_namespace, lab_namespaces, processes_in, run
-from tabinet.lab.launches import AGENT, Component, components
+from tabinet.lab.component import Component
+from tabinet.lab.launches import AGENT, components
 from tabinet.lab.parse import parse_topology
 from tabinet.lab.plan import Plan, make_plan
 from tabinet.lab.probe.client import ProbeSpec, run_probes, start_prober

@@ -12,9 +12,9 @@ from tabinet.attach.netns import AttachRequest, attach, detach
 from tabinet.attach.network import LinuxNetwork
 from tabinet.errors import TabinetError
 from tabinet.kernel import netns
+from tabinet.lab.kinds.namespace import identity_of
 from tabinet.lab.lab import Lab
 from tabinet.lab.plan import namespace_of
-from tabinet.lab.workloads import identity_of
 from tabinet.model.keys import ResourceKey
 from tabinet.store.client import ResourceClient
 

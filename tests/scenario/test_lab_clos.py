@@ -236,7 +236,7 @@ async def test_a_store_that_was_moved_means_the_same(lab: Lab, tmp_path: Path) -
         moved = await open_store(StoreConfig(endpoints=(etcd.endpoint,)))
         try:
             hosts = [host.name for host in lab.plan.hosts]
-            report = await check(moved, hosts, await read_targets(moved, lab.plan), lab.plan.topology.check)
+            report = await check(moved, hosts, await read_targets(moved, lab.plan, lab.directory), lab.plan.topology.check)
         finally:
             await moved.close()
     finally:

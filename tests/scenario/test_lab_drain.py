@@ -19,8 +19,8 @@ import pytest
 from lab_world import TABINET, eventually, running_lab
 
 from tabinet.ipam.client import IpamClient
+from tabinet.lab.kinds.namespace import identity_of
 from tabinet.lab.lab import Lab
-from tabinet.lab.workloads import identity_of
 from tabinet.lib.ip import IPV4
 from tabinet.model.keys import ResourceKey
 from tabinet.store.api import Datastore

@@ -26,13 +26,13 @@ from tabinet.kernel import netns
 from tabinet.kernel.netns import run_in
 from tabinet.kernel.sysctl import ProcSysctl
 from tabinet.lab.check import snapshot
+from tabinet.lab.kinds.namespace import identity_of
 from tabinet.lab.lab import Lab
 from tabinet.lab.launches import AGENT, BIRD, ETCD
 from tabinet.lab.measure import cost_of
 from tabinet.lab.plan import MANAGEMENT, namespace_of
 from tabinet.lab.processes import alive, send
 from tabinet.lab.state import ProcessRecord
-from tabinet.lab.workloads import identity_of
 from tabinet.model.keys import ResourceKey, kind_prefix, path_of
 from tabinet.store.api import Datastore, DeleteOp, PutOp
 from tabinet.store.client import ResourceClient

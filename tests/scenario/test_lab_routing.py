@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable, Iterator
 import pytest
 from lab_world import eventually, read_report, running_lab
 
+from tabinet.lab.kinds.namespace import identity_of
 from tabinet.lab.lab import Lab
 from tabinet.lab.launches import BIRD
-from tabinet.lab.workloads import identity_of
 from tabinet.model.keys import ResourceKey
 from tabinet.store.client import Document, ResourceClient
 

@@ -18,12 +18,12 @@ from tabinet.cli.output import note, show_json, show_table
 from tabinet.cli.sources import read_documents
 from tabinet.errors import LabError
 from tabinet.lab.check import CheckReport
+from tabinet.lab.kinds.facts import VM
 from tabinet.lab.lab import Lab, lab_down
 from tabinet.lab.load import LoadedTopology, load_topology
 from tabinet.lab.measure import Cost, cost_of, denied_after_ms, flows_between
 from tabinet.lab.state import running_labs
 from tabinet.lab.up import lab_up
-from tabinet.lab.vm import VM
 from tabinet.model.keys import ResourceKey
 from tabinet.store.client import ResourceClient
 

@@ -38,6 +38,10 @@ class HostRoute(msgspec.Struct, frozen=True, gc=False):
     nexthop: str
 
 
+_DOCKER = "libnetwork"
+"""The orchestrator of Docker's endpoints, which name no container: Docker tells its driver of none before it starts it."""
+
+
 class Subnet(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What Neutron says of a subnet with DHCP."""
 
@@ -147,7 +151,7 @@ def make_port(key: ResourceKey, endpoint: WorkloadEndpoint) -> Port:
         facts=facts,
         gateway4=parse_address(spec.ipv4_gateway) if spec.ipv4_gateway else None,
         local=local,
-        in_container=bool(spec.pod or spec.container_id),
+        in_container=bool(spec.pod or spec.container_id) or spec.orchestrator == _DOCKER,
     )
 
 

@@ -17,9 +17,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tabinet.errors import LabError
+from tabinet.lab.kinds import port
+from tabinet.lab.kinds.facts import TAP, VM
 from tabinet.lab.plan import BRIDGE, MANAGEMENT, End, NodeKind, NodePlan, Plan, etcd_address, namespace_prefix
 from tabinet.lab.together import together
-from tabinet.lab.vm import VM, tap_of
+from tabinet.lab.vm import tap_of
 
 NETNS_DIRECTORY = Path("/run/netns")
 """Where ip-netns(8) keeps namespaces by name."""
@@ -50,8 +52,8 @@ _FIRST_INDEX = 10
 
 
 def namespace_batch(plan: Plan) -> str:
-    """ip(8) batch, for the machine's own namespace: all namespaces of the lab."""
-    return _lines(f"netns add {node.namespace}" for node in plan.nodes)
+    """ip(8) batch, for the machine's own namespace: all namespaces of the lab, but for those that container runtimes make."""
+    return _lines(f"netns add {node.namespace}" for node in plan.nodes if node.kind is not NodeKind.CONTAINER)
 
 
 def cable_batch(plan: Plan) -> str:
@@ -91,6 +93,11 @@ def _node_commands(plan: Plan, node: NodePlan) -> Iterator[str]:
     for workload in plan.topology.workloads:
         if workload.kind == VM and workload.host == node.name:
             yield f"tuntap add dev {tap_of(workload.name)} mode tap"
+        if workload.kind == TAP and workload.host == node.name:
+            yield f"tuntap add dev {port.interface(plan.topology, workload)} mode tap"
+        if workload.kind == TAP and workload.name == node.name:
+            yield "tuntap add dev eth0 mode tap"
+            yield f"link set dev eth0 address {port.mac(plan.topology, workload)} up"
     for subnet, gateway in node.ways:
         yield f"route add {subnet} via {gateway.address}"
 
@@ -114,7 +121,8 @@ async def build(plan: Plan) -> None:
     routing = [node for node in plan.nodes if node.kind in (NodeKind.ROUTER, NodeKind.HOST)]
     await together((_set_sysctls(node.namespace) for node in routing), _AT_ONCE)
     await run(["ip", "-batch", "-"], cable_batch(plan))
-    await together((run(["ip", "-n", node.namespace, "-batch", "-"], node_batch(plan, node)) for node in plan.nodes), _AT_ONCE)
+    there = [node for node in plan.nodes if node.kind is not NodeKind.CONTAINER]
+    await together((run(["ip", "-n", node.namespace, "-batch", "-"], node_batch(plan, node)) for node in there), _AT_ONCE)
 
 
 async def _set_sysctls(namespace: str) -> None:

@@ -49,6 +49,8 @@ class Target(msgspec.Struct, frozen=True, gc=False):
     host: str = ""
     """Where a workload is; of a host its own name."""
     is_host: bool = False
+    bare: bool = False
+    """A host that is a workload itself: all others try it, and it tries all."""
     underlay: str = ""
     """Of a host: between hosts of different ones no packet with a workload's address passes."""
     floating: tuple[Prefix, ...] = ()
@@ -137,7 +139,8 @@ def plan_probes(fabric: Fabric, targets: Sequence[Target], ports: CheckPorts) ->
 
     Where a pair has no allowed (or no denied) port among those to choose from, two of the other kind are tried. The choice begins at
     another port for each pair, so that all of them get their turn. Each workload and its host, and another host by turns, try each other
-    in both directions where the underlay lets them: ICMP, and TCP or UDP. So do all others try a workload's floating addresses.
+    in both directions where the underlay lets them: ICMP, and TCP or UDP. So do all others try a workload's floating addresses. A host
+    that is a workload itself and each workload try each other, by both protocols.
     """
     workloads = [target for target in targets if not target.is_host]
     found: list[PlannedProbe] = []
@@ -147,7 +150,9 @@ def plan_probes(fabric: Fabric, targets: Sequence[Target], ports: CheckPorts) ->
             found += _probe(fabric, source, destination, (start, end), _chosen(ports, turn))
     for turn, (source, destination) in enumerate(_with_hosts(workloads, [target for target in targets if target.is_host])):
         for start, end in _ends(source, destination.addresses):
-            choice = _chosen(_ports_of(destination, ports), turn)[(turn // 2 + (end.family == IPV6)) % 2 :][:1]
+            choice = _chosen(_ports_of(destination, ports), turn)
+            if not (source.bare or destination.bare):
+                choice = choice[(turn // 2 + (end.family == IPV6)) % 2 :][:1]
             found += _probe(fabric, source, destination, (start, end), choice)
     for turn, (source, destination) in enumerate(pairs):
         for start, end in _ends(source, destination.floating):
@@ -158,9 +163,10 @@ def plan_probes(fabric: Fabric, targets: Sequence[Target], ports: CheckPorts) ->
 def _with_hosts(workloads: Sequence[Target], hosts: Sequence[Target]) -> Iterator[tuple[Target, Target]]:
     """Workloads and hosts that try each other."""
     for turn, workload in enumerate(workloads):
-        own = [host for host in hosts if host.name == workload.host]
-        others = [host for host in hosts if host.name != workload.host]
-        for host in (*own, *(others[turn % len(others)],)) if others else own:
+        own = [host for host in hosts if host.host == workload.host]
+        bare = [host for host in hosts if host.bare and host not in own]
+        others = [host for host in hosts if host not in (*own, *bare)]
+        for host in (*own, *bare, *(others[turn % len(others)],)) if others else (*own, *bare):
             if all(home.underlay == host.underlay for home in own):
                 yield workload, host
             yield host, workload

@@ -21,8 +21,9 @@ from tabinet.errors import BirdError, LabError
 from tabinet.lab import faults
 from tabinet.lab.build import in_namespace
 from tabinet.lab.check import CheckReport, check
+from tabinet.lab.component import Component
 from tabinet.lab.expectation import Target
-from tabinet.lab.launches import BIRD, Component, components, components_of
+from tabinet.lab.launches import BIRD, components, components_of
 from tabinet.lab.plan import Cable, NodeKind, Plan, make_plan, namespace_of
 from tabinet.lab.processes import Launch, alive, ended, kill, start, stop
 from tabinet.lab.readiness import wait_routes, wait_sessions, wait_started
@@ -30,7 +31,7 @@ from tabinet.lab.state import ROOT, Fault, LabDirectory, LabState, ProcessRecord
 from tabinet.lab.status import LabStatus, lab_status
 from tabinet.lab.teardown import Removed, take_down
 from tabinet.lab.traffic import FlowSpec
-from tabinet.lab.workloads import reachable_probers, read_hosts, read_targets
+from tabinet.lab.workloads import read_hosts, read_targets
 from tabinet.store.api import Datastore
 from tabinet.store.open import StoreConfig, open_store
 
@@ -83,14 +84,13 @@ class Lab:
             LabError: a workload has no endpoint in the store.
         """
         async with self.store() as store:
-            return await read_targets(store, self.plan)
+            return await read_targets(store, self.plan, self.directory)
 
     async def check(self) -> CheckReport:
         """What packets between workloads, and between them and hosts, do, against what the policies say."""
         async with self.store() as store:
             hosts = [host.name for host in self.plan.hosts]
-            workloads = reachable_probers(await read_targets(store, self.plan), self.plan, self.directory)
-            targets = [*workloads, *await read_hosts(store, self.plan)]
+            targets = [*await read_targets(store, self.plan, self.directory), *await read_hosts(store, self.plan)]
             return await check(store, hosts, targets, self.plan.topology.check, self.plan.towards_others())
 
     async def status(self) -> LabStatus:
@@ -215,7 +215,7 @@ class Lab:
             if name not in targets:
                 raise LabError(f"lab {self.name} has no workload {name} (workloads: {', '.join(targets)})")
             if self.plan.node(name) is None:
-                raise LabError(f"{name} is a virtual machine: traffic is measured between namespaces")
+                raise LabError(f"{name} has no namespace of its own: traffic is measured between namespaces")
         address = next(address for address in targets[destination].addresses if address.family == family)
         return FlowSpec(
             source=source,

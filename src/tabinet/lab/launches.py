@@ -1,64 +1,40 @@
 """What runs in a lab: for each node its components, their files and command lines.
 
 In: a ``Plan`` and the lab's directory. Out: ``Component`` records in the order in which they are to be started. Pure, O(nodes). Nothing is
-written or started here (see ``tabinet.lab.lab``).
+written or started here (see ``tabinet.lab.lab``). What runs for a workload is its kind's affair (``tabinet.lab.kinds``).
 """
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import msgspec
 
+from tabinet.lab.component import Component
 from tabinet.lab.frr import FRR_DIRECTORY
+from tabinet.lab.kinds.kind import Site
+from tabinet.lab.kinds.known import KINDS, asks_guest_service
 from tabinet.lab.plan import ETCD_PORT, MANAGEMENT, HostPlan, Plan, etcd_address, namespace_of
 from tabinet.lab.processes import Launch
 from tabinet.lab.routers import BIRD_PROGRAM, RouterFile, RouterSpec, Software, daemons, render_router
 from tabinet.lab.state import LabDirectory
-from tabinet.lab.topology import Workload
-from tabinet.lab.vm import VM, qemu_argv
 
 ETCD = "etcd"
 BIRD = "bird"
 AGENT = "agent"
 GUEST = "guest"
-"""The guest service; only on hosts with virtual machines."""
-VM_PREFIX = "vm-"
-"""Of the names of virtual machines, which are programs of their host."""
-IMAGE = "vm.initrd"
-"""In the lab's directory: what virtual machines boot."""
+"""The guest service; only on hosts whose workloads ask it for their addresses."""
 REPORT_INTERVAL_S = 5.0
 REPORT_TTL_S = 15.0
 ETCD_PROGRAM = "/usr/bin/etcd"
 
 
-class Component(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """One program of a node."""
-
-    launch: Launch
-    restart_argv: tuple[str, ...]
-    """How it comes back after it ran before: routes that are in the kernel are kept until the neighbours have told theirs again."""
-    socket: str = ""
-    """Unix socket that accepts connections when the program is ready; empty when readiness shows elsewhere."""
-    files: tuple[RouterFile, ...] = ()
-    """Written into the node's directory before the first start, and never again."""
-
-    @property
-    def node(self) -> str:
-        return self.launch.node
-
-    @property
-    def name(self) -> str:
-        return self.launch.component
-
-
 def components(plan: Plan, directory: LabDirectory) -> tuple[Component, ...]:
-    """All components of a lab: etcd, the routers' daemons, the hosts' BIRDs, the agents, then virtual machines and who answers them."""
+    """All components of a lab: etcd, the routers' daemons, the hosts' BIRDs, the agents, then what runs for workloads."""
     routers = [component for spec in plan.routers for component in _router(plan, spec, directory)]
     birds = [_bird(plan, host, directory) for host in plan.hosts]
     agents = [_agent(plan, host, directory) for host in plan.hosts]
-    return (_etcd(plan, directory), *routers, *birds, *agents, *_virtual_machines(plan, directory))
+    return (_etcd(plan, directory), *routers, *birds, *agents, *_for_workloads(plan, directory))
 
 
 def components_of(plan: Plan, directory: LabDirectory, node: str) -> tuple[Component, ...]:
@@ -131,34 +107,25 @@ def _agent(plan: Plan, host: HostPlan, directory: LabDirectory) -> Component:
     )
 
 
-def _virtual_machines(plan: Plan, directory: LabDirectory) -> list[Component]:
-    machines = [workload for workload in plan.topology.workloads if workload.kind == VM]
+def _for_workloads(plan: Plan, directory: LabDirectory) -> list[Component]:
     found = []
-    for host in dict.fromkeys(workload.host for workload in machines):
-        argv: tuple[str, ...] = (sys.executable, "-m", "tabinet.cli.main", "guest", "--config", str(directory.node(host) / "agent.toml"))
-        found.append(Component(launch=_launch(plan, directory, host, GUEST, argv), restart_argv=argv))
-    for workload in machines:
-        socket = prober_socket(directory, workload)
-        argv = qemu_argv(plan.name, workload, directory.path / IMAGE, socket)
-        launch = _launch(plan, directory, workload.host, f"{VM_PREFIX}{workload.name}", argv)
-        found.append(Component(launch=launch, restart_argv=argv, socket=""))
+    for site in _sites(plan, directory):
+        if asks_guest_service(site):
+            argv = (sys.executable, "-m", "tabinet.cli.main", "guest", "--config", str(site.node / "agent.toml"))
+            found.append(site.component(GUEST, argv, late=True))
+        found += [component for kind in KINDS.values() for component in kind.components(site)]
     return found
 
 
-def prober_socket(directory: LabDirectory, workload: Workload) -> Path:
-    """Where the prober in a virtual machine is reached."""
-    return directory.node(workload.host) / f"{workload.name}.sock"
-
-
-def is_late(component: Component) -> bool:
-    """True for what is started last, when there is an agent."""
-    return component.name == GUEST or component.name.startswith(VM_PREFIX)
+def _sites(plan: Plan, directory: LabDirectory) -> list[Site]:
+    return [Site(plan, directory, host.name) for host in plan.hosts]
 
 
 def render_agent_file(plan: Plan, host: HostPlan, directory: LabDirectory) -> str:
     """The agent's configuration (TOML)."""
     node = directory.node(host.name)
     bfd = plan.topology.bfd
+    site = Site(plan, directory, host.name)
     return (
         f"[agent]\nhost = {_quoted(host.name)}\nrun_dir = {_quoted(node)}\nhttp_address = {_quoted(f'unix:{node}/http.sock')}\n\n"
         f'[store]\nkind = "etcd"\nendpoints = ["http://{etcd_address()}:{ETCD_PORT}"]\n\n'
@@ -167,6 +134,7 @@ def render_agent_file(plan: Plan, host: HostPlan, directory: LabDirectory) -> st
         f"[cni]\ndeletions = {_quoted(node / 'deletions')}\n\n[clerk]\nenabled = false\n\n"
         # Here and not in FelixConfiguration, whose change would make every agent start anew in the middle of the lab's own start.
         f"[felix]\nreporting_interval_s = {REPORT_INTERVAL_S}\nreporting_ttl_s = {REPORT_TTL_S}\n"
+        + "".join(kind.settings(site) for kind in KINDS.values())
     )
 
 

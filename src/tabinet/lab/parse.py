@@ -9,8 +9,23 @@ from __future__ import annotations
 import re
 
 from tabinet.errors import InputError
+from tabinet.lab.kinds.facts import FACTS, KindFacts
 from tabinet.lab.reader import Reader, nearest, parse_yaml
-from tabinet.lab.topology import LINKS, LOOPBACKS, MANAGEMENT4, MAX_NODES, Bfd, CheckPorts, Host, Port, Router, Segment, Topology, Workload
+from tabinet.lab.topology import (
+    LINKS,
+    LOOPBACKS,
+    MANAGEMENT4,
+    MAX_NODES,
+    NEUTRON_SUBNETS,
+    Bfd,
+    CheckPorts,
+    Host,
+    Port,
+    Router,
+    Segment,
+    Topology,
+    Workload,
+)
 from tabinet.lib.ip import IPV4, IPV6, Prefix, parse_address, parse_prefix
 
 LAB_NAME = re.compile(r"[a-z][a-z0-9]{0,14}")
@@ -29,7 +44,7 @@ LAST_AS = 4294967294
 NOT_AN_AS = (23456, 65535)
 """AS_TRANS (RFC 6793 section 9) and the last 16-bit number (RFC 7300)."""
 
-KINDS = ("namespace", "vm")
+KINDS = tuple(FACTS)
 """Of workloads."""
 
 _Groups = dict[str, tuple[Router, ...] | tuple[Host, ...] | tuple[Segment, ...] | tuple[Workload, ...]]
@@ -215,7 +230,7 @@ def _links(reader: Reader, value: object, nodes: list[str]) -> tuple[tuple[str, 
 
 def _segments(reader: Reader, value: object, nodes: list[str], pools: tuple[Prefix, ...]) -> tuple[Segment, ...]:
     found: list[Segment] = []
-    taken = [MANAGEMENT4, *LOOPBACKS, *LINKS, *pools]
+    taken = [MANAGEMENT4, *LOOPBACKS, *LINKS, *NEUTRON_SUBNETS, *pools]
     for name, item in reader.entries("segments", value).items():
         path = f"segments.{name}"
         _name(reader, path, name)
@@ -257,18 +272,28 @@ def _workloads(reader: Reader, value: object, hosts: list[str], defaults: dict[s
         where = reader.text(f"{path}.namespace", fields.get("namespace"), default=namespace)
         if not WORKLOAD_NAMESPACE.fullmatch(where):
             reader.bad(f"{path}.namespace", where, "must be 1 to 63 lower-case letters, digits and inner hyphens")
+        facts = FACTS[reader.choice(f"{path}.kind", fields.get("kind"), KINDS, default=KINDS[0])]
+        _only_what_it_can_have(reader, path, fields, facts)
+        chosen = reader.texts(f"{path}.profiles", fields["profiles"]) if "profiles" in fields else profiles
         found.append(
             Workload(
                 name=name,
                 host=host,
-                namespace=where,
+                namespace=facts.policy_namespace or where,
                 labels=_labels(reader, f"{path}.labels", fields.get("labels")),
-                profiles=reader.texts(f"{path}.profiles", fields["profiles"]) if "profiles" in fields else profiles,
+                profiles=chosen if facts.has_profiles else (),
                 ports=_ports(reader, f"{path}.ports", fields.get("ports")),
-                kind=reader.choice(f"{path}.kind", fields.get("kind"), KINDS, default=KINDS[0]),
+                kind=facts.name,
             )
         )
     return tuple(found)
+
+
+def _only_what_it_can_have(reader: Reader, path: str, fields: dict[str, object], facts: KindFacts) -> None:
+    """What was said of the workload can be had by one of its kind."""
+    for key, possible in (("namespace", not facts.policy_namespace), ("profiles", facts.has_profiles), ("ports", facts.has_ports)):
+        if key in fields and not possible:
+            reader.bad(f"{path}.{key}", fields[key], f"cannot be said of a workload of kind {facts.name}")
 
 
 def _ports(reader: Reader, path: str, value: object) -> tuple[Port, ...]:

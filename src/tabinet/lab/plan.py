@@ -17,9 +17,9 @@ import msgspec
 
 from tabinet.calc.bgp_options import LONG_LIVED
 from tabinet.calc.messages import Tunnel
+from tabinet.lab.kinds.facts import FACTS, TAP, Maker
 from tabinet.lab.routerspec import NeighbourSpec, RouterSpec, Software
-from tabinet.lab.topology import LINKS, LOOPBACKS, MANAGEMENT4, Topology
-from tabinet.lab.vm import VM
+from tabinet.lab.topology import LINKS, LOOPBACKS, MANAGEMENT4, NEUTRON_SUBNETS, Topology
 from tabinet.lib.ip import IPV4, Prefix
 from tabinet.model.annotations import EXTERNAL, INTERFACES, REMOTE_AS
 from tabinet.model.resources import API_VERSION
@@ -43,6 +43,8 @@ class NodeKind(enum.Enum):
     HOST = "host"
     SEGMENT = "segment"
     WORKLOAD = "workload"
+    CONTAINER = "container"
+    """A workload whose runtime makes its namespace."""
 
 
 class InterfaceAddress(msgspec.Struct, frozen=True, gc=False):
@@ -171,12 +173,18 @@ def make_plan(topology: Topology) -> Plan:
             (NodeKind.SEGMENT, [MANAGEMENT, *(segment.name for segment in topology.segments)]),
             (NodeKind.ROUTER, [router.name for router in topology.routers]),
             (NodeKind.HOST, [host.name for host in topology.hosts]),
-            (NodeKind.WORKLOAD, [workload.name for workload in topology.workloads if workload.kind != VM]),
+            (NodeKind.WORKLOAD, _workloads_made_by(topology, Maker.LAB)),
+            (NodeKind.CONTAINER, _workloads_made_by(topology, Maker.RUNTIME)),
         )
         for name in names
     )
     hosts = _hosts(topology, loopbacks, cables)
     return Plan(topology, nodes, cables, _routers(topology, loopbacks, cables), hosts, _resources(topology, hosts))
+
+
+def _workloads_made_by(topology: Topology, maker: Maker) -> list[str]:
+    """The names of those whose network namespace is this one's to make."""
+    return [workload.name for workload in topology.workloads if FACTS[workload.kind].namespace_by is maker]
 
 
 def _loopbacks(topology: Topology) -> dict[str, tuple[Prefix, ...]]:
@@ -266,7 +274,7 @@ def _routers(topology: Topology, loopbacks: dict[str, tuple[Prefix, ...]], cable
                 for meeting in _meetings(topology, cables, router.name)
             ),
             software=Software(router.software),
-            host_prefixes=(*topology.pools, *LOOPBACKS),
+            host_prefixes=(*topology.prefixes, *LOOPBACKS),
             bfd_interval_ms=topology.bfd.interval_ms,
             bfd_multiplier=topology.bfd.multiplier,
         )
@@ -350,6 +358,18 @@ def _hosts(topology: Topology, loopbacks: dict[str, tuple[Prefix, ...]], cables:
     return tuple(plans)
 
 
+def _pool(topology: Topology, pool: Prefix) -> dict[str, object]:
+    """The specification of a pool."""
+    return {
+        "cidr": str(pool),
+        "blockSize": max(26 if pool.family == IPV4 else 122, pool.length),
+        "ipipMode": topology.ipip if pool.family == IPV4 else "Never",
+        "vxlanMode": topology.vxlan,
+        "natOutgoing": False,
+        "nodeSelector": "all()",
+    }
+
+
 def _resources(topology: Topology, hosts: tuple[HostPlan, ...]) -> tuple[dict[str, object], ...]:
     def resource(kind: str, name: str, spec: dict[str, object], **metadata: dict[str, str]) -> dict[str, object]:
         """``metadata``: labels and annotations."""
@@ -364,17 +384,10 @@ def _resources(topology: Topology, hosts: tuple[HostPlan, ...]) -> tuple[dict[st
         resource("BGPConfiguration", "default", {"nodeToNodeMeshEnabled": topology.mesh, "asNumber": topology.as_number}),
         resource("Tier", "default", {"order": 1_000_000, "defaultAction": "Deny"}),
     ]
-    for index, pool in enumerate(topology.pools):
-        size = 26 if pool.family == IPV4 else 122
-        spec: dict[str, object] = {
-            "cidr": str(pool),
-            "blockSize": max(size, pool.length),
-            "ipipMode": topology.ipip if pool.family == IPV4 else "Never",
-            "vxlanMode": topology.vxlan,
-            "natOutgoing": False,
-            "nodeSelector": "all()",
-        }
-        documents.append(resource("IPPool", f"lab-ipv{pool.family}-{index}", spec))
+    documents += [resource("IPPool", f"lab-ipv{pool.family}-{index}", _pool(topology, pool)) for index, pool in enumerate(topology.pools)]
+    if topology.of_kind(TAP):
+        # Disabled: their addresses are announced as those of other pools, but nobody else gets one.
+        documents += [resource("IPPool", f"neutron-ipv{net.family}", _pool(topology, net) | {"disabled": True}) for net in NEUTRON_SUBNETS]
     for host in hosts:
         bgp: dict[str, object] = {f"ipv{item.address.family}Address": str(item) for item in host.addresses}
         bgp["asNumber"] = host.as_number
@@ -385,7 +398,7 @@ def _resources(topology: Topology, hosts: tuple[HostPlan, ...]) -> tuple[dict[st
         documents.append(resource("BGPPeer", "reflectors", {"nodeSelector": "all()", "peerSelector": f"has({REFLECTOR})"}))
     for host in hosts:
         for peer, as_number, address in host.peers:
-            spec = {"node": host.name, "peerIP": address.address, "asNumber": as_number, "sourceAddress": "None"}
+            spec: dict[str, object] = {"node": host.name, "peerIP": address.address, "asNumber": as_number, "sourceAddress": "None"}
             annotations = {LONG_LIVED: "true"} if peer in birds else {}
             documents.append(resource("BGPPeer", f"{host.name}-{peer}-ipv{address.family}", spec, annotations=annotations))
         if host.uplinks:

@@ -9,8 +9,8 @@ import os
 import shutil
 
 from tabinet.errors import LabError, SetupError
-from tabinet.lab import vm
 from tabinet.lab.build import remove_namespaces, run
+from tabinet.lab.kinds.known import kinds_in
 from tabinet.lab.launches import programs_needed
 from tabinet.lab.plan import Plan
 
@@ -32,9 +32,9 @@ async def preflight(plan: Plan) -> None:
     """
     if os.geteuid() != 0:
         raise SetupError("a lab is made of network namespaces, which only root may make: run it again with sudo")
-    lacking = vm.missing() if any(workload.kind == vm.VM for workload in plan.topology.workloads) else []
+    lacking = [line for kind in kinds_in(plan.topology).values() for line in kind.missing()]
     if lacking:
-        raise SetupError(f"virtual machines need {', '.join(lacking)}: run 'make setup VMS=1'")
+        raise SetupError("\n".join(lacking))
     missing = [program for program in programs_needed(plan) if shutil.which(program) is None]
     if missing:
         packages = sorted({_package(program) for program in missing})

@@ -18,10 +18,10 @@ from tabinet.errors import BirdError, LabError, StoreError
 from tabinet.kernel.netns import run_in
 from tabinet.kernel.rtnetlink import Route, RouteKind
 from tabinet.kernel.rtsocket import RtSocket, open_rtnetlink
-from tabinet.lab.launches import VM_PREFIX, Component
+from tabinet.lab.component import Component
+from tabinet.lab.kinds.kind import last_words
 from tabinet.lab.processes import alive
 from tabinet.lab.state import ProcessRecord
-from tabinet.lab.vm import READY
 from tabinet.lib.ip import Prefix
 from tabinet.store.api import Datastore
 
@@ -29,8 +29,6 @@ _POLL_S = 0.02
 _CONVERGENCE_POLL_S = 0.1
 _CONNECT_S = 0.5
 START_TIMEOUT_S = 20.0
-MACHINES_TIMEOUT_S = 180.0
-"""A virtual machine takes some seconds for what others do at once, and more on a busy machine."""
 
 
 def accepts(path: str) -> bool:
@@ -54,37 +52,8 @@ async def wait_started(component: Component, record: ProcessRecord, timeout_s: f
     while component.socket and not accepts(component.socket):
         what = "ended" if not alive(record) else f"does not answer within {timeout_s:g} s" if time.monotonic() > deadline else ""
         if what:
-            raise LabError(f"{component.name} of {component.node} {what}{_last_words(component)}")
+            raise LabError(f"{component.name} of {component.node} {what}{last_words(component.launch.log)}")
         await asyncio.sleep(_POLL_S)
-
-
-async def wait_machines(machines: Iterable[Component], timeout_s: float = MACHINES_TIMEOUT_S) -> None:
-    """The guests have their addresses and their probers can be reached.
-
-    Raises:
-        LabError: one did not within ``timeout_s``; with the end of its console.
-    """
-    deadline = time.monotonic() + timeout_s
-    for component in machines:
-        while component.name.startswith(VM_PREFIX) and READY not in _console(component):
-            if time.monotonic() > deadline:
-                raise LabError(f"{component.name} has no address within {timeout_s:g} s{_last_words(component)}")
-            await asyncio.sleep(_CONVERGENCE_POLL_S)
-
-
-def _console(component: Component) -> str:
-    try:
-        return component.launch.log.read_text(errors="replace")
-    except OSError:
-        return ""
-
-
-def _last_words(component: Component, lines: int = 3) -> str:
-    try:
-        text = component.launch.log.read_text(errors="replace").strip().splitlines()[-lines:]
-    except OSError:
-        return ""
-    return ": " + " | ".join(text) if text else ""
 
 
 async def wait_store(store: Datastore, timeout_s: float = START_TIMEOUT_S) -> None:

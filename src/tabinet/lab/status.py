@@ -12,8 +12,9 @@ import msgspec
 
 from tabinet.errors import StoreError
 from tabinet.lab.build import lab_namespaces
+from tabinet.lab.component import Component
 from tabinet.lab.expectation import Target
-from tabinet.lab.launches import Component, components
+from tabinet.lab.launches import components
 from tabinet.lab.plan import Plan
 from tabinet.lab.processes import alive
 from tabinet.lab.state import LabDirectory, LabState
@@ -87,7 +88,7 @@ async def lab_status(plan: Plan, directory: LabDirectory, state: LabState, store
     trouble = ""
     try:
         async with asyncio.timeout(_STORE_TIMEOUT_S):
-            targets = await read_targets_found(store, plan)
+            targets = await read_targets_found(store, plan, directory)
             reports = await _reports(store, plan)
     except (StoreError, TimeoutError) as error:
         trouble = str(error) or f"no answer within {_STORE_TIMEOUT_S:g} s"

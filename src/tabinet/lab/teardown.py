@@ -1,8 +1,8 @@
 """Removes a lab: all of it, whatever state it is in, and as often as one likes.
 
 In: the lab's name. What there is to remove is found in two ways that do not depend on each other: what the state file remembers, and what
-is named after the lab (namespaces) or lives in it (processes, by the inode of their network namespace). So it works after a crash, and
-without a state file. Cost: one look at /proc and a few ms for each namespace.
+is named after the lab (namespaces, control groups) or lives in it (processes, by the inode of their network namespace or by their control
+group). So it works after a crash, and without a state file. Cost: one look at /proc and a few ms for each namespace.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from collections.abc import Sequence
 
 import msgspec
 
+from tabinet.errors import LabError
 from tabinet.lab.build import lab_namespaces, processes_in, remove_namespaces
+from tabinet.lab.groups import lab_groups, processes_in_groups, remove_groups
 from tabinet.lab.processes import alive, foreign, kill
 from tabinet.lab.state import LabDirectory, ProcessRecord
 
@@ -37,10 +39,13 @@ async def take_down(directory: LabDirectory, started: Sequence[ProcessRecord] = 
     records = dict.fromkeys((*(state.processes if state is not None else ()), *started))
     recorded = [record for record in records if alive(record)]
     known = {record.pid for record in recorded}
-    inside = [record for record in foreign(processes_in(namespaces)) if record.pid not in known]
+    living = {*processes_in(namespaces), *processes_in_groups(lab_groups(directory.name))}
+    inside = [record for record in foreign(sorted(living)) if record.pid not in known]
     # All at once and without notice: what they would save is about to be deleted.
     await kill([*recorded, *inside])
     await remove_namespaces(namespaces)
     existed = directory.path.exists()
     directory.remove()
+    if not await remove_groups(directory.name):
+        raise LabError(f"control groups that do not go: {', '.join(map(str, lab_groups(directory.name)))}")
     return Removed(namespaces=len(namespaces), processes=len(recorded) + len(inside), directory=existed)

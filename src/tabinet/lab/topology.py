@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import msgspec
 
+from tabinet.lab.kinds.facts import NAMESPACE, TAP
 from tabinet.lib.ip import Prefix, parse_prefix
 
 MANAGEMENT4 = parse_prefix("172.31.0.0/24")
 LOOPBACKS = (parse_prefix("10.254.0.0/16"), parse_prefix("fd00:254::/64"))
 LINKS = (parse_prefix("10.255.0.0/16"), parse_prefix("fd00:255::/64"))
+NEUTRON_SUBNETS = (parse_prefix("10.64.0.0/24"), parse_prefix("fd00:64::/64"))
+"""Where ports of an OpenStack are: Neutron gives out addresses itself, from subnets that are no pools for anybody else."""
 MAX_NODES = 200
 """Routers and hosts together; the management network has room for as many hosts."""
 
@@ -60,7 +63,7 @@ class Port(Record, frozen=True, kw_only=True):
 
 
 class Workload(Record, frozen=True, kw_only=True):
-    """What is attached to a host: a namespace, or a virtual machine, with one interface."""
+    """What is attached to a host, with one interface; or the host itself, as a member of the fabric under policy."""
 
     name: str
     host: str
@@ -68,8 +71,8 @@ class Workload(Record, frozen=True, kw_only=True):
     labels: dict[str, str]
     profiles: tuple[str, ...]
     ports: tuple[Port, ...]
-    kind: str = "namespace"
-    """``namespace``, or ``vm``: a virtual machine on a TAP, which gets its address by DHCP."""
+    kind: str = NAMESPACE
+    """A name of ``tabinet.lab.kinds.facts.FACTS``."""
 
 
 class CheckPorts(Record, frozen=True, kw_only=True):
@@ -110,6 +113,15 @@ class Topology(Record, frozen=True, kw_only=True):
     """``vxlanMode`` of the pools."""
     ipip: str = "Never"
     """``ipipMode`` of the IPv4 pools, where they have no ``vxlan``; the kernel must have IP-in-IP."""
+
+    def of_kind(self, kind: str) -> tuple[Workload, ...]:
+        """The workloads of a kind, in order."""
+        return tuple(workload for workload in self.workloads if workload.kind == kind)
+
+    @property
+    def prefixes(self) -> tuple[Prefix, ...]:
+        """Where addresses of workloads are."""
+        return (*self.pools, *(NEUTRON_SUBNETS if self.of_kind(TAP) else ()))
 
     @property
     def tunnelled(self) -> bool:

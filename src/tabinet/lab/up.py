@@ -6,25 +6,26 @@ each other is done at the same time; the time is mostly that of starting Pythons
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tabinet.errors import LabError
 from tabinet.lab.build import build, lab_namespaces
+from tabinet.lab.component import Component
+from tabinet.lab.kinds.known import needs_image
+from tabinet.lab.kinds.machine import make_image
 from tabinet.lab.lab import Lab, Progress
-from tabinet.lab.launches import AGENT, ETCD, IMAGE, Component, components, is_late, render_client_file
+from tabinet.lab.launches import AGENT, components, render_client_file
 from tabinet.lab.load import LoadedTopology
 from tabinet.lab.plan import make_plan
 from tabinet.lab.preflight import preflight
 from tabinet.lab.processes import start
-from tabinet.lab.readiness import wait_machines, wait_started, wait_store, wait_tunnels
+from tabinet.lab.readiness import wait_started, wait_store, wait_tunnels
 from tabinet.lab.state import ROOT, LabDirectory, LabState, ProcessRecord, exclusive, write_atomically
 from tabinet.lab.teardown import take_down
 from tabinet.lab.together import together
-from tabinet.lab.vm import make_image
-from tabinet.lab.workloads import attach_workloads
+from tabinet.lab.workloads import attach_workloads, wait_workloads
 from tabinet.store.client import ResourceClient
 
 CLIENT_FILE = "tabinet.toml"
@@ -72,30 +73,23 @@ class _Raising:
         self.progress(f"{len(plan.nodes)} namespaces and {len(plan.cables)} links")
         await build(plan)
         self.progress("etcd and routing daemons")
-        daemons: dict[str, list[Component]] = {}
-        for component in everything:
-            if component.name not in (AGENT, ETCD) and not is_late(component):
-                daemons.setdefault(component.node, []).append(component)
-        etcd = [component for component in everything if component.name == ETCD]
-        await together([*map(self._start, (etcd, *daemons.values())), self._apply([*plan.resources, *documents])])
+        early = _sequences(component for component in everything if component.name != AGENT and not component.late)
+        await together([*map(self._start, early), self._apply([*plan.resources, *documents])])
         self.progress(f"agents of {len(plan.hosts)} hosts")
         await together(self._start([component]) for component in everything if component.name == AGENT)
-        late = [component for component in everything if is_late(component)]
-        if late:
-            self.progress("virtual machines")
-            write_atomically(directory.path / IMAGE, await asyncio.to_thread(make_image))
-            await together(self._start([component]) for component in late)
+        if needs_image(plan.topology):
+            self.progress("what virtual machines boot")
+            await make_image(directory)
+        await together(self._start(sequence) for sequence in _sequences(component for component in everything if component.late))
         self._remember("building")
         self.progress(f"{len(plan.topology.workloads)} workloads")
         async with self.lab.store() as store:
             if plan.topology.tunnelled:
                 await wait_tunnels(store, [host.name for host in plan.hosts])
-            await attach_workloads(store, plan)
+            await attach_workloads(store, plan, directory)
         self.progress("BGP convergence")
         await self.lab.wait_converged()
-        if late:
-            self.progress("virtual machines start up")
-            await wait_machines(late)
+        await wait_workloads(plan, directory)
         self._remember("up")
 
     def _remember(self, stage: str) -> None:
@@ -122,3 +116,11 @@ class _Raising:
         async with self.lab.store() as store:
             await wait_store(store)
             await ResourceClient(store).apply_many(documents)
+
+
+def _sequences(components: Iterable[Component]) -> list[list[Component]]:
+    """Those that are started one after the other, together."""
+    found: dict[tuple[str, str], list[Component]] = {}
+    for component in components:
+        found.setdefault((component.node, component.group), []).append(component)
+    return list(found.values())

@@ -20,9 +20,9 @@ from pathlib import Path
 import msgspec
 
 from tabinet.errors import SetupError
+from tabinet.lab.state import LabDirectory
 from tabinet.lab.topology import Workload
 
-VM = "vm"
 VM_FILES = Path("/var/lib/tabinet/vm")
 """``vmlinuz``, and ``modules/`` with names in the order in which they are loaded."""
 QEMU = "qemu-system-x86_64"
@@ -64,10 +64,11 @@ while :; do
     fi
 done
 """
-_LEASE = """#!/bin/busybox sh
+LEASE = """\
+#!/bin/busybox sh
 case $1 in
 bound|renew)
-    ip addr flush dev $interface scope global
+    ip -4 addr flush dev $interface scope global
     ip addr add $ip/${mask:-32} dev $interface
     [ -n "$mtu" ] && ip link set dev $interface mtu $mtu
     set -- $staticroutes
@@ -78,6 +79,7 @@ bound|renew)
     ;;
 esac
 """
+"""What a guest does with what DHCP told it: the script of busybox's udhcpc."""
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -88,6 +90,11 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     mode: int
     data: bytes = b""
     mtime_s: int = 0
+
+
+def image_of(directory: LabDirectory) -> Path:
+    """Where what virtual machines of a lab boot is."""
+    return directory.path / "vm.initrd"
 
 
 def tap_of(workload: str) -> str:
@@ -145,7 +152,7 @@ def make_image() -> bytes:
 def base_entries() -> list[Entry]:
     """What every guest needs besides its first program: busybox, modules, and what a DHCP lease does (``/lease``)."""
     return [
-        Entry("lease", stat.S_IFREG | 0o755, _LEASE.encode()),
+        Entry("lease", stat.S_IFREG | 0o755, LEASE.encode()),
         _read(BUSYBOX, "bin/busybox"),
         *(_read(module, f"modules/{module.name}") for module in sorted((VM_FILES / "modules").iterdir())),
         *(Entry(name, stat.S_IFDIR | 0o755) for name in ("proc", "sys", "dev", "tmp")),

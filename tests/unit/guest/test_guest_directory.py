@@ -75,6 +75,19 @@ def test_a_workload_of_others_has_dhcp_without_a_subnet():
     assert leased(directory)
 
 
+@pytest.mark.parametrize(
+    "spec", [{"orchestrator": "libnetwork"}, {"orchestrator": "k8s", "pod": "p"}, {"orchestrator": "cni", "containerID": "c"}]
+)
+def test_a_container_is_known_as_one_whoever_runs_it(spec: dict[str, str]):
+    told = json.loads(endpoint().item.value)
+    told["spec"] |= spec
+    directory = Directory("h-1")
+    directory.on_events([endpoint(), put(endpoint().item.key, told)])
+    port = directory.port("tap1")
+    assert port is not None
+    assert port.in_container
+
+
 @pytest.mark.parametrize("node", ["h", "h-2", "h-1-x", "x-h-1"])
 def test_other_hosts_endpoints_are_not_kept(node: str):
     directory = Directory("h-1")

@@ -26,6 +26,7 @@ from tabinet.kernel.rtnetlink import TABINET_PROTOCOL
 from tabinet.kernel.rtsocket import open_rtnetlink
 from tabinet.lab.check import CheckReport, snapshot
 from tabinet.lab.expectation import build_fabric
+from tabinet.lab.groups import lab_groups
 from tabinet.lab.lab import Lab, lab_down
 from tabinet.lab.load import load_topology
 from tabinet.lab.plan import namespace_of
@@ -68,9 +69,10 @@ def running_lab(example: str) -> Iterator[Lab]:
 
 
 def leftovers(name: str) -> list[str]:
-    """Whatever there still is of a lab: namespaces, files, processes."""
+    """Whatever there still is of a lab: namespaces, control groups, files, processes."""
     prefix = namespace_of(name, "")
     found = [f"namespace {entry.name}" for entry in Path("/run/netns").glob(f"{prefix}*")]
+    found += [f"control group {path}" for path in lab_groups(name)]
     found += [f"file {path}" for path in ROOT.glob(f"{name}*")]
     for directory in Path("/proc").glob("[0-9]*"):
         try:
