@@ -117,6 +117,16 @@ def test_routers_in_a_row_and_what_is_behind_a_port(cloud: Cloud) -> None:
     neutron.attach(third, right, "10.65.22.200")
     eventually(lambda: cloud.reaches(two, newcomer, 80, own="10.65.99.5"))
 
+    back, on = {"destination": "10.65.20.0/24", "nexthop": "10.65.21.1"}, {"destination": "10.65.23.0/24", "nexthop": "10.65.22.200"}
+    forth = [{"destination": f"10.65.{number}.0/24", "nexthop": "10.65.21.2"} for number in (22, 23)]
+    neutron.update("router", first["id"], routes=forth)
+    neutron.update("router", third["id"], routes=[{"destination": "10.65.20.0/24", "nexthop": "10.65.22.1"}])
+    neutron.update("router", second["id"], routes=[behind, back, on])
+    eventually(lambda: cloud.reaches(one, newcomer, 80) and cloud.reaches(newcomer, one, 80))
+    neutron.update("router", second["id"], routes=[behind, back])  # what the others' policies say changes by it
+    eventually(lambda: not cloud.reaches(one, newcomer, 80) and not cloud.reaches(newcomer, one, 80))
+    assert cloud.reaches(one, two, 80)
+
     neutron.update("router", first["id"], routes=[])
     eventually(lambda: not cloud.reaches(one, two, 80))
     neutron.update("router", second["id"], routes=[])

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from tabinet.attach.openstack.chains import neighbours
 from tabinet.attach.openstack.cluster import complete_cluster
-from tabinet.attach.openstack.extraroutes import neighbours_of
 from tabinet.attach.openstack.groups import path_of_document, translate_group
 from tabinet.attach.openstack.isolation import translate_network, translate_router
 from tabinet.attach.openstack.names import Region, interface_of
@@ -23,15 +23,21 @@ from tabinet.rules.options import TableOptions
 
 ISOLATED = Region(isolated=True)
 UPLINK = "eth0"
-ROUTERS = {"red": ("r1",), "blue": ("r1", "r2"), "green": ("r2",), "far": ("r3",), "farther": ("r4",), "island": ()}
-ADDRESSES = {"red": "10.0.1.1", "blue": "10.0.2.1", "green": "10.0.3.1", "far": "10.0.5.1", "farther": "10.0.6.1", "island": "10.0.4.1"}
-HOPS = [
+ROUTERS = {"red": ("r1",), "blue": ("r1", "r2"), "green": ("r2",), "far": ("r3",), "farther": ("r4",), "lost": ("r5",), "island": ()}
+ADDRESSES = {name: f"10.0.{number}.1" for number, name in enumerate(("red", "blue", "green", "island", "far", "farther", "lost"), 1)}
+CONNECTED = {
+    router: [f"{ADDRESSES[name].removesuffix('.1')}.0/24" for name, routers in ROUTERS.items() if router in routers]
+    for router in ("r1", "r2", "r3", "r4", "r5")
+}
+ROUTES = [
     ("r1", "r3", "10.0.5.0/24"),
     ("r3", "r1", "10.0.1.0/24"),
+    ("r1", "r3", "10.0.6.0/24"),
     ("r3", "r4", "10.0.6.0/24"),
     ("r4", "r3", "10.0.1.0/24"),
     ("r4", "r3", "10.0.5.0/24"),
-    ("r1", "r4", "10.0.6.0/24"),  # r4 knows no way back
+    ("r4", "r5", "10.0.7.0/24"),
+    ("r5", "r4", "10.0.0.0/20"),  # r3 and r1 know no way to r5
 ]
 OPEN = SecurityGroup(
     id="g",
@@ -44,8 +50,9 @@ def table() -> TableBuilder:
     """A host with a port in each network, all in a group that allows everything."""
     documents: dict[str, dict[str, Any] | None] = {**complete_cluster({}, ISOLATED, "guid")}
     documents[path_of_document(translate_group(OPEN, ISOLATED))] = translate_group(OPEN, ISOLATED)
-    for router in ("r1", "r2", "r3", "r4"):
-        documents |= translate_router(router, ISOLATED, neighbours_of(router, HOPS))
+    others = neighbours(CONNECTED, ROUTES)
+    for router in CONNECTED:
+        documents |= translate_router(router, ISOLATED, others.get(router, ()))
     for name, routers in ROUTERS.items():
         documents |= translate_network(name, routers, ISOLATED)
         port = Port(
@@ -95,8 +102,13 @@ def table() -> TableBuilder:
         ("blue", "far", False),  # r1 is blue's router too, but r3 knows no way back
         ("far", "blue", False),
         ("far", "farther", True),
-        ("red", "farther", False),  # through three routers, and through two of which one knows no way back
-        ("farther", "red", False),
+        ("red", "farther", True),  # through three routers
+        ("farther", "red", True),
+        ("blue", "farther", False),
+        ("farther", "lost", True),
+        ("red", "lost", False),
+        ("lost", "red", False),
+        ("lost", "far", False),
         ("192.0.2.9", "island", True),  # from outside: groups say
     ],
 )

@@ -5,7 +5,7 @@ In: networks, and the routers that each is attached to. Out: documents. Hosts ro
 - A profile for each network gives its endpoints a label for the network and one for each of its routers.
 - Policies in the tier ``openstack-networks`` pass on (to the security groups) what comes from the same network or from one with a common
   router.
-- Through two routers, each with a route by way of the other, passes what both routes are about; through three nothing does.
+- Through routers in a row passes what the routes of all of them lead there and back (``chains``).
 - Another one, after them, denies what comes from any other network. What comes from no port at all is not concerned.
 
 So attaching a router writes a profile and a policy, however many ports there are. Only ``Region.isolated`` regions have any of it. Pure.
@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from tabinet.attach.openstack.extraroutes import Neighbour
+from tabinet.attach.openstack.chains import Neighbour
 from tabinet.attach.openstack.names import (
     NETWORK_LABEL,
     TIER,

@@ -122,7 +122,8 @@ class TabinetDriver(api.MechanismDriver):
                 self.publish(NETWORK, port["network_id"])
                 with_sets = {*finding.ports_with_pairs(port["network_id"]), *routing.next_hops(port["network_id"])}
                 self.publish_later(PORT, sorted(with_sets))
-                self.publish_later(ROUTER, routing.by_way_of(fixed["ip_address"] for fixed in port["fixed_ips"]))
+                ends = routing.by_way_of(fixed["ip_address"] for fixed in port["fixed_ips"])
+                self.publish_later(ROUTER, routing.in_a_row([port["device_id"], *ends]))
 
     # --- publishing -----------------------------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ from neutron_lib.db import api as db_api
 from neutron_lib.plugins import directory
 
 from tabinet.attach.openstack import groups, isolation, neutron, translate
-from tabinet.attach.openstack.extraroutes import neighbours_of
+from tabinet.attach.openstack.chains import neighbours
 from tabinet.attach.openstack.ml2 import finding, routing
 from tabinet.attach.openstack.names import Region
 from tabinet.attach.openstack.neutron import PortView, parse_fact
@@ -56,9 +56,9 @@ class Database:
             routers = finding.routers_of(ids)
             return {each: isolation.translate_network(each, routers.get(each, ()), self.region) for each in finding.existing(kind, ids)}
         if kind == ROUTER:
-            hops = routing.hops_between(ids) if self.region.isolated else []
+            others = neighbours(*routing.around(ids)) if self.region.isolated else {}
             found = finding.existing(kind, ids)
-            return {each: isolation.translate_router(each, self.region, neighbours_of(each, hops)) for each in found}
+            return {each: isolation.translate_router(each, self.region, others.get(each, ())) for each in found}
         context = neutron_context.get_admin_context()
         with db_api.CONTEXT_READER.using(context):
             facts = _READERS[kind](context, {"id": list(ids)})

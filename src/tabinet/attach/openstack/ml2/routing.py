@@ -19,6 +19,7 @@ from neutron_lib.db import api as db_api
 from sqlalchemy import event, orm
 
 from tabinet.attach.openstack import neutron
+from tabinet.attach.openstack.chains import Route
 from tabinet.attach.openstack.ml2 import finding
 from tabinet.attach.openstack.ml2.notices import Outlet
 from tabinet.attach.openstack.publisher import PORT, ROUTER
@@ -45,20 +46,53 @@ def subnet_prefixes(context: Any) -> tuple[str, ...]:
     return tuple(sorted({cidr for (cidr,) in context.session.query(models_v2.Subnet.cidr)}))
 
 
-def hops_between(routers: Iterable[str]) -> list[tuple[str, str, str]]:
-    """Routes from router to router that begin or end at one of these: (router, next router, destination)."""
+def in_a_row(routers: Iterable[str]) -> list[str]:
+    """These routers, and all that routes connect them with, in whichever direction, by way of however many others."""
+    known: set[str] = set()
+    found = set(routers)
+    while found > known:
+        hops = _hops(sorted(found - known))
+        known = set(found)
+        found |= {router for first, second, _, _ in hops for router in (first, second)}
+    return sorted(found)
+
+
+def around(routers: Iterable[str]) -> tuple[dict[str, list[str]], list[Route]]:
+    """The prefixes of the subnets that each router in a row with any of these is attached to, and all their routes."""
+    row = in_a_row(routers)
+    hops = set(_hops(row))
+    route, port, allocation, subnet = l3.RouterRoute, models_v2.Port, models_v2.IPAllocation, models_v2.Subnet
+    connected: dict[str, list[str]] = {router: [] for router in row}
+    context = neutron_context.get_admin_context()
+    with db_api.CONTEXT_READER.using(context):
+        attached = (
+            context.session.query(port.device_id, subnet.cidr)
+            .filter(port.device_id.in_(row), port.device_owner.in_(finding.ROUTER_OWNERS))
+            .filter(allocation.port_id == port.id, subnet.id == allocation.subnet_id)
+        )
+        for router, cidr in sorted(set(attached)):
+            connected[router].append(cidr)
+        every = set(context.session.query(route.router_id, route.destination, route.nexthop).filter(route.router_id.in_(row)))
+    by_routers = {(router, destination, nexthop) for router, _, destination, nexthop in hops}
+    routes = {(router, following, destination) for router, following, destination, _ in hops}
+    routes |= {(router, "", destination) for router, destination, nexthop in every if (router, destination, nexthop) not in by_routers}
+    return connected, sorted(routes)
+
+
+def _hops(routers: Iterable[str]) -> list[tuple[str, str, str, str]]:
+    """Routes from router to router that begin or end at one of these: (router, next router, destination, next hop)."""
     route, allocation = l3.RouterRoute, models_v2.IPAllocation
     own, other = orm.aliased(models_v2.Port), orm.aliased(models_v2.Port)
     ids = list(routers)
     context = neutron_context.get_admin_context()
     with db_api.CONTEXT_READER.using(context):
         query = (
-            context.session.query(route.router_id, other.device_id, route.destination)
+            context.session.query(route.router_id, other.device_id, route.destination, route.nexthop)
             .filter(own.device_id == route.router_id, own.device_owner.in_(finding.ROUTER_OWNERS))
             .filter(allocation.ip_address == route.nexthop, allocation.network_id == own.network_id, allocation.port_id == other.id)
             .filter(other.device_owner.in_(finding.ROUTER_OWNERS), route.router_id.in_(ids) | other.device_id.in_(ids))
         )
-        return sorted({(first, second, destination) for first, second, destination in query if first != second})
+        return sorted({tuple(row) for row in query if row[0] != row[1]})
 
 
 def by_way_of(addresses: Iterable[str]) -> list[str]:
@@ -112,6 +146,6 @@ class Routes:
 
         def publish(_: Any) -> None:
             self._outlet.publish_later(PORT, ports)
-            self._outlet.publish_later(ROUTER, routers)
+            self._outlet.publish_later(ROUTER, in_a_row(routers))
 
         event.listen(session, "after_commit", publish, once=True)
