@@ -13,7 +13,7 @@ from tabinet.attach.openstack.comparison import Comparer, Comparison, Scope, own
 from tabinet.attach.openstack.groups import path_of_document, translate_group
 from tabinet.attach.openstack.names import Region, comparison_path, endpoint_key, subnet_path
 from tabinet.attach.openstack.neutron import SecurityGroup
-from tabinet.attach.openstack.publisher import GROUP, PORT, SUBNET, Publisher, Subject
+from tabinet.attach.openstack.publisher import GROUP, PORT, SUBNET, Publisher, Subject, paths_of
 from tabinet.attach.openstack.storethread import StoreThread
 from tabinet.errors import DataError
 from tabinet.model.keys import ResourceKey, path_of
@@ -31,6 +31,9 @@ class Neutron:
 
     def ids(self, kind: str) -> list[str]:
         return sorted(self.groups) if kind == GROUP else []
+
+    def places(self, kind: str, ids: Sequence[str]) -> dict[str, list[str]]:
+        return {each: paths_of(REGION, Subject(kind, each)) for each in ids}
 
     def read_many(self, kind: str, ids: Sequence[str]) -> dict[str, dict[str, dict[str, Any]]]:
         known = [self.groups[each] for each in ids if each in self.groups] if kind == GROUP else []

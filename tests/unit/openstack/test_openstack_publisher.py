@@ -42,6 +42,9 @@ class Database:
     def ids(self, kind: str) -> list[str]:
         return ["g"]
 
+    def places(self, kind: str, ids: Sequence[str]) -> dict[str, list[str]]:
+        return {each: paths_of(REGION, Subject(kind, each)) for each in ids}
+
     def read_many(self, kind: str, ids: Sequence[str]) -> dict[str, Mapping[str, dict[str, Any]]]:
         return {identifier: self.read(Subject(kind, identifier)) for identifier in ids}
 

@@ -1,8 +1,8 @@
 """Compares what the store holds for a region with what Neutron says, repairs what differs, and reports.
 
-In: Neutron's objects in pages, and the store. Out: a ``Comparison`` with what differed. Whatever differs is looked at again before it is
-written (``Bulk``, ``Publisher``): so what changes while it is compared is never overwritten, and a difference that was none any more is
-left.
+In: Neutron's objects in pages, and the store. Out: a ``Comparison`` with what differed. The store is looked at before the database, and
+written only if it is as it was (``Bulk``, ``Publisher``): so what changes while it is compared is never overwritten, and a difference that
+was none any more is left.
 
 Costs, for n objects: n documents rendered and n values read, in pages; memory for one page and the n paths. A pause after each page spreads
 the work, so that a comparison that never ends is a small load.
@@ -112,12 +112,14 @@ class Comparer:
         return result
 
     def _compare_page(self, kind: str, page: Sequence[str], result: Comparison) -> None:
-        by_object = self.publisher.source.read_many(kind, page)
-        desired = {path: document for documents in by_object.values() for path, document in documents.items()}
+        bulk = Bulk(self.publisher, kind)
+        sight = bulk.look(self.publisher.source.places(kind, page))
+        desired = {path: document for documents in sight.desired.values() for path, document in documents.items()}
         self._seen.update(desired)
-        stored = read_values(self.publisher.stores, list(desired))
+        # What is in another place than expected was not looked at before the database: it will be published by itself.
+        stored = {**sight.stored, **read_values(self.publisher.stores, sorted(desired.keys() - sight.stored.keys()))}
         found: dict[str, dict[str, str]] = {}
-        for identifier, documents in by_object.items():
+        for identifier, documents in sight.desired.items():
             for path, document in documents.items():
                 if differs(stored[path], document):
                     what = "missing" if stored[path] is None else "left over" if document is None else "different"
@@ -127,7 +129,7 @@ class Comparer:
                 for path, what in paths.items():
                     self._settle(Subject(kind, identifier), path, what, result)
         elif found:
-            outcomes = Bulk(self.publisher, kind).publish({identifier: by_object[identifier] for identifier in found})
+            outcomes = bulk.settle(sight, found)
             for identifier, paths in found.items():
                 for path, what in paths.items():
                     add(result, Difference(kind, identifier, path, what), outcomes[identifier])

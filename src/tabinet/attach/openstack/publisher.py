@@ -65,6 +65,10 @@ class Catalogue(Source, Protocol):
         """The identifiers of all objects of a kind."""
         ...
 
+    def places(self, kind: str, ids: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        """Where the store holds these objects of a kind, as far as little effort tells; those that are gone may be left out."""
+        ...
+
     def read_many(self, kind: str, ids: Sequence[str]) -> Mapping[str, Mapping[str, Document | None]]:
         """As ``read``, for many objects of a kind; those that are gone are left out."""
         ...

@@ -171,11 +171,11 @@ def port_documents(view: PortView, region: Region) -> dict[str, Document | None]
     return {**dict.fromkeys(places), **translate_port(view, region)}
 
 
-def port_paths(region: Region, port_id: str, places: list[tuple[str, str]]) -> list[str]:
-    """Where a port that was in these places (host, device) may have left something."""
+def port_paths(region: Region, port_id: str, places: list[tuple[str, str]], *, moving: bool = True) -> list[str]:
+    """Where a port that was in these places (host, device) may have left something; ``moving``: or was about to go to them."""
     found = [path_of(pairs_key(region, port_id)), path_of(routes_key(region, port_id))]
     keys = [endpoint_key(region, host, device, port_id) for host, device in places if is_host(host)]
-    found += [path_of(each) for key in keys for each in (key, migration_key(key))]
+    found += [path_of(each) for key in keys for each in ((key, migration_key(key)) if moving else (key,))]
     return list(dict.fromkeys(found))
 
 

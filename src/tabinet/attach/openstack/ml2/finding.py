@@ -54,6 +54,16 @@ def routers_of(networks: Iterable[str]) -> dict[str, list[str]]:
     return {network: sorted(set(routers)) for network, routers in found.items()}
 
 
+def places(ports: Iterable[str]) -> dict[str, list[tuple[str, str]]]:
+    """By port: host and device, where it is bound."""
+    port, binding = models_v2.Port, ml2_models.PortBinding
+    context = neutron_context.get_admin_context()
+    with db_api.CONTEXT_READER.using(context):
+        query = context.session.query(port.id, binding.host, port.device_id)
+        bound = query.outerjoin(binding, (binding.port_id == port.id) & (binding.status == constants.ACTIVE))
+        return {port: [(host, device)] if host else [] for port, host, device in bound.filter(port.id.in_(list(ports)))}
+
+
 def ports_with_pairs(network: str) -> list[str]:
     """The ports of the network that have allowed address pairs."""
     pair = allowed_address_pair.AllowedAddressPair

@@ -6,16 +6,14 @@ sees what was committed before it began. The number of queries does not grow wit
 
 from __future__ import annotations
 
-import json
+import functools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from neutron.db import models_v2
 from neutron.db.models import l3, port_forwarding
-from neutron.db.models import securitygroup as security_groups
 from neutron.objects import trunk as trunk_objects
 from neutron.objects.qos import policy as qos_objects
 from neutron.plugins.ml2 import models as ml2_models
@@ -23,14 +21,16 @@ from neutron_lib import constants
 from neutron_lib import context as neutron_context
 from neutron_lib.db import api as db_api
 from neutron_lib.plugins import directory
+from sqlalchemy import Select, select
 
 from tabinet.attach.openstack import groups, isolation, neutron, translate
 from tabinet.attach.openstack.chains import neighbours
 from tabinet.attach.openstack.ml2 import finding, routing
+from tabinet.attach.openstack.ml2.ports import IDS, PortRow, execute, read_ports
 from tabinet.attach.openstack.names import Region
 from tabinet.attach.openstack.neutron import PortView, parse_fact
 from tabinet.attach.openstack.projects import Projects
-from tabinet.attach.openstack.publisher import ADDRESS_GROUP, GROUP, NETWORK, PORT, ROUTER, SUBNET, Subject
+from tabinet.attach.openstack.publisher import ADDRESS_GROUP, GROUP, NETWORK, PORT, ROUTER, SUBNET, Subject, paths_of
 
 Document = dict[str, Any]
 Filters = dict[str, list[str]]
@@ -68,6 +68,13 @@ class Database:
         """The identifiers of all objects of a kind, in order."""
         return finding.all_of(kind)
 
+    def places(self, kind: str, ids: Sequence[str]) -> dict[str, list[str]]:
+        """Where the store holds these objects, but for what moves."""
+        if kind != PORT:
+            return {each: paths_of(self.region, Subject(kind, each)) for each in ids}
+        found = finding.places(ids)
+        return {each: translate.port_paths(self.region, each, places, moving=False) for each, places in found.items()}
+
     def _translate(self, each: neutron.SecurityGroup | neutron.AddressGroup | neutron.Subnet) -> dict[str, Document | None]:
         match each:
             case neutron.SecurityGroup():
@@ -83,11 +90,10 @@ class Database:
             return []
         context = neutron_context.get_admin_context()
         with db_api.CONTEXT_READER.using(context):
-            plugin = directory.get_plugin()
-            ports = [parse_fact(neutron.Port, each) for each in plugin.get_ports(context, filters={"id": list(port_ids)})]
-            views = _assemble(context, ports)
+            rows = read_ports(context, list(port_ids))
+            views = _assemble(context, rows) if rows else []
         if self.projects is not None:
-            projects = self.projects.look_up(port.project_id or "" for port in ports)
+            projects = self.projects.look_up(view.port.project_id or "" for view in views)
             views = [msgspec.structs.replace(view, project=projects.get(view.port.project_id or "")) for view in views]
         if not self.region.isolated:
             return views
@@ -100,17 +106,11 @@ def _keyed(document: Document) -> dict[str, Document | None]:
     return {groups.path_of_document(document): document}
 
 
-def _assemble(context: Any, ports: Sequence[neutron.Port]) -> list[PortView]:
-    plugin = directory.get_plugin()
-    networks = _by_id(neutron.Network, plugin.get_networks(context, filters=_ids(port.network_id for port in ports)))
-    subnet_ids = {fixed.subnet_id for port in ports for fixed in port.fixed_ips}
-    subnets = _port_subnets(context, subnet_ids)
-    group_ids = {group for port in ports for group in port.security_groups}
-    found = _groups(context, group_ids)
-    floating = _floating_ips(context, ports)
-    forwardings = _forwardings(context, ports)
+def _assemble(context: Any, rows: Sequence[PortRow]) -> list[PortView]:
+    ports = [row.port for row in rows]
+    ids = [port.id for port in ports]
+    floating, forwardings = _floating_ips(context, ids), _forwardings(context, ids)
     trunks = _trunks(context, ports)
-    targets = _targets(context, ports)
     routes = routing.routes_by_way_of(context, ports)
     prefixes = routing.subnet_prefixes(context) if routes else ()
     addresses = {each.id: each.floating_ip_address for port in ports for each in floating[port.id]}
@@ -118,24 +118,23 @@ def _assemble(context: Any, ports: Sequence[neutron.Port]) -> list[PortView]:
     of_addresses = finding.policies_of_floating(context, addresses)
     policies = _policies(context, ports, of_addresses.values())
     views = []
-    for port in ports:
+    for row in rows:
+        port = row.port
         leading = {each.id for each in floating[port.id]} | {each.floatingip_id for each in forwardings[port.id]}
-        if port.network_id not in networks:
-            continue
         policy = port.qos_policy_id or port.qos_network_policy_id
         views.append(
             PortView(
                 port=port,
-                network=networks[port.network_id],
-                subnets=tuple(subnets[fixed.subnet_id] for fixed in port.fixed_ips if fixed.subnet_id in subnets),
-                groups={group: found[group].name if group in found else "" for group in port.security_groups},
-                stateless=frozenset(group for group in port.security_groups if group in found and not found[group].stateful),
+                network=row.network,
+                subnets=tuple(row.subnets.values()),
+                groups={group: found.name for group, found in row.groups.items()},
+                stateless=frozenset(group for group, found in row.groups.items() if not found.stateful),
                 floating_ips=tuple(floating[port.id]),
                 forwardings=tuple(forwardings[port.id]),
                 qos_rules=policies.get(policy, ()) if policy else (),
                 address_rules={addresses[each]: policies.get(of_addresses[each], ()) for each in leading & of_addresses.keys()},
                 trunk=trunks.get(port.id),
-                targets=tuple(targets[port.id]),
+                targets=row.targets,
                 extra_routes=routes.get(port.id, ()),
                 subnet_prefixes=prefixes if port.id in routes else (),
             )
@@ -143,87 +142,49 @@ def _assemble(context: Any, ports: Sequence[neutron.Port]) -> list[PortView]:
     return views
 
 
-def _ids(values: Iterable[str]) -> dict[str, list[str]]:
-    return {"id": sorted(set(values))}
+@functools.cache
+def _floating_statement() -> Select[Any]:
+    floating = l3.FloatingIP.__table__
+    columns = (floating.c.id, floating.c.floating_ip_address, floating.c.fixed_ip_address, floating.c.fixed_port_id)
+    return select(*columns).where(floating.c.fixed_port_id.in_(IDS))
 
 
-def _by_id(kind: Any, documents: Iterable[Document]) -> dict[str, Any]:
-    return {document["id"]: parse_fact(kind, document) for document in documents}
-
-
-def _groups(context: Any, ids: set[str]) -> dict[str, neutron.SecurityGroup]:
-    """Without their rules."""
-    model = security_groups.SecurityGroup
-    rows = _rows(context, model, ids, model.id, model.name, model.stateful)
-    return {row.id: parse_fact(neutron.SecurityGroup, row._asdict()) for row in rows}
-
-
-def _port_subnets(context: Any, ids: set[str]) -> dict[str, neutron.Subnet]:
-    """As far as ports need them."""
-    model = models_v2.Subnet
-    rows = _rows(context, model, ids, model.id, model.network_id, model.cidr, model.ip_version, model.gateway_ip)
-    return {row.id: parse_fact(neutron.Subnet, row._asdict()) for row in rows}
-
-
-def _floating_ips(context: Any, ports: Sequence[neutron.Port]) -> dict[str, list[neutron.FloatingIp]]:
-    model = l3.FloatingIP
-    columns = (model.id, model.floating_ip_address, model.fixed_ip_address, model.fixed_port_id.label("port_id"))
+def _floating_ips(context: Any, ids: Sequence[str]) -> dict[str, list[neutron.FloatingIp]]:
+    """By port."""
     found: dict[str, list[neutron.FloatingIp]] = defaultdict(list)
-    for row in context.session.query(*columns).filter(model.fixed_port_id.in_([port.id for port in ports])):
-        found[row.port_id].append(parse_fact(neutron.FloatingIp, row._asdict()))
+    for identifier, address, fixed, port in execute(context, _floating_statement(), ids):
+        found[port].append(neutron.FloatingIp(id=identifier, floating_ip_address=address, fixed_ip_address=fixed, port_id=port))
     return found
 
 
-def _targets(context: Any, ports: Sequence[neutron.Port]) -> dict[str, list[neutron.Target]]:
-    """The hosts that machines are about to move to: Neutron unbinds a binding that was active before."""
-    model = ml2_models.PortBinding
-    columns = (model.port_id, model.host, model.profile)
-    query = context.session.query(*columns).filter(
-        model.status == constants.INACTIVE, model.vif_type == translate.VIF_TYPE, model.port_id.in_([port.id for port in ports])
+@functools.cache
+def _forwardings_statement() -> Select[Any]:
+    """Those of the floating IPs that are forwarded to one of the ports."""
+    forwarding, floating = port_forwarding.PortForwarding.__table__, l3.FloatingIP.__table__
+    binding = ml2_models.PortBinding.__table__
+    port = forwarding.c.internal_neutron_port_id
+    concerned = select(forwarding.c.floatingip_id).where(port.in_(IDS))
+    return (
+        select(forwarding.c.id, forwarding.c.floatingip_id, floating.c.floating_ip_address, forwarding.c.protocol)
+        .add_columns(forwarding.c.external_port_start, forwarding.c.external_port_end)
+        .add_columns(forwarding.c.internal_ip_address, forwarding.c.internal_port_start, port.label("port_id"), binding.c.host)
+        .where(forwarding.c.floatingip_id.in_(concerned), floating.c.id == forwarding.c.floatingip_id)
+        .where(binding.c.port_id == port, binding.c.status == constants.ACTIVE)
+        .order_by(port, forwarding.c.id)
     )
-    found: dict[str, list[neutron.Target]] = defaultdict(list)
-    for row in query:
-        profile = json.loads(row.profile) if row.profile else {}
-        found[row.port_id].append(neutron.Target(host=row.host, profile=profile))
-    return found
 
 
-def _forwardings(context: Any, ports: Sequence[neutron.Port]) -> dict[str, list[neutron.Forwarding]]:
+def _forwardings(context: Any, ids: Sequence[str]) -> dict[str, list[neutron.Forwarding]]:
     """By port. The home of a floating IP is read from all the ports that it is forwarded to."""
-    forwarding, floating, binding = port_forwarding.PortForwarding, l3.FloatingIP, ml2_models.PortBinding
-    ids = [port.id for port in ports]
-    concerned = context.session.query(forwarding.floatingip_id).filter(forwarding.internal_neutron_port_id.in_(ids))
-    query = (
-        context.session.query(
-            forwarding.id,
-            forwarding.floatingip_id,
-            floating.floating_ip_address,
-            forwarding.protocol,
-            forwarding.external_port_start,
-            forwarding.external_port_end,
-            forwarding.internal_ip_address,
-            forwarding.internal_port_start,
-            forwarding.internal_neutron_port_id.label("port_id"),
-            binding.host,
-        )
-        .filter(forwarding.floatingip_id.in_(concerned), floating.id == forwarding.floatingip_id)
-        .filter(binding.port_id == forwarding.internal_neutron_port_id, binding.status == constants.ACTIVE)
-        .order_by(forwarding.internal_neutron_port_id, forwarding.id)
-    )
     homes: dict[str, str] = {}
     found: dict[str, list[neutron.Forwarding]] = defaultdict(list)
     wanted = set(ids)
-    for row in query:
+    for row in execute(context, _forwardings_statement(), ids):
         if row.host:
             homes.setdefault(row.floatingip_id, row.host)
         if row.port_id in wanted:
             found[row.port_id].append(parse_fact(neutron.Forwarding, row._asdict() | {"home": homes.get(row.floatingip_id, "")}))
     return found
-
-
-def _rows(context: Any, model: Any, ids: set[str], *columns: Any) -> Iterable[Any]:
-    """Straight from the table: Neutron's own readings of these make dictionaries with many joins, of which ports need a few columns."""
-    return context.session.query(*columns).filter(model.id.in_(sorted(ids))) if ids else ()
 
 
 def _trunks(context: Any, ports: Sequence[neutron.Port]) -> dict[str, neutron.Trunk]:

@@ -7,6 +7,7 @@ them is published afterwards, by the thread of repairs.
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -16,7 +17,7 @@ from neutron.db.models import l3
 from neutron_lib import context as neutron_context
 from neutron_lib.callbacks import events, registry, resources
 from neutron_lib.db import api as db_api
-from sqlalchemy import event, orm
+from sqlalchemy import Select, bindparam, event, orm, select
 
 from tabinet.attach.openstack import neutron
 from tabinet.attach.openstack.chains import Route
@@ -28,17 +29,26 @@ from tabinet.attach.openstack.publisher import PORT, ROUTER
 def routes_by_way_of(context: Any, ports: Sequence[neutron.Port]) -> dict[str, tuple[neutron.ExtraRoute, ...]]:
     """By port, where there are any."""
     where = {(port.network_id, fixed.ip_address): port.id for port in ports for fixed in port.fixed_ips}
-    route, attached = l3.RouterRoute, models_v2.Port
-    query = (
-        context.session.query(route.destination, route.nexthop, route.router_id, attached.network_id)
-        .filter(route.nexthop.in_(sorted({address for _, address in where})))
-        .filter(attached.device_id == route.router_id, attached.device_owner.in_(finding.ROUTER_OWNERS))
-    )
     found: dict[str, set[neutron.ExtraRoute]] = defaultdict(set)
-    for destination, nexthop, router, network in query if where else ():
+    for destination, nexthop, router, network in _by_way_of(context, [address for _, address in where]) if where else ():
         if (network, nexthop) in where:
             found[where[network, nexthop]].add(neutron.ExtraRoute(destination=destination, router=router))
     return {port: tuple(sorted(routes, key=lambda each: (each.destination, each.router))) for port, routes in found.items()}
+
+
+@functools.cache
+def _by_way_of_statement() -> Select[Any]:
+    """Routes by way of addresses, with the networks that their routers are on."""
+    route, attached = l3.RouterRoute.__table__, models_v2.Port.__table__
+    return (
+        select(route.c.destination, route.c.nexthop, route.c.router_id, attached.c.network_id)
+        .where(route.c.nexthop.in_(bindparam("addresses", expanding=True)))
+        .where(attached.c.device_id == route.c.router_id, attached.c.device_owner.in_(finding.ROUTER_OWNERS))
+    )
+
+
+def _by_way_of(context: Any, addresses: Iterable[str]) -> Iterable[Any]:
+    return context.session.execute(_by_way_of_statement(), {"addresses": sorted(set(addresses))})  # type: ignore[no-any-return]  # untyped
 
 
 def subnet_prefixes(context: Any) -> tuple[str, ...]:
