@@ -59,6 +59,8 @@ PUBLISH_EVERY_S = 0.1
 PUBLISH_PAUSE = 50
 """They are made anew after so many times as long as it took: with thousands of endpoints here, what is wrong takes a while to find."""
 COUNTERS_FRESH_S = 1.0
+NEWS_SETTLE_S = 0.002
+"""So long what the kernel tells waits for more: an interface that comes or goes tells several things, and its endpoint is on its way."""
 
 
 HELD = "the store is being changed as a whole (ClusterInformation datastoreReady is false): nothing is taken over until it is true again"
@@ -125,6 +127,8 @@ class Agent:
     _problems: list[str] | None = None
     """What ``problems`` found, while it is still true."""
     _retrying: asyncio.TimerHandle | None = None
+    _news: asyncio.TimerHandle | None = None
+    """The kernel has told something, which will be looked at."""
     _publishing: bool = False
     """``_publish`` is about to be called."""
     _publishing_took_s: float = 0.0
@@ -160,12 +164,17 @@ class Agent:
             asyncio.get_running_loop().remove_reader(self.dataplane.event_fd())
 
     def _listen(self) -> None:
+        """What the kernel will tell from now on is heard; what it has told was read."""
+        if self._news is not None:
+            self._news.cancel()
+            self._news = None
         asyncio.get_running_loop().add_reader(self.dataplane.event_fd(), self._on_kernel_news)
 
     def _on_kernel_news(self) -> None:
         """The descriptor stays readable until the kernel thread has read it: that there is news is heard once."""
-        asyncio.get_running_loop().remove_reader(self.dataplane.event_fd())
-        self._ask_kernel()
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self.dataplane.event_fd())
+        self._news = loop.call_later(NEWS_SETTLE_S, self._ask_kernel)
 
     def _ask_kernel(self) -> None:
         """The kernel is to be looked at again, whether or not the calculation has something new."""

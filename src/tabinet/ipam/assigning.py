@@ -24,7 +24,7 @@ from tabinet.ipam.owners import affinity_of_key, host_of
 from tabinet.ipam.plan import AssignRequest, Decision, NeedBlocks, NeedListing, Plan
 from tabinet.ipam.reading import list_blocks, parse_stored, read_affinities, read_blocks, read_handles
 from tabinet.ipam.settings import first_error, load_settings
-from tabinet.ipam.view import ABSENT, Draft, Stored, View
+from tabinet.ipam.view import ABSENT, Config, Draft, Stored, View
 from tabinet.lib.ip import Prefix
 from tabinet.model.keys import BlockKey, HandleKey, parse_path
 from tabinet.store.api import Datastore, KeyValue
@@ -33,6 +33,8 @@ MAX_ATTEMPTS = 100
 SETTINGS_AGE_S = 5.0
 """How long pools may go unread. Known ones are compared in each transaction, so this only delays the use of *new* ones."""
 MAX_OWNERS_KEPT = 1000
+MAX_HANDLES_KEPT = 10_000
+"""About 1 KB each."""
 MAX_TOGETHER = 24
 """Requests in one transaction. Each takes an operation or two, of the 120 that there are."""
 ROOM = 100
@@ -80,6 +82,8 @@ class Assigner:
         self._store = store
         self._monotonic = monotonic
         self._owners: dict[str, _OwnerState] = {}
+        self._handles: dict[str, Stored] = {}
+        """Those that were written here and exist, the one written last at the end."""
 
     async def run(self, request: AssignRequest, decide: Decide) -> Assignment:
         """The decision has been carried out.
@@ -174,10 +178,22 @@ class Assigner:
                 state.view.forget_foreign()
         raise Conflict(f"other writers were faster {MAX_ATTEMPTS} times: no address for {request.handle}")
 
-    def known(self, block: Prefix) -> Stored | None:
-        """The block as it was last seen, perhaps no more as it is: what is decided on it must compare it; None when it was not seen."""
+    # --- what was last seen, and may have changed: who decides on it compares it
+
+    def known_block(self, block: Prefix) -> Stored | None:
+        """The block; None: it was not seen. O(owners)."""
         views = (state.view for state in self._owners.values() if state.view is not None)
         return next((view.blocks[block] for view in views if block in view.blocks), None)
+
+    def known_handle(self, handle: str) -> Stored | None:
+        """The handle; None: it is none that was written here and still exists."""
+        return self._handles.get(handle)
+
+    def known_config(self) -> Config | None:
+        """The configuration; None: it was not seen."""
+        return next((state.view.settings.config for state in self._owners.values() if state.view is not None), None)
+
+    # --- what becomes known
 
     def remember(self, draft: Draft, revision: int) -> None:
         """What was written is known to every view that knows the block, without reading it again."""
@@ -188,6 +204,12 @@ class Assigner:
                 for state in self._owners.values():
                     if state.view is not None and key.block in state.view.blocks:
                         state.view.blocks[key.block] = stored
+            elif isinstance(key, HandleKey):
+                self._handles.pop(key.handle, None)
+                if document is not None:
+                    self._handles[key.handle] = stored
+                    if len(self._handles) > MAX_HANDLES_KEPT:
+                        del self._handles[next(iter(self._handles))]
             elif key is not None and (claim := affinity_of_key(key)) is not None:
                 owner, block = claim
                 known = self._owners.get(owner)

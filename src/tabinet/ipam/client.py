@@ -45,7 +45,7 @@ class IpamClient:
         self._store = store
         self._now_ns = now_ns
         self._assigner = Assigner(store, monotonic=monotonic)
-        self._releaser = Releaser(store, self._commit, self._assigner.known, now_ns)
+        self._releaser = Releaser(store, self._commit, self._assigner, now_ns)
 
     async def assign(self, request: AssignRequest) -> Assignment:
         """The handle owns at least the addresses asked for; those that it had before count.

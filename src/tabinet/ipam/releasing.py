@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from tabinet.errors import Conflict, StoreError
 from tabinet.ipam import blocks as algebra
@@ -19,7 +20,7 @@ from tabinet.ipam.assigning import MAX_ATTEMPTS, pause
 from tabinet.ipam.reading import parse_stored, read_blocks
 from tabinet.ipam.release import plan_release
 from tabinet.ipam.settings import CONFIG_KEY, parse_config
-from tabinet.ipam.view import Draft, Settings, Stored, View
+from tabinet.ipam.view import Config, Draft, Settings, Stored, View
 from tabinet.lib.ip import Prefix
 from tabinet.model.keys import HandleKey, path_of
 from tabinet.store.api import Datastore, GetOp
@@ -30,6 +31,16 @@ MAX_BLOCKS = 50
 """Handles with more blocks than this between them do not go together."""
 
 Freed = dict[str, tuple[Prefix, ...]]
+
+
+class Known(Protocol):
+    """What was last seen of values in the store, which saves reading them: a transaction that compares them finds out what has changed."""
+
+    def known_block(self, block: Prefix) -> Stored | None: ...
+
+    def known_handle(self, handle: str) -> Stored | None: ...
+
+    def known_config(self) -> Config | None: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -45,8 +56,7 @@ class Releaser:
     store: Datastore
     commit: Callable[[Draft], Awaitable[bool]]
     """True when the draft was accepted."""
-    known: Callable[[Prefix], Stored | None]
-    """A block as it was last seen, which saves reading it: the transaction finds out when it has changed."""
+    known: Known
     now_ns: Callable[[], int]
     _waiting: list[_Waiting] = field(default_factory=list)
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -86,21 +96,22 @@ class Releaser:
     async def _release(self, names: Sequence[str]) -> Freed:
         for conflicts in range(MAX_ATTEMPTS):
             await pause(conflicts)
-            reads = [GetOp(CONFIG_KEY), *(GetOp(path_of(HandleKey(name))) for name in names)]
-            config_item, *items = (await self.store.txn([], reads)).values
-            found = {name: parse_stored(item) for name, item in zip(names, items, strict=True)}
+            remembered = self._remembered(names) if not conflicts else None
+            config, found = remembered or await self._read(names)
             counted = {name: handles.counted_blocks(stored.document) for name, stored in found.items() if stored.document is not None}
             touched = sorted({block for blocks in counted.values() for block in blocks})
             if len(touched) > MAX_BLOCKS and len(names) > 1:
                 half = len(names) // 2
                 return await self._release(names[:half]) | await self._release(names[half:])
-            seen = {block: stored for block in touched if (stored := self.known(block)) is not None} if not conflicts else {}
+            seen = {block: stored for block in touched if (stored := self.known.known_block(block)) is not None} if not conflicts else {}
             blocks = seen | await read_blocks(self.store, [block for block in touched if block not in seen])
-            view = View(owner="", settings=Settings(pools=(), config=parse_config(config_item)), blocks=blocks)
+            view = View(owner="", settings=Settings(pools=(), config=config), blocks=blocks)
             owned = {name: _owned(view, counted.get(name, {}), name) for name in names}
             plan = plan_release(view, [address for each in owned.values() for address in each], touched, found, self.now_ns())
             if isinstance(plan, tuple):
                 raise AssertionError("addresses of these handles cannot need another one")
+            if remembered:
+                plan.draft.expect(CONFIG_KEY, config.revision)
             for block, stored in seen.items():
                 plan.draft.expect_unchanged(block, stored)
             for name in counted:
@@ -109,6 +120,18 @@ class Releaser:
             if await self.commit(plan.draft):
                 return {name: tuple(address for address in owned[name] if address in plan.changed) for name in names}
         raise Conflict(f"blocks changed {MAX_ATTEMPTS} times while what {', '.join(names)} owned was released")
+
+    def _remembered(self, names: Sequence[str]) -> tuple[Config, dict[str, Stored]] | None:
+        """Configuration and handles as they were last seen; None: not all of them were."""
+        config = self.known.known_config()
+        found = {name: stored for name in names if (stored := self.known.known_handle(name)) is not None}
+        return None if config is None or len(found) < len(names) else (config, found)
+
+    async def _read(self, names: Sequence[str]) -> tuple[Config, dict[str, Stored]]:
+        """Configuration and handles as they are stored."""
+        reads = [GetOp(CONFIG_KEY), *(GetOp(path_of(HandleKey(name))) for name in names)]
+        config_item, *items = (await self.store.txn([], reads)).values
+        return parse_config(config_item), {name: parse_stored(item) for name, item in zip(names, items, strict=True)}
 
 
 def _owned(view: View, blocks: dict[Prefix, int], handle: str) -> tuple[Prefix, ...]:

@@ -10,9 +10,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from tabinet.errors import StoreUnavailable
+from tabinet.errors import AddressError, StoreUnavailable
 from tabinet.ipam.client import IpamClient
 from tabinet.ipam.plan import AssignRequest
+from tabinet.ipam.settings import CONFIG_KEY
 from tabinet.model.keys import ResourceKey, path_of
 from tabinet.store.api import Compare, Op, PutOp, TxnResult
 from tabinet.store.memory import MemoryStore
@@ -112,9 +113,29 @@ async def test_what_another_client_assigned_in_a_known_block_is_freed_too(store:
     assert await ours.check() == ()
 
 
-async def test_a_known_block_is_not_read_again(store: CountingStore) -> None:
+async def test_what_was_assigned_here_is_released_without_reading(store: CountingStore) -> None:
     client = IpamClient(store)
-    await client.assign(AssignRequest(host="h", handle="a", count4=1))
-    store.reads = 0
-    assert len(await client.release_handle("a")) == 1
-    assert (store.reads, await assigned(client)) == (1, 0)
+    await client.assign(AssignRequest(host="h", handle="a", count4=1, count6=1))
+    store.reads = store.writes = 0
+    assert len(await client.release_handle("a")) == 2
+    assert (store.reads, store.writes) == (0, 1)
+    assert await assigned(client) == 0
+    assert await client.check() == ()
+
+
+async def test_a_cooldown_that_came_meanwhile_holds(store: CountingStore) -> None:
+    client = IpamClient(store)
+    given = await client.assign(AssignRequest(host="h", handle="a", count4=1))
+    await store.txn([], [PutOp(CONFIG_KEY, b'{"autoAllocateBlocks":true,"ipCooldownSeconds":600}')])
+    assert await client.release_handle("a") == given.addresses
+    with pytest.raises(AddressError, match="rest"):
+        await client.assign_address(given.addresses[0], AssignRequest(host="h", handle="b"))
+
+
+async def test_more_that_another_client_assigned_to_the_handle_is_freed_too(store: CountingStore) -> None:
+    ours, theirs = IpamClient(store), IpamClient(store)
+    await ours.assign(AssignRequest(host="h", handle="a", count4=1))
+    await theirs.assign(AssignRequest(host="h", handle="a", count4=2))
+    assert len(await ours.release_handle("a")) == 2
+    assert await assigned(ours) == 0
+    assert await ours.check() == ()

@@ -13,6 +13,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from functools import partial
+from time import monotonic
 
 from tabinet.attach.cni import checks, garbage
 from tabinet.attach.cni.config import OWN_IPAM, NetworkConfig, parse_network
@@ -69,6 +70,10 @@ CALL_TIMEOUT_S = 100.0
 """Longest time for a call; waiting for the agent, and for the store, have limits of their own below it."""
 
 
+PROFILE_AGE_S = 5.0
+"""So long a network's profile counts as there once it was seen: one that is deleted comes back with an ADD after that."""
+
+
 @dataclass(slots=True)
 class CniService:
     """Answers the CNI calls of one host."""
@@ -83,6 +88,8 @@ class CniService:
     """The host's agent, where it runs in this process."""
     interface_prefix: str = INTERFACE_PREFIX
     wait_s: float = DEFAULT_WAIT_S
+    _profiles: dict[str, float] = field(default_factory=dict)
+    """When the profile of each network was last seen."""
     _locks: dict[Workload, tuple[asyncio.Lock, int]] = field(default_factory=dict)
     """With the number of calls that use each."""
 
@@ -221,9 +228,13 @@ class CniService:
         """The profile of the network exists, if its endpoints have one."""
         if config.profiles is not None or config.policy.type == "k8s":
             return
+        now_s = monotonic()
+        if now_s < self._profiles.get(config.name, -PROFILE_AGE_S) + PROFILE_AGE_S:
+            return
         if await self.store.get(path_of(ResourceKey("Profile", config.name))) is None:
             with contextlib.suppress(AlreadyExists):
                 await ResourceClient(self.store).create(network_profile(config.name, open_to_all=open_to_all))
+        self._profiles[config.name] = now_s
 
     # --- tabinet-ipam
 
