@@ -12,7 +12,7 @@ import pytest
 from tabinet.attach.fakenetwork import FakeNetwork
 from tabinet.attach.inside import HOST_MAC
 from tabinet.attach.network import LinuxNetwork, Network
-from tabinet.attach.plug import configure, connect, disconnect
+from tabinet.attach.plug import Pair, configure, connect, disconnect
 from tabinet.errors import AttachError
 from tabinet.kernel import netns
 from tabinet.kernel.rtnetlink import AddVeth, DeleteLink, InterfaceAddress, Link, ReplaceRoute, device_route, execute_all
@@ -63,9 +63,11 @@ def place(request: pytest.FixtureRequest) -> Iterator[Place]:
 
 
 def test_a_pair_is_made_once(place: Place) -> None:
-    assert connect(place.network, "cali1", place.namespace, "eth0", 1400)
-    assert not connect(place.network, "cali1", place.namespace, "eth0", 1400)
+    pair = connect(place.network, "cali1", place.namespace, "eth0", 1400)
+    assert pair.made
+    assert connect(place.network, "cali1", place.namespace, "eth0", 1400) == Pair(made=False, mac=pair.mac)
     host, inner = place.host_links()["cali1"], place.inner_links()["eth0"]
+    assert inner.mac == pair.mac
     assert (host.mac, host.up, host.mtu) == (HOST_MAC, True, 1400)
     assert (inner.up, inner.mtu) == (False, 1400)
     assert (host.peer_index, inner.peer_index) == (inner.index, host.index)
@@ -74,16 +76,16 @@ def test_a_pair_is_made_once(place: Place) -> None:
 def test_a_pair_that_has_to_be_smaller_is_so_at_both_ends(place: Place) -> None:
     connect(place.network, "cali1", place.namespace, "eth0")
     for mtu in (1400, 1450, 0):
-        assert not connect(place.network, "cali1", place.namespace, "eth0", mtu)
+        assert not connect(place.network, "cali1", place.namespace, "eth0", mtu).made
         assert (place.host_links()["cali1"].mtu, place.inner_links()["eth0"].mtu) == (mtu or 1450, mtu or 1450)
 
 
 def test_the_inside_is_configured_and_again(place: Place) -> None:
     connect(place.network, "cali1", place.namespace, "eth0")
     for _ in range(2):
-        mac = configure(place.network, place.namespace, "eth0", ADDRESSES)
+        configure(place.network, place.namespace, "eth0", ADDRESSES)
         inner = place.inner_links()["eth0"]
-        assert (inner.mac, inner.up) == (mac, True)
+        assert inner.up
         found = place.network.inside(place.namespace, lambda rtnetlink, _: rtnetlink.addresses())
         assert {InterfaceAddress(inner.index, address, address.bits) for address in ADDRESSES} <= set(found)
         routes = place.network.inside(place.namespace, lambda rtnetlink, _: rtnetlink.routes(protocol=84))
@@ -102,7 +104,7 @@ def test_both_ends_go_together(place: Place) -> None:
 def test_nothing_leads_to_an_interface_that_is_gone_and_its_name_is_free(place: Place) -> None:
     network = place.network
     for _ in range(5):
-        assert connect(network, "cali1", place.namespace, "eth0")
+        assert connect(network, "cali1", place.namespace, "eth0").made
         configure(network, place.namespace, "eth0", ADDRESSES)
         index = place.host_links()["cali1"].index
         ways = [ReplaceRoute(device_route(address, index)) for address in ADDRESSES]
@@ -124,7 +126,7 @@ def test_a_pair_that_leads_elsewhere_is_made_anew(place: Place) -> None:
     connect(place.network, "cali1", place.namespace, "eth0")
     other = f"{place.namespace}-2"
     place.create(other)
-    assert connect(place.network, "cali1", other, "eth0")
+    assert connect(place.network, "cali1", other, "eth0").made
     assert place.inner_links() == {}
     assert place.inner_links(other)["eth0"].index == place.host_links()["cali1"].peer_index
 

@@ -16,12 +16,14 @@ import uuid
 from collections.abc import Callable, Coroutine
 from contextlib import aclosing
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from tabinet.attach.endpoint import EndpointFacts, endpoint_document
 from tabinet.attach.inside import GATEWAYS
+from tabinet.attach.mtu import workload_mtu
 from tabinet.attach.names import INTERFACE_PREFIX, Workload, interface_name
 from tabinet.attach.network import LinuxNetwork, Network
 from tabinet.attach.plug import configure, connect, disconnect, drops_packets, take_up
@@ -34,7 +36,6 @@ from tabinet.lib.ip import IPV4, IPV6, Prefix
 from tabinet.model.codec import decode_document
 from tabinet.model.documents import Document
 from tabinet.model.keys import ResourceKey, path_of
-from tabinet.model.report import HostReport, report_path
 from tabinet.model.resources import EndpointPort, QosControls
 from tabinet.model.status import status_path_of
 from tabinet.model.validate import validate
@@ -240,18 +241,23 @@ async def _attach(work: _Attaching, wait_s: float | None) -> Attachment:
     workload, agent = work.request.workload, work.agent
     path, status_key = path_of(workload.key), workload.status_key
     if wait_s is None:
-        return await _change(work, await work.store.get(path))
+        return await _change(work, work.store.get(path))
     if agent is not None:
-        attachment = await _change(work, await work.store.get(path))
+        attachment = await _change(work, work.store.get(path))
         await _until_ready(work, attachment, agent.wait_until_ready(workload.key, attachment.revision, wait_s))
     else:
         before = await work.store.txn([], [GetOp(path), GetOp(status_path_of(status_key))])
         stored, status = before.values
         async with aclosing(StatusWatch(work.store, status_key, status, before.revision)) as watch:
             await watch.open()
-            attachment = await _change(work, stored)
+            attachment = await _change(work, _known(stored))
             await _until_ready(work, attachment, watch.wait_until_ready(attachment.revision, wait_s))
     return msgspec.structs.replace(attachment, ready=True)
+
+
+async def _known(stored: KeyValue | None) -> KeyValue | None:
+    """What was read before."""
+    return stored
 
 
 async def _until_ready(work: _Attaching, attachment: Attachment, told: Coroutine[Any, Any, None]) -> None:
@@ -270,20 +276,16 @@ async def _wait_until_it_takes_packets(network: Network, host_interface: str) ->
         await asyncio.sleep(RUNNING_POLL_S)
 
 
-async def _change(work: _Attaching, stored: KeyValue | None) -> Attachment:
-    """Everything is as it shall be, as far as it is up to us."""
+async def _change(work: _Attaching, reading: Coroutine[Any, Any, KeyValue | None]) -> Attachment:
+    """Everything is as it shall be, as far as it is up to us. ``reading`` gives the endpoint as it is stored.
+
+    What does not need each other is done at the same time: addresses and interface; the endpoint and the inside of the namespace.
+    """
     request = work.request
     host_name = request.tap or interface_name(request.workload, request.interface_prefix)
-    if stored is None and not request.handle:
-        addresses = await together(_assign(work, known=False), _connect(work, host_name), _do_beside(work))
-    else:  # in this order, so that the undoing takes an interface away before it takes the addresses back
-        addresses = await uninterrupted(_assign(work, known=True))
-        await together(_connect(work, host_name), _do_beside(work))
-    mac = request.mac
-    if not request.tap:
-        mac = await in_thread(lambda: configure(work.network, request.netns, request.interface, addresses, forwarding=request.forwarding))
+    (stored, addresses), mac = await together(_assign(work, reading), _connect(work, host_name), _do_beside(work))
     facts = _facts(request, host_name, mac, addresses)
-    revision = await uninterrupted(_write_endpoint(work, facts, stored))
+    revision, _ = await together(_write_endpoint(work, facts, stored), _configure(work, addresses))
     return Attachment(
         key=request.workload.key,
         revision=revision,
@@ -312,16 +314,17 @@ def _facts(request: AttachRequest, interface: str, mac: str, addresses: tuple[Pr
     )
 
 
-async def _assign(work: _Attaching, *, known: bool) -> tuple[Prefix, ...]:
-    """The workload's addresses. ``known``: its endpoint exists or its handle was given, so what it had before is in use."""
+async def _assign(work: _Attaching, reading: Coroutine[Any, Any, KeyValue | None]) -> tuple[KeyValue | None, tuple[Prefix, ...]]:
+    """The endpoint as it is stored, and the workload's addresses."""
     request, ipam = work.request, work.ipam
     handle = request.handle or request.workload.handle
+    stored = await reading
+    known = stored is not None or bool(request.handle)  # then addresses that it had before are in use
     if not (request.addresses or request.count4 or request.count6):
-        return tuple(sorted(request.unmanaged))
+        return stored, tuple(sorted(request.unmanaged))
     if not known:
-        # Before the first attempt: when an answer is lost nobody knows what was assigned, and nobody uses it. And before all that can be
-        # undone, so that this comes last.
-        work.undo.add(f"addresses of {handle}", lambda: ipam.release_handle(handle))
+        # Before the first attempt: when an answer is lost nobody knows what was assigned, and nobody uses it.
+        work.undo.add(f"addresses of {handle}", lambda: ipam.release_handle(handle), last=True)
     wanted = AssignRequest(
         host=request.workload.node,
         handle=handle,
@@ -336,51 +339,39 @@ async def _assign(work: _Attaching, *, known: bool) -> tuple[Prefix, ...]:
         _undo_assignment(work, given.assigned, known)
     result = await ipam.assign(wanted)
     _undo_assignment(work, result.assigned, known)
-    return tuple(sorted({*result.addresses, *request.unmanaged}))
+    return stored, tuple(sorted({*result.addresses, *request.unmanaged}))
 
 
 def _undo_assignment(work: _Attaching, assigned: tuple[Prefix, ...], known: bool) -> None:
     if known and assigned:
         handle = work.request.handle or work.request.workload.handle
-        work.undo.add(f"{len(assigned)} addresses of {handle}", lambda: work.ipam.release_addresses(assigned, handle=handle))
+        how = partial(work.ipam.release_addresses, assigned, handle=handle)
+        work.undo.add(f"{len(assigned)} addresses of {handle}", how, last=True)
 
 
-async def _connect(work: _Attaching, host_name: str) -> None:
-    """The interface of the host is there and up, and leads into the namespace."""
+async def _connect(work: _Attaching, host_name: str) -> str:
+    """The interface of the host is there and up, and leads into the namespace; gives the hardware address inside."""
     request, network = work.request, work.network
     if request.tap:
         await in_thread(lambda: take_up(network, request.tap))
-        return
+        return request.mac
     mtu = request.mtu or await workload_mtu(work.agent, work.store, request.workload.node)
-    made = await in_thread(lambda: connect(network, host_name, request.netns, request.interface, mtu, request.mac))
-    if made:
+    pair = await in_thread(lambda: connect(network, host_name, request.netns, request.interface, mtu, request.mac))
+    if pair.made:
         work.undo.add(f"interface {host_name}", lambda: in_thread(lambda: disconnect(network, host_name)))
+    return pair.mac
+
+
+async def _configure(work: _Attaching, addresses: tuple[Prefix, ...]) -> None:
+    """The inside of the namespace has the addresses and routes."""
+    request = work.request
+    if not request.tap:
+        await in_thread(lambda: configure(work.network, request.netns, request.interface, addresses, forwarding=request.forwarding))
 
 
 async def _do_beside(work: _Attaching) -> None:
     if work.beside is not None:
         await work.beside()
-
-
-async def workload_mtu(agent: LocalAgent | None, store: Datastore, host: str) -> int:
-    """The largest packet that workloads of the host can send wherever it goes, in bytes; 0 when no tunnel limits it, or nobody knows.
-
-    Raises:
-        StoreError: the store, which is asked when there is no agent here that knows, does not answer.
-    """
-    known = agent.workload_mtu() if agent is not None else None
-    return await reported_mtu(store, host) if known is None else known
-
-
-async def reported_mtu(store: Datastore, host: str) -> int:
-    """The same as the host's agent last reported it to the store."""
-    item = await store.get(report_path(host))
-    if item is None:
-        return 0
-    try:
-        return msgspec.json.decode(item.value, type=HostReport).workload_mtu
-    except msgspec.DecodeError:  # of an agent of another version
-        return 0
 
 
 async def _write_endpoint(work: _Attaching, facts: EndpointFacts, stored: KeyValue | None) -> int:

@@ -9,18 +9,30 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import random
 from collections.abc import Iterator, Sequence
+
+import msgspec
 
 from tabinet.attach.inside import HOST_MAC, plan_inside, plan_parameters
 from tabinet.attach.network import Network
 from tabinet.errors import AttachError, KernelError
-from tabinet.kernel.rtnetlink import AddSourceRule, AddVeth, Rtnetlink, RtOp, SetLink, execute_all
+from tabinet.kernel.rtnetlink import AddSourceRule, AddVeth, Link, Rtnetlink, RtOp, SetLink, execute_all
 from tabinet.kernel.sysctl import Sysctl, ensure
 from tabinet.lib.ip import Prefix
 
 
-def connect(network: Network, host_name: str, namespace: str, interface: str, mtu: int = 0, mac: str = "") -> bool:
-    """``host_name`` is up on the host and leads to ``interface`` in the namespace; True when this made it so.
+class Pair(msgspec.Struct, frozen=True, gc=False):
+    """A pair from the host into a namespace."""
+
+    made: bool
+    """It was not there before."""
+    mac: str
+    """Of the end inside."""
+
+
+def connect(network: Network, host_name: str, namespace: str, interface: str, mtu: int = 0, mac: str = "") -> Pair:
+    """``host_name`` is up on the host and leads to ``interface`` in the namespace.
 
     ``mtu`` is that of both ends, in bytes; 0 leaves what there is. Both or none: an end drops without a word what is larger than itself.
     ``mac`` is that of the end inside; empty: a random one for a new pair.
@@ -30,30 +42,48 @@ def connect(network: Network, host_name: str, namespace: str, interface: str, mt
         KernelError: the kernel refused.
     """
     with _existing(network, namespace) as descriptor:
-        host_link = network.on_host(lambda rtnetlink: rtnetlink.link(host_name))
-        if host_link is not None:
-            inner = network.inside(namespace, lambda rtnetlink, _: rtnetlink.link(interface))
-            other = inner is not None and mac and inner.mac != mac
-            if inner is None or other or (host_link.peer_index, inner.peer_index) != (inner.index, host_link.index):
-                disconnect(network, host_name)
-                host_link = None
-        made = host_link is None
-        if made:
-            pair = AddVeth(name=host_name, peer_name=interface, peer_namespace=descriptor, mac=HOST_MAC, peer_mac=mac, mtu=mtu)
-            (outcome,) = network.on_host(lambda rtnetlink: rtnetlink.execute([pair]))
+        inner = _inner_end(network, host_name, namespace, interface, mac)
+        if inner is not None:
+            if mtu and inner.mtu != mtu:
+                network.inside(namespace, lambda rtnetlink, _: execute_all(rtnetlink, [SetLink(index=inner.index, mtu=mtu)]))
+            network.on_host(lambda rtnetlink: _set_up(rtnetlink, host_name, mtu))
+            return Pair(made=False, mac=inner.mac)
+        mac = mac or random_mac()
+        pair = AddVeth(name=host_name, peer_name=interface, peer_namespace=descriptor, mac=HOST_MAC, peer_mac=mac, mtu=mtu)
+
+        def make(rtnetlink: Rtnetlink) -> None:
+            (outcome,) = rtnetlink.execute([pair])
             if outcome is not None and outcome.errno == errno.EEXIST:
                 raise AttachError(f"network namespace {namespace} has an interface {interface} that is not ours") from outcome
             if outcome is not None:
                 raise outcome
-    try:
-        if mtu and not made:
-            network.inside(namespace, lambda rtnetlink, _: _limit(rtnetlink, interface, mtu))
-        network.on_host(lambda rtnetlink: _set_up(rtnetlink, host_name, mtu))
-    except KernelError:
-        if made:
-            disconnect(network, host_name)
-        raise
-    return made
+            try:
+                _set_up(rtnetlink, host_name, mtu)
+            except KernelError:
+                disconnect(network, host_name)
+                raise
+
+        network.on_host(make)
+        return Pair(made=True, mac=mac)
+
+
+def _inner_end(network: Network, host_name: str, namespace: str, interface: str, mac: str) -> Link | None:
+    """The end inside, if there is a pair and it is the right one; a wrong one is gone."""
+    host_link = network.on_host(lambda rtnetlink: rtnetlink.link(host_name))
+    if host_link is None:
+        return None
+    inner = network.inside(namespace, lambda rtnetlink, _: rtnetlink.link(interface))
+    other = inner is not None and mac and inner.mac != mac
+    if inner is not None and not other and (host_link.peer_index, inner.peer_index) == (inner.index, host_link.index):
+        return inner
+    disconnect(network, host_name)
+    return None
+
+
+def random_mac() -> str:
+    """A hardware address for one interface that is administered locally (IEEE 802: the second bit; the first would make it a group's)."""
+    first, *others = random.randbytes(6)
+    return ":".join(f"{byte:02x}" for byte in (first & 0xFC | 0x02, *others))
 
 
 def make_pair(network: Network, outer: str, inner: str, mtu: int, mac: str) -> None:
@@ -67,15 +97,15 @@ def make_pair(network: Network, outer: str, inner: str, mtu: int, mac: str) -> N
     network.on_host(lambda rtnetlink: execute_all(rtnetlink, [pair]))
 
 
-def configure(network: Network, namespace: str, interface: str, addresses: Sequence[Prefix], *, forwarding: bool = False) -> str:
-    """The inside has the addresses, routes and neighbours; gives the hardware address of the interface.
+def configure(network: Network, namespace: str, interface: str, addresses: Sequence[Prefix], *, forwarding: bool = False) -> None:
+    """The inside has the addresses, routes and neighbours.
 
     Raises:
         AttachError: namespace or interface is gone.
         KernelError: the kernel refused.
     """
 
-    def work(rtnetlink: Rtnetlink, sysctl: Sysctl) -> str:
+    def work(rtnetlink: Rtnetlink, sysctl: Sysctl) -> None:
         links = rtnetlink.links()
         link = next((link for link in links if link.name == interface), None)
         if link is None:
@@ -86,10 +116,9 @@ def configure(network: Network, namespace: str, interface: str, addresses: Seque
         for operation, outcome in zip(operations, rtnetlink.execute(operations), strict=True):
             if outcome is not None and not (isinstance(operation, AddSourceRule) and outcome.errno == errno.EEXIST):
                 raise outcome
-        return link.mac
 
     with _existing(network, namespace):
-        return network.inside(namespace, work)
+        network.inside(namespace, work)
 
 
 @contextlib.contextmanager
@@ -140,12 +169,6 @@ def drops_packets(network: Network, host_name: str) -> bool:
         return link is not None and not link.running
 
     return network.on_host(work)
-
-
-def _limit(rtnetlink: Rtnetlink, name: str, mtu: int) -> None:
-    link = rtnetlink.link(name)
-    if link is not None and link.mtu != mtu:
-        execute_all(rtnetlink, [SetLink(index=link.index, mtu=mtu)])
 
 
 def _set_up(rtnetlink: Rtnetlink, name: str, mtu: int) -> None:

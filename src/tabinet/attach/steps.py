@@ -1,9 +1,9 @@
 """Steps that can be taken back, and that no cancellation tears apart.
 
-An attachment changes the store and the kernel in several steps. Each runs to its end even when the caller is cancelled meanwhile, and puts
-down how to undo it; whatever goes wrong then, the undoing runs, latest first, also to its end. So after a failure or a cancellation
-things are as before. Every step has a time limit of its own (that of the store, that of a netlink socket). Nothing here knows what
-the steps do.
+An attachment changes the store and the kernel in several steps, some at the same time. Each runs to its end even when the caller is
+cancelled meanwhile, and puts down how to undo it; whatever goes wrong then, the undoing runs, latest first, also to its end. So after a
+failure or a cancellation things are as before. Every step has a time limit of its own (that of the store, that of a netlink socket).
+Nothing here knows what the steps do.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from tabinet.errors import TabinetError
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
@@ -33,14 +34,14 @@ async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
     return task.result()
 
 
-async def together(work: Coroutine[Any, Any, T], *others: Coroutine[Any, Any, object]) -> T:
-    """What ``work`` returns; it and the others have been done at the same time, each to its end, and the first failure is raised."""
-    first = asyncio.ensure_future(work)
-    tasks = [asyncio.ensure_future(other) for other in others]
-    await uninterrupted(_settled([first, *tasks]))
-    for task in tasks:
+async def together(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, U], *others: Coroutine[Any, Any, object]) -> tuple[T, U]:
+    """What the first two return; all have been done at the same time, each to its end, and the first failure is raised."""
+    one, two = asyncio.ensure_future(first), asyncio.ensure_future(second)
+    rest = [asyncio.ensure_future(other) for other in others]
+    await uninterrupted(_settled([one, two, *rest]))
+    for task in rest:
         task.result()
-    return first.result()
+    return one.result(), two.result()
 
 
 async def _settled(tasks: Sequence[asyncio.Future[Any]]) -> None:
@@ -60,9 +61,9 @@ class Undo:
 
     _entries: list[tuple[str, Callable[[], Awaitable[object]]]] = field(default_factory=list)
 
-    def add(self, what: str, how: Callable[[], Awaitable[object]]) -> None:
-        """``how`` takes back what was done last; ``what`` says in words what is left if it fails."""
-        self._entries.append((what, how))
+    def add(self, what: str, how: Callable[[], Awaitable[object]], *, last: bool = False) -> None:
+        """``how`` takes back what was done; ``what`` says in words what is left if it fails. ``last``: after all the others."""
+        self._entries.insert(0 if last else len(self._entries), (what, how))
 
     async def run(self) -> list[str]:
         """Everything is taken back, latest first; gives what could not be.

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from tabinet.attach.netns import reported_mtu
+from tabinet.attach.mtu import reported_mtu
 from tabinet.bgp.control import BirdControl
 from tabinet.bgp.records import SessionState
 from tabinet.errors import BirdError, LabError, StoreError

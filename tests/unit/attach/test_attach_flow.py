@@ -14,8 +14,9 @@ import pytest
 
 from tabinet.attach.fakenetwork import FakeNetwork
 from tabinet.attach.inside import HOST_MAC
+from tabinet.attach.mtu import reported_mtu
 from tabinet.attach.names import Workload, interface_name
-from tabinet.attach.netns import Attachment, AttachRequest, attach, detach, reported_mtu
+from tabinet.attach.netns import Attachment, AttachRequest, attach, detach
 from tabinet.errors import AddressError, AttachError, InputError, KernelError, StoreUnavailable
 from tabinet.ipam.client import IpamClient
 from tabinet.kernel.rtnetlink import AddVeth, DeleteLink, ReplaceRoute

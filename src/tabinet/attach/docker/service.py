@@ -29,8 +29,9 @@ from tabinet.attach.docker.leftovers import Leftovers, handle_prefix
 from tabinet.attach.docker.profiles import ensure_profile
 from tabinet.attach.docker.protocol import DriverCall
 from tabinet.attach.docker.translate import Container, EndpointPlan, NetworkOptions
+from tabinet.attach.mtu import workload_mtu
 from tabinet.attach.names import INTERFACE_PREFIX, interface_name
-from tabinet.attach.netns import DEFAULT_WAIT_S, attach, check_request, detach, workload_mtu
+from tabinet.attach.netns import DEFAULT_WAIT_S, attach, check_request, detach
 from tabinet.attach.network import Network
 from tabinet.attach.plug import disconnect, make_pair
 from tabinet.attach.ready import LocalAgent

@@ -24,8 +24,9 @@ from tabinet.attach.libvirt.domain import Domain, handle_of, parse_domain, reque
 from tabinet.attach.libvirt.protocol import HookCall
 from tabinet.attach.libvirt.taps import Taps
 from tabinet.attach.libvirt.virsh import Hypervisor, Lifecycle
+from tabinet.attach.mtu import workload_mtu
 from tabinet.attach.names import Workload
-from tabinet.attach.netns import DEFAULT_WAIT_S, attach, check_request, workload_mtu
+from tabinet.attach.netns import DEFAULT_WAIT_S, attach, check_request
 from tabinet.attach.network import Network
 from tabinet.attach.ready import LocalAgent
 from tabinet.attach.steps import in_thread, uninterrupted
