@@ -1,9 +1,12 @@
 """CNI as container runtimes see it: whole processes of ADD and DEL, addresses from a real etcd, against bridge and host-local.
 
 Measured, in ms: ADD and DEL one after the other (median, 90th percentile), and ``--together`` of them at once, from the first start to
-the last end. The agent's part is what its log says. The baseline is in the same run, on the same host: the reference plugins ``bridge``
-and ``host-local`` from ``--reference`` (Debian's containernetworking-plugins: /usr/lib/cni); ``start`` is a Python of the same kind that
-does nothing. Everything happens in namespaces of its own. Needs root and etcd.
+the last end, with the CPU time that a call took of the agent, of etcd and of the plugin's process, which can be compared when the machine
+is busy with other things. The agent's part of the time is what its log says. The baseline is in the same run, on the same host: the
+reference plugins ``bridge`` and ``host-local`` from ``--reference`` (Debian's containernetworking-plugins: /usr/lib/cni); ``start`` is a
+Python of the same kind that does nothing. Everything happens in namespaces of its own. Needs root and etcd.
+
+Then the benchmarks ``docker`` and ``libvirt``, shorter, where Docker and libvirt are installed.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import statistics
 import subprocess
 import sys
@@ -24,12 +28,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.etcd import own_etcd
+from benchmarks import docker, libvirt
+from benchmarks.etcd import listener, own_etcd
 from tabinet.attach.cni.install import install_programs
 from tabinet.kernel import netns
 
 READY_WITHIN_S = 30.0
 ANSWER_WITHIN_S = 60.0
+SETTLE_S = 0.3
+"""After the last answer servers still write statuses."""
 RESOURCES = """
 {apiVersion: projectcalico.org/v3, kind: IPPool, metadata: {name: four}, spec: {cidr: 10.65.0.0/16}}
 ---
@@ -51,6 +58,8 @@ class Site:
     """A host with an agent, and containers' namespaces."""
 
     directory: Path
+    servers: dict[str, int] = field(default_factory=dict)
+    """Agent and etcd, by the number of their process."""
     tag: str = field(default_factory=lambda: uuid.uuid4().hex[:6])
     containers: list[str] = field(default_factory=list)
 
@@ -88,12 +97,28 @@ class Site:
             took.append((time.perf_counter() - begin) * 1e3)
         return took
 
-    def at_once(self, command: str, program: Path, config: dict[str, Any]) -> float:
-        """Milliseconds of all calls together."""
+    def at_once(self, command: str, program: Path, config: dict[str, Any]) -> dict[str, float]:
+        """Milliseconds of all calls together, and those of the processors for one call."""
+        before = self._cpu_ms()
         begin = time.perf_counter()
         for process in [self.begin(command, program, config, container) for container in self.containers]:
             self.finish(process)
-        return (time.perf_counter() - begin) * 1e3
+        took_ms = (time.perf_counter() - begin) * 1e3
+        time.sleep(SETTLE_S)
+        spent = {f"{name}_cpu_ms": round((cpu - before[name]) / len(self.containers), 1) for name, cpu in self._cpu_ms().items()}
+        return {"all_ms": round(took_ms)} | spent
+
+    def _cpu_ms(self) -> dict[str, float]:
+        """Of the servers, and of all plugins so far."""
+        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+        spent = {name: sum(_ticks(process)) * 1e3 / os.sysconf("SC_CLK_TCK") for name, process in self.servers.items()}
+        return spent | {"plugin": (ended.ru_utime + ended.ru_stime) * 1e3}
+
+
+def _ticks(process: int) -> tuple[int, int]:
+    """Of the processors, in user mode and in the kernel's (proc(5))."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]), int(fields[12])
 
 
 @contextlib.contextmanager
@@ -118,6 +143,7 @@ def opened(endpoint: str, count: int) -> Iterator[Site]:
             subprocess.run([*command, "apply", *config_option, "-f", str(site.directory / "resources.yaml")], check=True, stdout=sys.stderr)
             with (site.directory / "log").open("wb") as log:
                 agent = subprocess.Popen(site.inside(*command, "agent", *config_option), stdout=log, stderr=log)
+            site.servers = {"agent": agent.pid, "etcd": listener(endpoint)}
             _wait_for_agent(site)
             for index in range(count):
                 site.containers.append(f"tbb-{site.tag}-{index}")
@@ -165,13 +191,24 @@ def measure(count: int, together: int, reference: Path) -> dict[str, Any]:
             with opened(endpoint, together) as site:
                 where = site.directory / "bin" / "tabinet-cni" if program is None else program
                 for command in ("ADD", "DEL"):
-                    results[name][f"{command.lower()}_{together}_at_once_ms"] = round(site.at_once(command, where, config))
+                    results[name][f"{command.lower()}_{together}_at_once"] = site.at_once(command, where, config)
     start = []
     for _ in range(count):
         begin = time.perf_counter()
         subprocess.run([os.path.realpath(sys.executable), "-IS", "-c", ""], check=True)
         start.append((time.perf_counter() - begin) * 1e3)
     return results | {"start": _summary(start), "load": os.getloadavg()[0]}
+
+
+def other_runtimes(times: int) -> dict[str, Any]:
+    """What Docker and libvirt take, or why that was not measured."""
+    results: dict[str, Any] = {}
+    for name, measured in (("docker", docker.measure), ("libvirt", libvirt.measure)):
+        try:
+            results[name] = measured(times)
+        except SystemExit as lacking:
+            results[name] = f"not measured: {lacking}"
+    return results
 
 
 def _contestants(reference: Path) -> list[tuple[str, Path | None, dict[str, Any]]]:
@@ -192,8 +229,11 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=40, help="calls one after the other")
     parser.add_argument("--together", type=int, default=100, help="calls at once")
     parser.add_argument("--reference", type=Path, default=Path("/usr/lib/cni"), help="where bridge and host-local are")
+    parser.add_argument("--others", type=int, default=6, metavar="TIMES", help="runs of docker, and starts of libvirt; 0: none of them")
     options = parser.parse_args()
     results = measure(options.count, options.together, options.reference)
+    if options.others:
+        results |= other_runtimes(options.others)
     if options.json:
         print(json.dumps(results, indent=2))
         return

@@ -26,7 +26,7 @@ def own_etcd() -> Iterator[str]:
         process = subprocess.Popen(command, cwd=directory, stdout=log, stderr=log)
     try:
         deadline = time.monotonic() + READY_WITHIN_S
-        while _listener(directory / "client:0") != process.pid:
+        while listener(f"unix://{directory}/client:0") != process.pid:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise SystemExit(f"etcd does not start: {(directory / 'log').read_text(errors='replace')[-2000:]}")
             time.sleep(0.01)
@@ -37,11 +37,11 @@ def own_etcd() -> Iterator[str]:
         shutil.rmtree(directory)
 
 
-def _listener(path: Path) -> int:
-    """The process behind the socket (SO_PEERCRED, unix(7)); 0 while there is none."""
+def listener(endpoint: str) -> int:
+    """The process behind the endpoint's socket (SO_PEERCRED, unix(7)); 0 while there is none."""
     with socket.socket(socket.AF_UNIX) as probe:
         try:
-            probe.connect(str(path))
+            probe.connect(endpoint.removeprefix("unix://"))
         except OSError:
             return 0
         pid, _, _ = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))

@@ -12,6 +12,7 @@ import importlib
 import json
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from benchmarks.etcd import own_etcd
 from tabinet.attach.libvirt.hook import XML_NAMESPACE
 from tabinet.attach.libvirt.install import install_hook
 
+PROGRAMS = ("libvirtd", "virsh", "qemu-system-x86_64")
 SUPPORT = Path(__file__).parents[1] / "tests" / "support"
 METADATA = f"<metadata><t:workload xmlns:t='{XML_NAMESPACE}'><t:label name='app' value='web'/></t:workload></metadata>"
 DOMAIN = """<domain type='qemu'><name>{name}</name>{metadata}<memory unit='MiB'>64</memory><vcpu>1</vcpu>
@@ -47,7 +49,13 @@ def main() -> None:
 
 
 def measure(times: int) -> dict[str, Any]:
-    """Medians in milliseconds."""
+    """Medians in milliseconds.
+
+    Raises:
+        SystemExit: something is not installed.
+    """
+    if missing := [name for name in PROGRAMS if shutil.which(name) is None]:
+        raise SystemExit(f"not installed: {', '.join(missing)}; see libvirt-packages.txt")
     took: dict[str, list[float]] = {}
     with own_etcd() as endpoint, tempfile.TemporaryDirectory(dir="/tmp") as directory, opened(endpoint, Path(directory)) as (host, log):
         hook = host.directory / "etc" / "hooks" / "qemu"
