@@ -18,9 +18,13 @@ import pytest
 from cni_host import DEADLINE_S, NOTHING, CniHost, datagram_arrives, echoed, network
 
 from tabinet.kernel import netns
+from tabinet.kernel.rtnetlink import Rtnetlink
+from tabinet.kernel.rtsocket import open_rtnetlink
+from tabinet.lib.ip import parse_prefix
 
 pytestmark = pytest.mark.kernel
 
+ADDRESS = "10.65.7.7"
 LIFECYCLES = int(os.environ.get("TABINET_LIFECYCLES", "12"))
 """Containers that begin and end in parallel."""
 
@@ -63,6 +67,32 @@ def test_two_containers_reach_each_other_at_the_first_packet_and_leave_nothing_b
     gone = host.call("CHECK", checked, other)
     assert (gone.code, gone.output["code"]) == (1, 101)
     assert host.leftovers() == NOTHING
+
+
+def test_an_address_passes_to_the_next_container_as_soon_as_the_last_one_is_deleted(host: CniHost) -> None:
+    sender, *turns = (host.container(f"p{number}") for number in range(3))
+    assert host.call("ADD", network(), sender).code == 0
+    config = network(runtimeConfig={"ips": [ADDRESS]})
+    with contextlib.closing(netns.run_in(host.namespace, open_rtnetlink)) as rtnetlink:
+        for container in turns * 2:
+            added = host.call("ADD", config, container)
+            assert addresses(added.output)[0] == ADDRESS, added
+            link = rtnetlink.link(added.output["interfaces"][0]["name"])
+            assert link is not None
+            assert ways(rtnetlink) == [link.index]
+            assert datagram_arrives(sender, container, ADDRESS)
+            assert host.call("DEL", config, container).code == 0
+            # The kernel may still be busy with it, but nothing leads there any more.
+            assert rtnetlink.link(link.name) is None
+            assert ways(rtnetlink) == []
+    assert host.call("DEL", network(), sender).code == 0
+    assert eventually(host, NOTHING) == NOTHING
+
+
+def ways(rtnetlink: Rtnetlink) -> list[int]:
+    """The interfaces that lead to the address, by index."""
+    routes = [route for route in rtnetlink.routes() if route.destination == parse_prefix(f"{ADDRESS}/32")]
+    return [hop.index for route in routes for hop in route.hops]
 
 
 def test_a_pod_with_several_networks_limits_and_a_floating_address(host: CniHost) -> None:

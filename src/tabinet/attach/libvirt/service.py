@@ -29,7 +29,7 @@ from tabinet.attach.names import Workload
 from tabinet.attach.netns import DEFAULT_WAIT_S, attach, check_request
 from tabinet.attach.network import Network
 from tabinet.attach.ready import LocalAgent
-from tabinet.attach.steps import in_thread, uninterrupted
+from tabinet.attach.steps import in_thread, together, uninterrupted
 from tabinet.errors import TabinetError
 from tabinet.ipam.client import IpamClient
 from tabinet.ipam.settings import load_settings
@@ -173,8 +173,8 @@ class LibvirtService:
         """The interface of a domain is not on this host; nothing happens where that is so already."""
         own = workload.key
         migrations = [places.migration_key(own), *await places.migrations_from(self.store, workload)]
-        await self.store.txn([], [DeleteOp(path_of(key)) for key in (own, *migrations)])
-        await in_thread(lambda: self.taps.remove(workload.endpoint, workload.workload))
+        deletions = [DeleteOp(path_of(key)) for key in (own, *migrations)]
+        await together(self.store.txn([], deletions), in_thread(lambda: self.taps.remove(workload.endpoint, workload.workload)))
         if not await places.find_elsewhere(self.store, workload):
             await self.ipam.release_handle(handle_of(workload.workload, workload.endpoint))
 
