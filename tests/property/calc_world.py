@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from tabinet.lib.ip import parse_prefix
+from tabinet.lib.ip import parse_address, parse_prefix
 from tabinet.model.arrivals import Arrival
+from tabinet.model.holders import Holder
 from tabinet.model.ipam import Affinity, AffinityState
-from tabinet.model.keys import AffinityKey, ArrivalKey, Key, ResourceKey
+from tabinet.model.keys import AffinityKey, ArrivalKey, HolderKey, Key, ResourceKey
 from tabinet.model.resources import (
     AutoHostEndpointConfig,
     BGPConfiguration,
@@ -173,6 +174,7 @@ class World:
             node=self.random.choice(HOSTS),
             orchestrator=str(self.one("", "k8s")),
             ip_networks=self.some(ADDRESSES),
+            allowed_ips=self.some(ADDRESSES) if self.chance(0.4) else (),
             profiles=(*self.some(PROFILES), *self.some(("missing",), 1)),
             interface_name=str(self.one("", f"cali{key.namespace}{key.name}", f"cali{key.namespace}{key.name}", "cali1")),
             mac=str(self.one("", "02-00-5E-10-00-01")),
@@ -195,6 +197,12 @@ class World:
             else None,
         )
         return key, WorkloadEndpoint(metadata=Metadata(labels=self.labels()), spec=spec)
+
+    def holder(self) -> tuple[Key, object]:
+        """Who holds an address that others may have too."""
+        key = self.endpoint()[0]
+        assert isinstance(key, ResourceKey)
+        return HolderKey(parse_address(self.random.choice(ADDRESSES).partition("/")[0])), Holder(namespace=key.namespace, name=key.name)
 
     def move(self) -> tuple[Key, object]:
         """A migration, or that its machine has arrived."""

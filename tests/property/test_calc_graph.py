@@ -72,7 +72,17 @@ class GraphMachine(RuleBasedStateMachine):
     def put_routing(self, random: Random, count: int) -> None:
         world = World(random)
         for _ in range(count):
-            draws = (world.routing, world.node, world.pool, world.move, world.move, world.configuration, world.controllers)
+            draws = (
+                world.routing,
+                world.node,
+                world.pool,
+                world.move,
+                world.move,
+                world.holder,
+                world.holder,
+                world.configuration,
+                world.controllers,
+            )
             self.put(random.choice(draws)())
 
     @precondition(lambda self: self.resources)

@@ -20,6 +20,7 @@ from tabinet.agent.bgp import BgpWatcher
 from tabinet.agent.calculation import Calculation
 from tabinet.agent.checksum import ChecksumTest
 from tabinet.agent.dataplane import ApplyReport, Dataplane, EndpointStatus
+from tabinet.agent.holding import Holding
 from tabinet.agent.kernelthread import KernelThread, call_aside
 from tabinet.agent.log import Logger
 from tabinet.agent.metrics import Metrics
@@ -98,6 +99,8 @@ class Agent:
     """A number from 0 to 1, for the backoff."""
     moving: Moving | None = None
     """Live migrations."""
+    holding: Holding | None = None
+    """Addresses that several endpoints may have."""
     adopter: Adopter | None = None
     """For connections that are older than the table, if this agent made it."""
     status: SyncStatus | None = None
@@ -158,6 +161,9 @@ class Agent:
                 if self.moving is not None:
                     self.moving.ask = self._ask_kernel
                     group.create_task(self.moving.run())
+                if self.holding is not None:
+                    self.holding.ask = self._ask_kernel
+                    group.create_task(self.holding.run())
                 if self.bgp is not None:
                     group.create_task(self.bgp.run(self._publish_soon))
         finally:
@@ -224,10 +230,14 @@ class Agent:
                 await self.kernel.call(self.dataplane.switch, key, moved)
             for key in self.moving.take_ended() if self.moving is not None else ():
                 await self.kernel.call(self.dataplane.end_detour, key)
+            for address, holder in self.holding.take_heard() if self.holding is not None else ():
+                await self.kernel.call(self.dataplane.hear, address, holder)
             report = await self.kernel.call(self.dataplane.apply, updates, self.calculation.complete)
             self._listen()
             if self.moving is not None:
                 self.moving.on_applied(report.arriving)
+            if self.holding is not None and self.calculation.complete:
+                self.holding.on_applied()
             await self._note_statuses(report)
             self._take_report(report, revision, perf_counter() - begin, bool(updates))
 
@@ -246,6 +256,8 @@ class Agent:
         self._problems = None if updates else self._problems
         if self.moving is not None:
             self.moving.on_updates(updates)
+        if self.holding is not None:
+            self.holding.on_updates(updates)
         for update in updates:
             self.tunnels.on_update(update)
             self.checksums.on_update(update)

@@ -144,9 +144,9 @@ class Dataplane:
 
     def apply(self, updates: Iterable[Update], complete: bool) -> ApplyReport:
         """The kernel is as the updates say, but for ``error``. ``complete``: the first snapshot is in the updates so far."""
-        self._take_in(updates)
         switched, self._switched = self._switched, {}
-        self._take_in(switched.values())
+        self._take_in(switched.values())  # as they were told before: what is told now is newer
+        self._take_in(updates)
         addresses_changed = self._read_events()
         self._addresses_known = self._addresses_known and not addresses_changed
         self._begun = self._begun or complete
@@ -192,6 +192,11 @@ class Dataplane:
         told = self._switches.switch(key, moved)
         if told is not None:
             self._switched[key] = told
+
+    def hear(self, address: Prefix, key: ResourceKey | None) -> None:
+        """A local endpoint was heard to hold an address that others may have as well; None: what the calculation tells counts again. The
+        next ``apply`` follows."""
+        self._switched |= {told.key: told for told in self._switches.hear(address, key)}
 
     def end_detour(self, to: ResourceKey) -> None:
         """This endpoint on another host is no more; the next ``apply`` passes nothing on to it."""

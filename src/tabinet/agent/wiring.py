@@ -24,6 +24,7 @@ from tabinet.agent.companions import Companion, Surroundings
 from tabinet.agent.dataplane import Dataplane
 from tabinet.agent.feed import Feed
 from tabinet.agent.felixspec import read_felix
+from tabinet.agent.holding import Holding
 from tabinet.agent.hostname import host_name
 from tabinet.agent.http import Response, Routes, serve
 from tabinet.agent.kernelthread import KernelThread, call_aside
@@ -54,6 +55,7 @@ from tabinet.dataplane.tc.driver import BandwidthDriver
 from tabinet.dataplane.tunnels.manager import build_tunnels
 from tabinet.dataplane.workloads import WorkloadManager
 from tabinet.errors import KernelError, SetupError
+from tabinet.guest.listener import Listener, SocketListener
 from tabinet.ipam.client import IpamClient
 from tabinet.kernel.ctsocket import open_conntrack
 from tabinet.kernel.ethtool import EthtoolSocket
@@ -67,6 +69,7 @@ from tabinet.kernel.sysctl import ProcSysctl
 from tabinet.kernel.tcsocket import open_traffic_control
 from tabinet.lib.backoff import Backoff
 from tabinet.model.arrivals import ARRIVALS
+from tabinet.model.holders import HOLDERS
 from tabinet.model.keys import AFFINITIES, kind_prefix
 from tabinet.model.report import report_path
 from tabinet.model.status import HostStatus, HostStatusKey, endpoint_status_prefix, status_path_of
@@ -189,7 +192,9 @@ async def build_agent(parameters: Parameters, companions: Sequence[Companion] = 
         sightings = SocketSightings()
         stack.callback(sightings.close)
         bgp = _bgp(parameters, dataplane, kernel, log)
-        face.agent = assemble(parameters, host, store, dataplane, kernel, face.metrics, bgp, log, sightings)
+        listener = SocketListener(time.monotonic)
+        stack.callback(listener.listen, None)
+        face.agent = assemble(parameters, host, store, dataplane, kernel, face.metrics, bgp, log, sightings, listener)
         face.agent.calculation.keeper.begin()
         if is_new:
             face.agent.adopter = await kernel.call(open_adopter, parameters, log)
@@ -307,6 +312,7 @@ def assemble(
     bgp: BgpWatcher | None,
     log: Logger,
     sightings: Sightings | None = None,
+    listener: Listener | None = None,
 ) -> Agent:
     """The agent made of these parts and of its own."""
     started, first = time.monotonic(), [True]
@@ -323,7 +329,7 @@ def assemble(
         version=tabinet.__version__,
         started=_now(),
         parameters=parameters,
-        syncer=Syncer(store, [*(kind_prefix(kind) for kind in graph.kinds), AFFINITIES, ARRIVALS]),
+        syncer=Syncer(store, [*(kind_prefix(kind) for kind in graph.kinds), AFFINITIES, ARRIVALS, HOLDERS]),
         calculation=Calculation(graph, feed),
         kernel=kernel,
         dataplane=dataplane,
@@ -342,6 +348,7 @@ def assemble(
         ),
         requests=StatusRequests(host, store, look_at(bgp), _now, lambda: feed.hold),
         moving=Moving(host, store, kernel, dataplane, sightings, log, graph.knows_endpoint) if sightings is not None else None,
+        holding=Holding(store, listener, log, time.monotonic) if listener is not None else None,
         metrics=metrics,
         log=log,
         retry=APPLY_BACKOFF,

@@ -57,6 +57,7 @@ def build_endpoint(
     nats: Iterable[Nat],
     needs: PortNeeds = NOTHING,
     migration: Migration | None = None,
+    yields: tuple[Prefix, ...] = (),
 ) -> Endpoint:
     """The message's record of a programmable workload endpoint; ``nats`` are those of its floating addresses that are its own."""
     nats, forwards = tuple(sorted(nats)), own_forwards(spec, needs.forwards)
@@ -80,7 +81,17 @@ def build_endpoint(
         forwards=forwards,
         address_qos=_own_address_qos(needs.address_qos, nats, forwards),
         migration=migration,
+        shared=shared_addresses(spec),
+        yields=yields,
     )
+
+
+def shared_addresses(spec: WorkloadEndpointSpec) -> tuple[Prefix, ...]:
+    """Those of the endpoint's addresses that others may have as well, sorted."""
+    if not spec.allowed_ips:
+        return ()
+    allowed = set(readable(spec.allowed_ips))
+    return tuple(sorted({net for net in readable(spec.ip_networks) if net.is_host and net in allowed}))
 
 
 def build_host_endpoint(spec: HostEndpointSpec, parts: Mapping[str, tuple[TierPolicies, ...]]) -> HostEndpoint:

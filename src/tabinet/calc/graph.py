@@ -4,6 +4,7 @@ In: ``on_input`` with the changes, in any order, repeated or not. Out: ``flush``
 graph are plain objects that call each other; this one joins them:
 
     migrations, arrivals -> moves ......................................... which endpoints are away
+    endpoints, records of holders -> holders .............................. who has an address that several may have
     endpoints, network sets, profiles -> members (-> labels) .............. members of active sets -> outbox
     profiles, tiers, policies, local endpoints -> locals -> activation .... rules in use, sets in use -> outbox
     nodes, host endpoints -> autohosts .................................... endpoints, as above
@@ -22,7 +23,7 @@ messages never refer to what was not told before. Pure and synchronous; not thre
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Container
+from collections.abc import Callable, Collection, Container
 from itertools import islice
 from typing import Any
 
@@ -30,7 +31,15 @@ from tabinet.calc.activation import Activation
 from tabinet.calc.autohosts import HostEndpointIndex, template_problems
 from tabinet.calc.carriers import NOWHERE
 from tabinet.calc.configuration import ConfigurationIndex
-from tabinet.calc.endpoints import build_endpoint, build_host_endpoint, endpoint_origin, network_set_origin, network_set_profiles
+from tabinet.calc.endpoints import (
+    build_endpoint,
+    build_host_endpoint,
+    endpoint_origin,
+    network_set_origin,
+    network_set_profiles,
+    shared_addresses,
+)
+from tabinet.calc.holders import HolderIndex, endpoint_of
 from tabinet.calc.inputs import Input, InSync, Put
 from tabinet.calc.labels import LabelIndex
 from tabinet.calc.locals import LocalEndpoint, LocalIndex
@@ -47,9 +56,11 @@ from tabinet.calc.reserved import ReservedSets
 from tabinet.calc.routing import RoutingIndex, confirmed
 from tabinet.calc.staged import StagedEffect, staged_effects
 from tabinet.errors import Problem
+from tabinet.lib.ip import Prefix
 from tabinet.model import resources
 from tabinet.model.arrivals import Arrival
-from tabinet.model.keys import AffinityKey, ArrivalKey, ResourceKey
+from tabinet.model.holders import Holder
+from tabinet.model.keys import AffinityKey, ArrivalKey, HolderKey, ResourceKey
 
 ASKED = 250
 """So many local endpoints are asked in a unit of work whether a policy selects them."""
@@ -78,6 +89,7 @@ class Graph:
         "_activation",
         "_chosen",
         "_configuration",
+        "_holders",
         "_host_endpoints",
         "_hosts",
         "_in_sync",
@@ -106,6 +118,7 @@ class Graph:
         self._locals = LocalIndex()
         self._host_endpoints = HostEndpointIndex()
         self._moves = MoveIndex()
+        self._holders = HolderIndex()
         self._activation = Activation(self._members, self._outbox)
         self._routing = RoutingIndex(routed, self._outbox, dirty=dict.fromkeys(sorted(routed)))
         self._remote = RemoteIndex(routed, self._outbox)
@@ -169,11 +182,16 @@ class Graph:
             self._remote.on_affinity_update(key, confirmed(value))
         elif isinstance(key, ArrivalKey):
             self._look_at_ends(self._moves.on_arrival_update(key, value if isinstance(value, Arrival) else None))
+        elif isinstance(key, HolderKey):
+            holder = value if isinstance(value, Holder) else None
+            has = self._nets_here(endpoint_of(holder)) if holder is not None else ()
+            self._look_at_sharing(self._holders.on_holder_update(key.address, holder, has))
 
     # --- endpoints and network sets ---
 
     def _on_endpoint_update(self, key: ResourceKey, resource: resources.WorkloadEndpoint | None, revision: int) -> None:
         self._remote.on_endpoint_update(key, resource)
+        self._look_at_holder(key)
         if resource is None:
             self._members.delete(key)
             self._on_not_local(key)
@@ -194,7 +212,20 @@ class Graph:
     def _look_at_ends(self, endpoints: set[ResourceKey]) -> None:
         for key in endpoints:
             self._remote.set_away(key, self._moves.is_away(key))
+            self._look_at_holder(key)
             self._locals.touch(key)
+
+    def _look_at_holder(self, key: ResourceKey) -> None:
+        if self._holders.names(key):
+            self._look_at_sharing(self._holders.on_endpoint_update(key, self._nets_here(key)))
+
+    def _nets_here(self, key: ResourceKey) -> frozenset[Prefix]:
+        return frozenset() if self._moves.is_away(key) else self._remote.nets_of(key)
+
+    def _look_at_sharing(self, addresses: Collection[Prefix]) -> None:
+        for address in addresses:
+            self._remote.set_holder(address, self._holders.holder(address))
+            self._locals.touch_sharing(address)
 
     def _on_not_local(self, key: ResourceKey) -> None:
         if self._locals.delete(key) and key.namespace:
@@ -361,10 +392,15 @@ class Graph:
         else:
             arrangement = self._policies.for_workloads(local.match)
             migration = self._moves.get(local.key, self._remote.addresses_of)
-            endpoint = build_endpoint(local.spec, arrangement.parts, nats, local.needs, migration)
+            endpoint = build_endpoint(local.spec, arrangement.parts, nats, local.needs, migration, self._yields(local))
             self._outbox.endpoints.set_desired(local.key, (local.revision, endpoint))
             self._count(local, arrangement, endpoint.profiles)
         return 1 if arrangement is before else 1 + len(arrangement.enforced) // ARRANGED
+
+    def _yields(self, local: LocalEndpoint) -> tuple[Prefix, ...]:
+        """The addresses that another endpoint holds."""
+        shared = shared_addresses(local.spec) if isinstance(local.spec, resources.WorkloadEndpointSpec) else ()
+        return tuple(address for address in shared if self._holders.holder(address) not in (None, local.key))
 
     def _retire(self, local: LocalEndpoint) -> None:
         """The endpoint is not programmed (any more)."""

@@ -11,7 +11,15 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from tabinet.calc.endpoints import EndpointSpec, endpoint_problems, programmable, readable, readable_addresses, readable_nats
+from tabinet.calc.endpoints import (
+    EndpointSpec,
+    endpoint_problems,
+    programmable,
+    readable,
+    readable_addresses,
+    readable_nats,
+    shared_addresses,
+)
 from tabinet.calc.messages import Nat
 from tabinet.calc.policies import Arrangement, PolicyEntry, PolicyMatch
 from tabinet.calc.ports import NOTHING, PortNeeds
@@ -63,6 +71,8 @@ class LocalIndex:
     _by_profile: dict[str, dict[LocalEndpoint, None]] = field(default_factory=dict)
     _interfaces: dict[Place, dict[ResourceKey, None]] = field(default_factory=dict)
     """The programmable endpoints that name an interface."""
+    _sharing: dict[Prefix, dict[LocalEndpoint, None]] = field(default_factory=dict)
+    """By address that several may have."""
     _externals: dict[External, dict[ResourceKey, None]] = field(default_factory=dict)
     """The programmed endpoints that claim a floating address."""
 
@@ -81,6 +91,8 @@ class LocalIndex:
             local.needs = needs
         for name in spec.profiles:
             self._by_profile.setdefault(name, {})[local] = None
+        for address in _shared(spec):
+            self._sharing.setdefault(address, {})[local] = None
         if local.programmable:
             claimants = self._interfaces.setdefault(_place(local), {})
             claimants[key] = None
@@ -113,6 +125,10 @@ class LocalIndex:
         local = self.by_key.get(key)
         if local is not None:
             self.dirty[local] = None
+
+    def touch_sharing(self, address: Prefix) -> None:
+        """The endpoints that may have this address, as others may, have to be looked at again."""
+        self.dirty.update(self._sharing.get(address, {}))
 
     def forget_matches(self) -> None:
         """Every endpoint's policies have to be asked for again."""
@@ -160,6 +176,11 @@ class LocalIndex:
             del having[local]
             if not having:
                 del self._by_profile[name]
+        for address in _shared(local.spec):
+            sharing = self._sharing[address]
+            del sharing[local]
+            if not sharing:
+                del self._sharing[address]
         if local.programmable:
             place = _place(local)
             claimants = self._interfaces[place]
@@ -207,6 +228,10 @@ class LocalIndex:
 
 def _place(local: LocalEndpoint) -> Place:
     return (local.key.kind, local.spec.node, local.spec.interface_name)
+
+
+def _shared(spec: EndpointSpec) -> tuple[Prefix, ...]:
+    return shared_addresses(spec) if isinstance(spec, WorkloadEndpointSpec) else ()
 
 
 def _addresses(spec: EndpointSpec) -> Iterable[Prefix]:

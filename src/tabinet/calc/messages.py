@@ -332,6 +332,10 @@ class Endpoint(Message, frozen=True):
     stateless: bool = False
     """Policy is asked about every packet that the workload sends or receives, replies too, by the packet's own header."""
     migration: Migration | None = None
+    shared: tuple[Prefix, ...] = ()
+    """Of ``nets``, those that other endpoints may have as well, sorted."""
+    yields: tuple[Prefix, ...] = ()
+    """Of ``shared``, those that another endpoint holds, sorted."""
 
     @property
     def is_away(self) -> bool:
@@ -340,8 +344,10 @@ class Endpoint(Message, frozen=True):
 
     @property
     def nets_here(self) -> tuple[Prefix, ...]:
-        """The addresses that are on this host; none while the machine is away."""
-        return () if self.is_away else self.nets
+        """The addresses that are on this host: none while the machine is away, and not those that another endpoint holds."""
+        if self.is_away:
+            return ()
+        return tuple(net for net in self.nets if net not in self.yields) if self.yields else self.nets
 
 
 class HostEndpoint(Message, frozen=True):

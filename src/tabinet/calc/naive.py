@@ -23,7 +23,9 @@ from tabinet.calc.endpoints import (
     programmable,
     readable,
     readable_nats,
+    shared_addresses,
 )
+from tabinet.calc.holders import endpoint_of
 from tabinet.calc.messages import ALL_HOSTS, ALL_POOLS, NAT_POOLS, Member, Migration, Nat, PortMember, SetKind, TierPolicies
 from tabinet.calc.moves import migration_of, read_move
 from tabinet.calc.naive_remote import remote_routes, tunnels
@@ -39,7 +41,8 @@ from tabinet.calc.specs import SetSpec
 from tabinet.calc.translate import Translation
 from tabinet.lib.ip import Prefix
 from tabinet.model.arrivals import Arrival
-from tabinet.model.keys import AffinityKey, ArrivalKey, Key, ResourceKey
+from tabinet.model.holders import Holder
+from tabinet.model.keys import AffinityKey, ArrivalKey, HolderKey, Key, ResourceKey
 from tabinet.model.protocols import parse_protocol
 from tabinet.model.resources import (
     BGPConfiguration,
@@ -99,10 +102,9 @@ def recompute(resources: Resources, hosts: frozenset[str]) -> State:
         parts = arrange(selecting(key), tiers, WORKLOADS)
         use(parts, endpoint.spec.profiles)
         needs = port_needs(endpoint.metadata.annotations, str(key))
-        state.endpoints[key] = (
-            revision,
-            build_endpoint(endpoint.spec, parts, _own_nats(endpoint, taken[endpoint.spec.node]), needs, _migration(resources, key)),
-        )
+        nats = _own_nats(endpoint, taken[endpoint.spec.node])
+        yields = tuple(net for net in shared_addresses(endpoint.spec) if _holder(resources, net) not in (None, key))
+        state.endpoints[key] = (revision, build_endpoint(endpoint.spec, parts, nats, needs, _migration(resources, key), yields))
     for key, (revision, host_endpoint) in _host_endpoints(resources, hosts).items():
         parts = arrange(selecting(key), tiers, HOSTS)
         use(parts, host_endpoint.spec.profiles)
@@ -151,6 +153,18 @@ def _migration(resources: Resources, endpoint: ResourceKey) -> Migration | None:
         isinstance(arrival, Arrival) and arrival.migration == move.uid,
         lambda host: tuple(sorted(nodes[host].addresses.values())) if host in nodes else (),
     )
+
+
+def _holder(resources: Resources, address: Prefix) -> ResourceKey | None:
+    """Who holds an address that several endpoints may have; None: nobody is known to."""
+    record, _ = resources.get(HolderKey(address), (None, 0))
+    if not isinstance(record, Holder):
+        return None
+    key = endpoint_of(record)
+    endpoint, _ = resources.get(key, (None, 0))
+    has_it = isinstance(endpoint, WorkloadEndpoint) and address in readable(endpoint.spec.ip_networks)
+    migration = _migration(resources, key)
+    return key if has_it and (migration is None or not migration.is_away) else None
 
 
 def _staged(resources: Resources) -> list[tuple[ResourceKey, StagedPolicy]]:
@@ -301,14 +315,18 @@ def _add_routing(state: State, resources: Resources, hosts: frozenset[str]) -> N
         facts.endpoints.setdefault(endpoint.spec.node, {})[name] = endpoint
     configurations = {key.name: value.spec for key, value in _of(resources, FelixConfiguration)}
     pools = {key.name: value for key, value in _of(resources, IPPool)}
-    endpoints = [
-        endpoint for key, endpoint in _of(resources, WorkloadEndpoint) if (found := _migration(resources, key)) is None or not found.is_away
+    has = [
+        (endpoint.spec.node, net)
+        for key, endpoint in _of(resources, WorkloadEndpoint)
+        if (found := _migration(resources, key)) is None or not found.is_away
+        for net in readable(endpoint.spec.ip_networks)
+        if _holder(resources, net) in (None, key)
     ]
     for host in hosts:
         own, peers = tunnels(host, facts.nodes, pools)
         state.tunnels |= {(host, tunnel): local for tunnel, local in own.items()}
         state.tunnel_peers |= {(host, tunnel, name): end for (tunnel, name), end in peers.items()}
-        routes = remote_routes(host, facts.nodes, pools, facts.blocks, endpoints)
+        routes = remote_routes(host, facts.nodes, pools, facts.blocks, has)
         state.remote_routes |= {(host, destination): route for destination, route in routes.items()}
         state.bgp[host], _ = bgp_intent(host, facts)
         state.config[host] = overlay(configurations, host)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 
-from tabinet.calc.endpoints import readable
 from tabinet.calc.nodefacts import node_facts, pool_facts
 from tabinet.calc.overlays import LocalTunnel, RemoteRoute, Tunnel, TunnelPeer
 from tabinet.calc.remote import local_tunnel, next_route, tunnel_peer
 from tabinet.lib.ip import Prefix
-from tabinet.model.resources import IPPool, Node, WorkloadEndpoint
+from tabinet.model.resources import IPPool, Node
 
 
 def tunnels(
@@ -34,11 +33,10 @@ def remote_routes(
     nodes: Mapping[str, Node],
     pools: Mapping[str, IPPool],
     blocks: Mapping[str, set[Prefix]],
-    endpoints: Iterable[WorkloadEndpoint],
+    has: Collection[tuple[str, Prefix]],
 ) -> dict[Prefix, RemoteRoute]:
-    """A host's routes to what the others have. ``blocks``: by host, what it has claimed."""
+    """A host's routes to what the others have. ``blocks``: by host, what it has claimed; ``has``: hosts, and what endpoints there have."""
     facts = {name: node_facts(name, node) for name, node in nodes.items()}
-    has = [(endpoint.spec.node, net) for endpoint in endpoints for net in readable(endpoint.spec.ip_networks)]
 
     def in_own_block(name: str, net: Prefix) -> bool:
         return any(block.contains(net) for block in blocks.get(name, ()))

@@ -74,6 +74,8 @@ class RemoteIndex:
     _places: dict[ResourceKey, Place] = field(default_factory=dict)
     _away: set[ResourceKey] = field(default_factory=set)
     """Endpoints whose machine runs elsewhere."""
+    _chosen: dict[Prefix, ResourceKey] = field(default_factory=dict)
+    """Of addresses that several endpoints have: the one that holds it."""
     _active: bool = False
     """A pool has a tunnel; the following are kept only then."""
     _holders: dict[Prefix, Few[ResourceKey]] = field(default_factory=dict)
@@ -189,6 +191,20 @@ class RemoteIndex:
         if place is not None and self._active:
             (self._let_go if away else self._hold)(key, place)
 
+    def set_holder(self, address: Prefix, key: ResourceKey | None) -> None:
+        """Of the endpoints that have the address this one holds it; ``None``: all of them."""
+        if key is None:
+            self._chosen.pop(address, None)
+        else:
+            self._chosen[address] = key
+        if self._active:
+            self._dirty[address] = None
+
+    def nets_of(self, key: ResourceKey) -> frozenset[Prefix]:
+        """The endpoint's addresses, on whichever host it is."""
+        place = self._places.get(key)
+        return frozenset(readable(place[1])) if place is not None else frozenset()
+
     def addresses_of(self, host: str) -> tuple[Prefix, ...]:
         """The host's own addresses, at most one of each family."""
         facts = self._nodes.get(host)
@@ -280,7 +296,9 @@ class RemoteIndex:
         for name, tunnel in sorted(self._ends.get(destination, ()), key=lambda end: end[0]):
             if tunnel is pool.tunnel and (destination in self._blocks or not self._covers(name, destination)):
                 return name, tunnel is not Tunnel.IPIP
-        holders = {self._places[key][0] for key in few.each(self._holders.get(destination))}
+        chosen = self._chosen.get(destination)
+        keys = (chosen,) if chosen is not None else few.each(self._holders.get(destination))
+        holders = {self._places[key][0] for key in keys}
         if host in holders:
             return "", False
         owners = sorted(name for name in holders if not self._covers(name, destination))

@@ -13,7 +13,7 @@ from tabinet.lib.ip import Prefix
 
 def destinations(endpoint: Endpoint) -> tuple[Prefix, ...]:
     """What is routed to the endpoint; nothing while its machine is away."""
-    return () if endpoint.is_away else (*endpoint.nets, *endpoint.routed)
+    return () if endpoint.is_away else (*endpoint.nets_here, *endpoint.routed)
 
 
 def hardware_of(endpoint: Endpoint, net: Prefix) -> str:
@@ -32,4 +32,4 @@ def next_hop(endpoint: Endpoint, net: Prefix) -> Prefix | None:
 
 def shared_destinations(endpoint: Endpoint) -> frozenset[Prefix]:
     """What other endpoints may have as well: of several on one host one has the route, and nobody waits for it."""
-    return frozenset(pair.net for pair in endpoint.pairs)
+    return frozenset((*(pair.net for pair in endpoint.pairs), *endpoint.shared))

@@ -1,4 +1,4 @@
-"""Packet sockets, over which guests' frames come that no socket of the kernel's IPv6 takes: what is sent to groups that nobody joined.
+"""Packet sockets, over which guests' frames come that no socket of the kernel's takes: ARP, and IPv6 to groups that nobody joined.
 
 In: frames of all interfaces that a filter in the kernel lets through. Out: frames to one interface. One socket for all guests: one that
 joins a group on every interface reaches a limit at about 2,300 of them (net.core.optmem_max), and nobody can join the groups of all
@@ -18,16 +18,18 @@ import struct
 from tabinet.errors import SetupError
 from tabinet.guest.dhcp6 import SERVER_PORT
 from tabinet.guest.frames import ICMP6, UDP
-from tabinet.guest.neighbours import SOLICITATION
+from tabinet.guest.neighbours import ADVERTISEMENT, SOLICITATION
 from tabinet.guest.sockets import Datagram, Program, shut_off
 
-_ETH_P_IPV6 = 0x86DD
+IPV6_FRAMES, ARP = 0x86DD, 0x0806
+"""Protocols, for ``open_frames`` and ``send_frame``."""
 _SIOCGIFHWADDR = 0x8927
 _SO_RCVBUFFORCE = 33
 _BUFFER_BYTES = 1 << 20
 _LONGEST_BYTES = 9000
 _EARLY = 1000
-_LOAD_BYTE, _LOAD_HALF, _JUMP_EQUAL, _RETURN = 0x30, 0x28, 0x15, 0x06
+_LOAD_BYTE, _LOAD_HALF, _LOAD_WORD, _JUMP_EQUAL, _RETURN = 0x30, 0x28, 0x20, 0x15, 0x06
+_KEEP, _JUMP_EQUAL_KEPT = 0x07, 0x1D
 _PROTOCOL_AT, _TYPE_AT, _TARGET_PORT_AT = 20, 54, 56
 
 
@@ -45,17 +47,29 @@ DHCP6 = _only(UDP, _LOAD_HALF, _TARGET_PORT_AT, SERVER_PORT)
 """Lets through what is sent to a DHCPv6 server."""
 NEIGHBOURS = _only(ICMP6, _LOAD_BYTE, _TYPE_AT, SOLICITATION)
 """Lets through neighbour solicitations."""
+ADVERTISEMENTS = _only(ICMP6, _LOAD_BYTE, _TYPE_AT, ADVERTISEMENT)
+"""Lets through neighbour advertisements."""
+ARP_CLAIMS: Program = (
+    (_LOAD_WORD, 0, 0, 28),  # the sender's address
+    (_KEEP, 0, 0, 0),
+    (_LOAD_WORD, 0, 0, 38),  # the target's
+    (_JUMP_EQUAL_KEPT, 3, 0, 0),
+    (_LOAD_HALF, 0, 0, 20),
+    (_JUMP_EQUAL, 1, 0, 2),
+    (_RETURN, 0, 0, 0),
+)
+"""Of ARP (RFC 826), lets through who announces an address (sender and target are the same), and answers."""
 
 
-def open_frames(which: Program) -> socket.socket:
-    """A socket that hears these frames on every interface.
+def open_frames(which: Program, protocol: int = IPV6_FRAMES) -> socket.socket:
+    """A socket that hears these frames on every interface, of one protocol.
 
     Raises:
         SetupError: we are not root.
     """
     kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
     try:
-        sock = socket.socket(socket.AF_PACKET, kind, socket.htons(_ETH_P_IPV6))
+        sock = socket.socket(socket.AF_PACKET, kind, socket.htons(protocol))
     except OSError as error:
         raise SetupError(f"cannot hear guests' frames: {error.strerror}") from error
     try:
@@ -94,10 +108,10 @@ def hardware_address(sock: socket.socket, interface: str) -> bytes:
     return told[18:24]
 
 
-def send_frame(sock: socket.socket, interface: str, data: bytes) -> None:
+def send_frame(sock: socket.socket, interface: str, data: bytes, protocol: int = IPV6_FRAMES) -> None:
     """The frame leaves by the interface.
 
     Raises:
         OSError: the interface is gone or down, or there is no room.
     """
-    sock.sendto(data, (interface, _ETH_P_IPV6))
+    sock.sendto(data, (interface, protocol))

@@ -19,12 +19,24 @@ from tabinet.errors import DataError, Problem
 from tabinet.lib.ip import parse_prefix
 from tabinet.model import ipam
 from tabinet.model.arrivals import Arrival
-from tabinet.model.keys import IPAM_CONFIG, AffinityKey, ArrivalKey, BlockKey, HandleKey, Key, ResourceKey, VirtualAffinityKey, parse_path
+from tabinet.model.holders import Holder
+from tabinet.model.keys import (
+    IPAM_CONFIG,
+    AffinityKey,
+    ArrivalKey,
+    BlockKey,
+    HandleKey,
+    HolderKey,
+    Key,
+    ResourceKey,
+    VirtualAffinityKey,
+    parse_path,
+)
 from tabinet.model.kinds import BY_NAME
 from tabinet.model.resources import Resource
 from tabinet.model.semantics import problems_of, show
 
-Record = Resource | ipam.IpamRecord | Arrival
+Record = Resource | ipam.IpamRecord | Arrival | Holder
 
 _MAX_DEPTH = 200
 _SELECTORS: tuple[str, ...] = ("selector", "namespaceSelector", "serviceAccountSelector")
@@ -58,6 +70,8 @@ def _decoder_of(key: Key) -> msgspec.json.Decoder[Any]:
             return _decoder(ipam.Handle)
         case ArrivalKey():
             return _decoder(Arrival)
+        case HolderKey():
+            return _decoder(Holder)
 
 
 @functools.cache

@@ -1,7 +1,8 @@
 """Keys: what a stored value is about, and the etcd path that says so (calico-v3 layout, both ways).
 
 ``ResourceKey`` names a v3 resource; ``AffinityKey``, ``VirtualAffinityKey``, ``BlockKey`` and ``HandleKey`` name IPAM values;
-``ArrivalKey`` names the arrival of a machine that moved; everything else is not ours to interpret and parses to ``None``.
+``ArrivalKey`` names the arrival of a machine that moved, ``HolderKey`` who holds an address that several may have; everything else is not
+ours to interpret and parses to ``None``.
 ``parse_path(path_of(key)) == key`` for every key whose parts can stand in a path. The one IPAMConfiguration has a path of its own; the
 kinds that are views have none, so that nobody writes there by mistake (see ``views``). O(length of the path).
 """
@@ -10,8 +11,9 @@ from __future__ import annotations
 
 import msgspec
 
-from tabinet.lib.ip import Prefix, parse_prefix
+from tabinet.lib.ip import Prefix, parse_address, parse_prefix
 from tabinet.model.arrivals import ARRIVALS
+from tabinet.model.holders import HOLDERS
 from tabinet.model.kinds import BY_NAME, BY_PLURAL, Kind
 
 ROOT = "/calico/"
@@ -67,7 +69,14 @@ class ArrivalKey(msgspec.Struct, frozen=True, order=True, gc=False):
     name: str
 
 
-Key = ResourceKey | AffinityKey | VirtualAffinityKey | BlockKey | HandleKey | ArrivalKey
+class HolderKey(msgspec.Struct, frozen=True, order=True, gc=False):
+    """Which of several endpoints holds an address: ``/tabinet/v1/holders/<address>``."""
+
+    address: Prefix
+    """A single one."""
+
+
+Key = ResourceKey | AffinityKey | VirtualAffinityKey | BlockKey | HandleKey | ArrivalKey | HolderKey
 """Everything that ``parse_path`` can return besides ``None``."""
 
 
@@ -92,6 +101,9 @@ def parse_path(path: str) -> Key | None:
     if path.startswith(ARRIVALS):
         namespace, _, name = path[len(ARRIVALS) :].partition("/")
         return ArrivalKey(namespace, name) if namespace and name and "/" not in name else None
+    if path.startswith(HOLDERS):
+        address = _parse_address(path[len(HOLDERS) :])
+        return HolderKey(address) if address is not None else None
     return ResourceKey("IPAMConfiguration", "default") if path == IPAM_CONFIG else None
 
 
@@ -106,6 +118,15 @@ def _parse_resource(parts: list[str]) -> ResourceKey | None:
             return ResourceKey(kind.name, name, namespace)
         case _:
             return None
+
+
+def _parse_address(text: str) -> Prefix | None:
+    """Of the ways to write an address only ours, so that there is one path for it."""
+    try:
+        address = parse_address(text)
+    except ValueError:
+        return None
+    return address if address.address == text else None
 
 
 def _parse_block(text: str) -> Prefix | None:
@@ -147,6 +168,8 @@ def path_of(key: Key) -> str:
             return f"{BLOCKS}{_block_part(block)}"
         case ArrivalKey(namespace, name):
             return f"{ARRIVALS}{_part(namespace)}/{_part(name)}"
+        case HolderKey(address):
+            return f"{HOLDERS}{address.address}"
         case HandleKey(handle):
             return f"{HANDLES}{_part(handle)}"
 

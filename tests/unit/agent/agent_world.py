@@ -28,6 +28,7 @@ from tabinet.dataplane.tc.driver import BandwidthDriver
 from tabinet.dataplane.tunnels.manager import build_tunnels
 from tabinet.dataplane.tunnels.plan import TunnelOptions
 from tabinet.dataplane.workloads import WorkloadManager
+from tabinet.guest.listener import FakeListener
 from tabinet.kernel.ctfake import FakeConntrack
 from tabinet.kernel.ethtool import FakeOffloads
 from tabinet.kernel.nftfake import FakeNftables
@@ -81,6 +82,7 @@ class World:
     conntrack: FakeConntrack = field(default_factory=FakeConntrack)
     events: FakeEvents | None = None
     sightings: FakeSightings = field(init=False)
+    listener: FakeListener = field(init=False)
 
     def add_interface(self, workload: str) -> int:
         self.rtnetlink.stranger(AddVeth(f"cali{workload}", f"p{workload}"))
@@ -143,8 +145,11 @@ class World:
             conntrack=self.conntrack,
         )
         self.sightings = FakeSightings()
+        self.listener = FakeListener()
         log = open_log("error", "text", HOST)
-        agent = assemble(parse_parameters(toml, {}), HOST, self.store, dataplane, kernel, Metrics(), None, log, self.sightings)
+        agent = assemble(
+            parse_parameters(toml, {}), HOST, self.store, dataplane, kernel, Metrics(), None, log, self.sightings, self.listener
+        )
         try:
             async with asyncio.TaskGroup() as group:
                 task = group.create_task(agent.run())

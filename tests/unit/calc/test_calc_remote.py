@@ -11,9 +11,10 @@ from tabinet.calc.inputs import Delete, InSync, Put
 from tabinet.calc.messages import LocalTunnel, RemoteRoute, Tunnel, TunnelPeer
 from tabinet.calc.nodefacts import derived_mac
 from tabinet.calc.replica import Replica, State
-from tabinet.lib.ip import Prefix, parse_prefix
+from tabinet.lib.ip import Prefix, parse_address, parse_prefix
+from tabinet.model.holders import Holder
 from tabinet.model.ipam import Affinity, AffinityState
-from tabinet.model.keys import AffinityKey, Key, ResourceKey
+from tabinet.model.keys import AffinityKey, HolderKey, Key, ResourceKey
 from tabinet.model.resources import IPPool, IPPoolSpec, Node, NodeBgp, NodeSpec, WorkloadEndpoint, WorkloadEndpointSpec
 
 NODES = {"h1": "172.16.1.1/24", "h2": "172.16.1.2/24", "h3": "172.16.2.3/24"}
@@ -176,3 +177,17 @@ def test_ipv6_has_an_interface_and_addresses_of_its_own() -> None:
     assert found.remote_routes["h1", p("fd65::300/122")] == RemoteRoute(Tunnel.VXLAN6, p("fd65::3"))
     assert found.remote_routes["h1", p("fd65::3/128")] == RemoteRoute(Tunnel.VXLAN6, None)
     assert found.tunnel_peers["h1", Tunnel.VXLAN6, "h3"].mac == derived_mac("h3-v6")
+
+
+def test_of_several_who_have_an_address_the_one_that_holds_it_has_the_route() -> None:
+    cluster = Cluster(pool(vxlan="Always"), workload("a", "h2", "10.65.9.9/32"), workload("b", "h3", "10.65.9.9/32"))
+    assert cluster.routes()["10.65.9.9/32"] == (ENDS["h2"], False)
+    record = HolderKey(parse_address("10.65.9.9"))
+    cluster.put((record, Holder(namespace="ns", name="b")))
+    assert cluster.routes()["10.65.9.9/32"] == (ENDS["h3"], False)
+    cluster.put(workload("c", "h1", "10.65.9.9/32"))
+    assert cluster.routes()["10.65.9.9/32"] == (ENDS["h3"], False), "of one that is here as well"
+    cluster.delete(ResourceKey("WorkloadEndpoint", "b", "ns"))
+    assert "10.65.9.9/32" not in cluster.routes()
+    cluster.delete(ResourceKey("WorkloadEndpoint", "c", "ns"))
+    assert cluster.routes()["10.65.9.9/32"] == (ENDS["h2"], False)

@@ -1,0 +1,164 @@
+"""An address that several ports may have, as the agent of one host sees it: who was heard to take it has it."""
+
+from __future__ import annotations
+
+import contextlib
+
+import msgspec
+import pytest
+from agent_world import World, endpoint, endpoint_key, until
+
+from tabinet.agent import holding
+from tabinet.guest.announcements import Announcement
+from tabinet.lib.ip import parse_address
+from tabinet.model.holders import Holder
+from tabinet.model.keys import HolderKey, ResourceKey, path_of
+from tabinet.model.openstack import PORT_ANNOTATION, AddressPair, PortFacts, render_port_facts
+
+SHARED = "10.0.0.9"
+ADDRESS = parse_address(SHARED)
+RECORD = path_of(HolderKey(ADDRESS))
+MACS = {"one": "02:00:00:00:00:01", "two": "02:00:00:00:00:02", "there": "02:00:00:00:00:03"}
+THERE = ResourceKey("WorkloadEndpoint", "h2-lab-there-eth0", "default")
+
+
+def port(name: str, address: str, mac: str = "") -> tuple[ResourceKey, dict[str, object]]:
+    """A port of the host with the shared address as a pair; ``mac``: of the pair."""
+    pairs = PortFacts(pairs=(AddressPair(net=SHARED, mac=mac),))
+    key, document = endpoint(name, f"{address}/32", f"{SHARED}/32", mac=MACS[name], allowedIps=[f"{SHARED}/32"])
+    document["metadata"]["annotations"] = {PORT_ANNOTATION: render_port_facts(pairs)}
+    return key, document
+
+
+async def fill(world: World, *here: str, mac: str = "") -> dict[str, int]:
+    """Ports here and one on another host; gives the interfaces here."""
+    for number, name in enumerate(here, 1):
+        await world.put(*port(name, f"10.0.0.{number}", mac))
+    document = port("there", "10.0.0.3")[1]
+    spec = document["spec"]
+    assert isinstance(spec, dict)
+    await world.put(THERE, document | {"spec": spec | {"node": "h2"}})
+    return {name: world.add_interface(name) for name in here}
+
+
+def way(world: World) -> int | None:
+    """The interface that the address is routed to."""
+    return next((route.hops[0].index for route in world.routes if route.destination == ADDRESS), None)
+
+
+def said(name: str, *, asked: bool = False, mac: str = "", address: str = SHARED) -> tuple[str, Announcement]:
+    return f"cali{name}", Announcement(mac or MACS[name], parse_address(address), asked)
+
+
+def named(world: World) -> str:
+    """The endpoint that the record names."""
+    item = world.store._items.get(RECORD)  # the store's own coroutines would need a turn of the loop
+    return msgspec.json.decode(item.value, type=Holder).name if item is not None else ""
+
+
+def record(key: ResourceKey) -> bytes:
+    return msgspec.json.encode(Holder(namespace=key.namespace, name=key.name))
+
+
+async def test_of_two_on_one_host_the_one_that_was_heard_last_has_it() -> None:
+    world = World()
+    async with world.agent():
+        taps = await fill(world, "one", "two")
+        await until(lambda: way(world) == taps["one"])  # nobody was heard: the smallest name here
+        for name in ("two", "one", "two"):
+            world.listener.say(*said(name))
+            await until(lambda name=name: named(world) == endpoint_key(name).name and way(world) == taps[name])
+            assert {str(each.address) for each in world.rtnetlink.neighbours() if each.index == taps[name]} >= {f"{SHARED}/32"}
+        await until(lambda: world.is_up(endpoint_key("one")) and world.is_up(endpoint_key("two")))
+        await world.delete(endpoint_key("two"))
+        await until(lambda: named(world) == "" and way(world) == taps["one"])
+
+
+async def test_an_address_that_another_host_holds_is_not_routed_here_until_it_is_heard_here() -> None:
+    world = World()
+    async with world.agent():
+        taps = await fill(world, "one")
+        await until(lambda: way(world) == taps["one"])
+        await world.put_raw(RECORD, record(THERE))
+        await until(lambda: way(world) is None and world.is_up(endpoint_key("one")))
+        world.listener.say(*said("one"))
+        await until(lambda: way(world) == taps["one"] and named(world) == endpoint_key("one").name)
+        await world.put_raw(RECORD, record(THERE))
+        await until(lambda: way(world) is None)
+        await world.delete(THERE)
+        await until(lambda: way(world) == taps["one"])  # nobody is left who could hold it
+
+
+async def test_only_who_may_have_the_address_is_believed() -> None:
+    world = World()
+    async with world.agent():
+        taps = await fill(world, "one", mac="00:00:5e:00:01:07")
+        await world.put_raw(RECORD, record(THERE))
+        await until(lambda: world.listener.listens and way(world) is None and world.is_up(endpoint_key("one")))
+        for false in (said("one"), said("one", mac="00:00:5e:00:01:07", asked=True), said("one", address="10.0.0.3"), said("two")):
+            world.listener.say(*false)
+        world.listener.say(*said("one", mac="00:00:5e:00:01:07"))
+        await until(lambda: way(world) == taps["one"])
+        assert await revisions(world) == 2, "nothing else was written"
+
+
+async def revisions(world: World) -> int:
+    """How often the record was written."""
+    found = 0
+    async with contextlib.aclosing(world.store.watch(RECORD, 1)) as changes:
+        async for batch in changes:
+            found += len(batch.events)
+            if batch.revision >= world.store.revision:
+                break
+    return found
+
+
+async def test_an_agent_that_starts_asks_about_what_others_hold() -> None:
+    world = World()
+    taps = await fill(world, "one")
+    await world.put_raw(RECORD, record(THERE))
+    async with world.agent():
+        await until(lambda: world.listener.asked == [("calione", ADDRESS)])
+        assert way(world) is None
+        world.listener.say(*said("one", asked=True))
+        await until(lambda: way(world) == taps["one"] and named(world) == endpoint_key("one").name)
+
+
+async def test_a_store_that_is_away_keeps_nobody_from_its_address_and_late_claims_are_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(holding, "FRESH_S", 0.0)
+    monkeypatch.setattr(holding, "RETRY_S", 0.01)
+    world = World()
+    async with world.agent():
+        taps = await fill(world, "one", "two")
+        await world.put_raw(RECORD, record(THERE))
+        await until(lambda: way(world) is None and world.is_up(endpoint_key("one")) and world.is_up(endpoint_key("two")))
+        world.listener.asked.clear()  # what it asked when it started
+        world.store.set_available(False)
+        for name in ("two", "one", "two"):
+            world.listener.say(*said(name))
+            await until(lambda name=name: way(world) == taps[name])
+        world.store.set_available(True)
+        await until(lambda: world.listener.asked == [("calitwo", ADDRESS)])
+        await until(lambda: way(world) is None)  # it is the store's word again, until the machine answers
+        monkeypatch.setattr(holding, "FRESH_S", 60.0)
+        world.listener.say(*said("two", asked=True))
+        await until(lambda: way(world) == taps["two"] and named(world) == endpoint_key("two").name)
+
+
+async def test_a_machine_that_comes_takes_along_what_it_held() -> None:
+    world = World()
+    source = ResourceKey("WorkloadEndpoint", "h3-lab-one-eth0", "default")
+    async with world.agent():
+        taps = await fill(world, "one")
+        spec = port("one", "10.0.0.1")[1]["spec"]
+        assert isinstance(spec, dict)
+        await world.put(source, port("one", "10.0.0.1")[1] | {"spec": spec | {"node": "h3"}})
+        ends = {
+            place: {"workloadEndpoint": {"hostname": host, "orchestratorID": "lab", "workloadID": "default/one", "endpointID": "eth0"}}
+            for place, host in (("source", "h3"), ("target", "h1"))
+        }
+        await world.put(ResourceKey("LiveMigration", endpoint_key("one").name, "default"), {"metadata": {"uid": "u"}, "spec": ends})
+        await world.put_raw(RECORD, record(source))
+        await until(lambda: world.sightings.watched == {taps["one"]} and way(world) is None)
+        world.sightings.see(taps["one"], MACS["one"])
+        await until(lambda: way(world) == taps["one"] and named(world) == endpoint_key("one").name)
