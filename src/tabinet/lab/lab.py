@@ -280,7 +280,8 @@ def _running(state: LabState, component: Component) -> list[ProcessRecord]:
 
 def _prepared(component: Component, *, again: bool) -> Launch:
     """How to start it now; the socket that a killed one left is gone, because etcd does not start where there is one."""
-    Path(component.socket).unlink(missing_ok=True)
+    if component.socket:
+        Path(component.socket).unlink(missing_ok=True)
     return msgspec.structs.replace(component.launch, argv=component.restart_argv) if again else component.launch
 
 
