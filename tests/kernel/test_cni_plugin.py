@@ -70,7 +70,7 @@ def test_two_containers_reach_each_other_at_the_first_packet_and_leave_nothing_b
 
 
 def test_an_address_passes_to_the_next_container_as_soon_as_the_last_one_is_deleted(host: CniHost) -> None:
-    sender, *turns = (host.container(f"p{number}") for number in range(3))
+    sender, *turns = (host.container(f"turn{number}") for number in range(3))
     assert host.call("ADD", network(), sender).code == 0
     config = network(runtimeConfig={"ips": [ADDRESS]})
     with contextlib.closing(netns.run_in(host.namespace, open_rtnetlink)) as rtnetlink:
@@ -80,6 +80,7 @@ def test_an_address_passes_to_the_next_container_as_soon_as_the_last_one_is_dele
             link = rtnetlink.link(added.output["interfaces"][0]["name"])
             assert link is not None
             assert ways(rtnetlink) == [link.index]
+            assert host.call("CHECK", config | {"prevResult": added.output}, container).code == 0, "whatever the store knows yet"
             assert datagram_arrives(sender, container, ADDRESS)
             assert host.call("DEL", config, container).code == 0
             # The kernel may still be busy with it, but nothing leads there any more.

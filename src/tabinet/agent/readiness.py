@@ -46,20 +46,20 @@ class Readiness:
         self._waiting.setdefault(key, []).append(changed)
         try:
             async with asyncio.timeout(wait_s):
-                while self._missing(key, revision):
+                while self.missing(key, revision):
                     await changed.wait()
                     changed.clear()
         except TimeoutError:
             agent = self.why_not_ready()
             told = f"the agent is not ready: {agent}" if agent else "the agent follows the store"
-            raise AttachError(f"not ready after {wait_s:g} s: {self._missing(key, revision)}; {told}") from None
+            raise AttachError(f"not ready after {wait_s:g} s: {self.missing(key, revision)}; {told}") from None
         finally:
             self._waiting[key].remove(changed)
             if not self._waiting[key]:
                 del self._waiting[key]
 
-    def _missing(self, key: ResourceKey, revision: int) -> str:
-        """Why the endpoint is not ready; empty when it is."""
+    def missing(self, key: ResourceKey, revision: int) -> str:
+        """Why the kernel does not have the endpoint of this revision, or a later one; empty when it has."""
         status = self.statuses.get(key)
         if status is None:
             return "the agent has not seen the endpoint"

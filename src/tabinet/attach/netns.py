@@ -5,8 +5,8 @@ what is missing and gives the same addresses. When it fails or is cancelled, wha
 successful call did stays. ``detach`` is idempotent too, and does not need the namespace. Names follow from the workload alone, nothing
 is remembered in this process.
 
-One attachment costs three to five round trips to the store, a handful of netlink messages, and the agent's time. Not done here: routes,
-sysctls and policy of the host's side (the agent's), and choosing what runs where.
+One attachment costs three round trips to the store, or three more where the agent is in another process, a handful of netlink messages,
+and the agent's time. Not done here: routes, sysctls and policy of the host's side (the agent's), and choosing what runs where.
 """
 
 from __future__ import annotations

@@ -58,6 +58,10 @@ class LocalAgent(Protocol):
         """The largest packet that workloads can send wherever it goes, in bytes; 0: no tunnel limits it; None: not known yet."""
         ...
 
+    def missing(self, key: ResourceKey, revision: int) -> str:
+        """Why the kernel does not have the endpoint of this revision, or a later one; empty when it has."""
+        ...
+
     async def wait_until_ready(self, key: ResourceKey, revision: int, wait_s: float) -> None:
         """The kernel has the endpoint of this revision, or a later one.
 

@@ -49,7 +49,9 @@ async def test_who_waits_goes_on_once_the_kernel_has_the_revision_and_not_before
     host.tell(5)
     await tasks[0]
     assert not tasks[1].done()
+    assert host.readiness.missing(WORKLOAD.key, 6)
     host.tell(7)
+    assert not host.readiness.missing(WORKLOAD.key, 6)
     await tasks[1]
     await host.readiness.wait_until_ready(WORKLOAD.key, 7, 0.0)
     assert not host.readiness._waiting

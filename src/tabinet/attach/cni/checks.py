@@ -11,7 +11,7 @@ from tabinet.attach.cni.protocol import Call, Code, parse_result
 from tabinet.attach.cni.values import parse_addresses
 from tabinet.attach.names import Workload
 from tabinet.attach.network import Network
-from tabinet.attach.ready import judge_status
+from tabinet.attach.ready import LocalAgent, judge_status
 from tabinet.attach.steps import in_thread
 from tabinet.errors import CniError
 from tabinet.ipam.client import IpamClient
@@ -22,7 +22,9 @@ from tabinet.model.status import status_path_of
 from tabinet.store.api import Datastore, GetOp
 
 
-async def check_attached(call: Call, workload: Workload, store: Datastore, network: Network, netns: str) -> None:
+async def check_attached(
+    call: Call, workload: Workload, store: Datastore, network: Network, netns: str, agent: LocalAgent | None = None
+) -> None:
     """Endpoint, policy, interface and addresses are as the previous result says.
 
     Raises:
@@ -39,7 +41,9 @@ async def check_attached(call: Call, workload: Workload, store: Datastore, netwo
     known = set(parse_addresses(str(workload.key), spec.get("ipNetworks") or ()))
     if missing := [address.address for address in expected if address not in known]:
         raise CniError(Code.CHECK, f"{workload.key} has not {', '.join(missing)}")
-    if reason := judge_status(status, stored.revision):
+    # What the store says of it comes a moment after an ADD has returned.
+    reason = judge_status(status, stored.revision) if agent is None else agent.missing(workload.key, stored.revision)
+    if reason:
         raise CniError(Code.CHECK, f"{workload.key} is not in the kernel: {reason}")
     if not netns:
         raise CniError(Code.CONTAINER, f"CNI_NETNS: got {call.netns!r}; there is no network namespace")

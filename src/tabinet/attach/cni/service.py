@@ -132,7 +132,7 @@ class CniService:
             case "CHECK" if mine:
                 await checks.check_assigned(call, self.ipam, ipam_handle(call, self.host))
             case "CHECK":
-                await checks.check_attached(call, workload_of(call, self.host), self.store, self.network, netns)
+                await checks.check_attached(call, workload_of(call, self.host), self.store, self.network, netns, self.agent)
             case "GC":
                 await garbage.collect(call, self.host, self.store, self.ipam, self.network, self.interface_prefix, self._busy)
             case _:
