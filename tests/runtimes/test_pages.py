@@ -63,15 +63,15 @@ def needs(*programs: str) -> pytest.MarkDecorator:
 
 
 @pytest.fixture(scope="module")
-def fabric() -> Iterator[PageHosts]:
+def fabric() -> Iterator[PageHosts[PageHost]]:
     """Two hosts as deploy.md has them."""
-    with page_hosts() as hosts:
+    with page_hosts(PageHost) as hosts:
         hosts.follow("deploy.md", "Two hosts from nothing")
         yield hosts
 
 
 @pytest.fixture
-def clean(fabric: PageHosts) -> Iterator[PageHosts]:
+def clean(fabric: PageHosts[PageHost]) -> Iterator[PageHosts[PageHost]]:
     """The hosts, which are as before after the test; networks that runtimes know are taken away."""
     before = traces(fabric)
     yield fabric
@@ -80,7 +80,7 @@ def clean(fabric: PageHosts) -> Iterator[PageHosts]:
     eventually(lambda: traces(fabric) == before, "nothing is left", lambda: f"{before} {traces(fabric)}")
 
 
-def traces(fabric: PageHosts) -> list[str]:
+def traces(fabric: PageHosts[PageHost]) -> list[str]:
     """Interfaces, routes and neighbours of workloads, endpoints, and what of the pools is in use."""
     used = json.loads(fabric["node1"].run("tabinet ipam show --json").stdout)
     found = [f"{sum(pool['assigned'] for pool in used['pools'])} addresses", fabric["node1"].run("tabinet get wep -A -o name").stdout]
@@ -90,16 +90,16 @@ def traces(fabric: PageHosts) -> list[str]:
     return found
 
 
-def test_two_hosts_from_nothing(fabric: PageHosts) -> None:
+def test_two_hosts_from_nothing(fabric: PageHosts[PageHost]) -> None:
     assert traces(fabric)[1:] == [""]
 
 
-def test_bare_metal(clean: PageHosts) -> None:
+def test_bare_metal(clean: PageHosts[PageHost]) -> None:
     clean.follow("bare-metal.md")
 
 
 @needs("podman", "conmon", "runc", "busybox")
-def test_podman(clean: PageHosts) -> None:
+def test_podman(clean: PageHosts[PageHost]) -> None:
     for host in clean.hosts.values():
         host.write("/etc/containers/containers.conf.d/tests.conf", PODMAN)
         host.write("/etc/containers/storage.conf", STORAGE)
@@ -114,7 +114,7 @@ def test_podman(clean: PageHosts) -> None:
 
 
 @needs("containerd", "ctr", "runc", "busybox")
-def test_containerd(clean: PageHosts) -> None:
+def test_containerd(clean: PageHosts[PageHost]) -> None:
     for host in clean.hosts.values():
         host.write("/etc/systemd/system/containerd.service", CONTAINERD_UNIT)
         host.write("/etc/containerd/config.toml", CONTAINERD)
@@ -143,7 +143,7 @@ def test_containerd(clean: PageHosts) -> None:
 
 
 @needs("dockerd", "docker", "containerd", "runc", "busybox")
-def test_docker(clean: PageHosts) -> None:
+def test_docker(clean: PageHosts[PageHost]) -> None:
     for host in clean.hosts.values():
         host.write("/etc/systemd/system/docker.service", DOCKER_UNIT)
         host.write_bytes("/var/lib/busybox.tar", busybox_tar())
@@ -158,7 +158,7 @@ def test_docker(clean: PageHosts) -> None:
 
 
 @pytest.mark.skipif(bool(vm.missing()), reason=f"not installed: {', '.join(vm.missing())}; scripts/setup-vms does that")
-def test_qemu_and_anything_else(clean: PageHosts, tmp_path: Path) -> None:
+def test_qemu_and_anything_else(clean: PageHosts[PageHost], tmp_path: Path) -> None:
     image = tmp_path / "initrd"
     make_image(image)
     for host in clean.hosts.values():

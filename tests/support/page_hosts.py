@@ -22,6 +22,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Generic, Protocol, TypeVar
 
 import systemctl
 
@@ -144,16 +145,33 @@ class PageHost:
         return sorted(found - {self.number})
 
 
+class Host(Protocol):
+    """What pages are given to."""
+
+    namespace: str
+
+    def open(self) -> None: ...
+
+    def run(self, commands: str) -> object: ...
+
+    def close(self) -> None: ...
+
+
+Kind = TypeVar("Kind", bound=Host)
+
+
 @dataclass(slots=True)
-class PageHosts:
+class PageHosts(Generic[Kind]):
     """``node1`` and ``node2`` on an Ethernet, each with a default route to a router that is not there. Close it."""
 
+    make: Callable[[str, str, Path], Kind]
+    """From a name, a namespace of network that is not there yet, and a directory likewise."""
     tag: str = field(default_factory=lambda: uuid.uuid4().hex[:6])
-    hosts: dict[str, PageHost] = field(default_factory=dict)
+    hosts: dict[str, Kind] = field(default_factory=dict)
 
     def open(self) -> None:
         for name in ADDRESSES:
-            made = PageHost(name, f"tbp-{self.tag}-{name}", Path(f"/tmp/tbp-{self.tag}-{name}"))
+            made = self.make(name, f"tbp-{self.tag}-{name}", Path(f"/tmp/tbp-{self.tag}-{name}"))
             self.hosts[name] = made
             made.open()
         one, two = (host.namespace for host in self.hosts.values())
@@ -171,10 +189,10 @@ class PageHosts:
         for host in self.hosts.values():
             host.close()
 
-    def __getitem__(self, name: str) -> PageHost:
+    def __getitem__(self, name: str) -> Kind:
         return self.hosts[name]
 
-    def follow(self, page: str, *titles: str, before: Callable[[PageHost, str], str] = lambda _, commands: commands) -> None:
+    def follow(self, page: str, *titles: str, before: Callable[[Kind, str], str] = lambda _, commands: commands) -> None:
         """The commands below these headings of a page have been given, in the page's order; without headings: all of the page.
 
         ``before`` is called before each block, with the host, and gives what is run in its place.
@@ -193,8 +211,8 @@ def blocks_of(page: str, *titles: str) -> list[tuple[list[str], str]]:
 
 
 @contextlib.contextmanager
-def page_hosts() -> Iterator[PageHosts]:
-    made = PageHosts()
+def page_hosts(make: Callable[[str, str, Path], Kind]) -> Iterator[PageHosts[Kind]]:
+    made = PageHosts(make)
     try:
         made.open()
         yield made
