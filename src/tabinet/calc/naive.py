@@ -320,7 +320,7 @@ def _add_routing(state: State, resources: Resources, hosts: frozenset[str]) -> N
         for key, endpoint in _of(resources, WorkloadEndpoint)
         if (found := _migration(resources, key)) is None or not found.is_away
         for net in readable(endpoint.spec.ip_networks)
-        if _holder(resources, net) in (None, key)
+        if net not in readable(endpoint.spec.allowed_ips) or _holder(resources, net) in (None, key)
     ]
     for host in hosts:
         own, peers = tunnels(host, facts.nodes, pools)

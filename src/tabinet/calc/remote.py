@@ -36,8 +36,8 @@ from tabinet.model.resources import IPPool, Node, WorkloadEndpoint
 LISTED = 4096
 """A block of at most so many addresses is asked for each of them, a larger one is compared with all addresses."""
 
-Place = tuple[str, tuple[str, ...]]
-"""Host and addresses of an endpoint, as its resource has them."""
+Place = tuple[str, tuple[str, ...], tuple[str, ...]]
+"""Host and addresses of an endpoint, and those of them that others may have as well, as its resource has them."""
 
 
 def next_route(own: NodeFacts | None, other: NodeFacts | None, pool: PoolFacts, *, is_end: bool) -> RemoteRoute | None:
@@ -162,7 +162,8 @@ class RemoteIndex:
 
     def on_endpoint_update(self, key: ResourceKey, endpoint: WorkloadEndpoint | None) -> None:
         before = self._places.get(key)
-        now = (sys.intern(endpoint.spec.node), endpoint.spec.ip_networks) if endpoint is not None else None
+        spec = endpoint.spec if endpoint is not None else None
+        now = (sys.intern(spec.node), spec.ip_networks, spec.allowed_ips) if spec is not None else None
         if before == now:
             return
         if before is not None:
@@ -192,7 +193,7 @@ class RemoteIndex:
             (self._let_go if away else self._hold)(key, place)
 
     def set_holder(self, address: Prefix, key: ResourceKey | None) -> None:
-        """Of the endpoints that have the address this one holds it; ``None``: all of them."""
+        """Of the endpoints that share the address this one holds it; ``None``: all of them."""
         if key is None:
             self._chosen.pop(address, None)
         else:
@@ -211,7 +212,7 @@ class RemoteIndex:
         return tuple(sorted(facts.addresses.values())) if facts is not None else ()
 
     def _hold(self, key: ResourceKey, place: Place) -> None:
-        host, texts = place
+        host, texts, _ = place
         held = self._held.setdefault(host, {})
         for net in set(readable(texts)):
             self._holders[net] = few.add(self._holders.get(net), key)
@@ -219,7 +220,7 @@ class RemoteIndex:
             self._dirty[net] = None
 
     def _let_go(self, key: ResourceKey, place: Place) -> None:
-        host, texts = place
+        host, texts, _ = place
         held = self._held[host]
         for net in set(readable(texts)):
             left = few.remove(self._holders[net], key)
@@ -296,8 +297,9 @@ class RemoteIndex:
         for name, tunnel in sorted(self._ends.get(destination, ()), key=lambda end: end[0]):
             if tunnel is pool.tunnel and (destination in self._blocks or not self._covers(name, destination)):
                 return name, tunnel is not Tunnel.IPIP
-        chosen = self._chosen.get(destination)
-        keys = (chosen,) if chosen is not None else few.each(self._holders.get(destination))
+        keys, chosen = few.each(self._holders.get(destination)), self._chosen.get(destination)
+        if chosen is not None:
+            keys = [key for key in keys if key == chosen or destination not in readable(self._places[key][2])]
         holders = {self._places[key][0] for key in keys}
         if host in holders:
             return "", False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+import msgspec
 import pytest
 
 from tabinet.calc.graph import Graph
@@ -179,15 +180,22 @@ def test_ipv6_has_an_interface_and_addresses_of_its_own() -> None:
     assert found.tunnel_peers["h1", Tunnel.VXLAN6, "h3"].mac == derived_mac("h3-v6")
 
 
-def test_of_several_who_have_an_address_the_one_that_holds_it_has_the_route() -> None:
-    cluster = Cluster(pool(vxlan="Always"), workload("a", "h2", "10.65.9.9/32"), workload("b", "h3", "10.65.9.9/32"))
+def test_of_several_who_share_an_address_the_one_that_holds_it_has_the_route() -> None:
+    def sharing(name: str, host: str) -> tuple[Key, WorkloadEndpoint]:
+        key, endpoint = workload(name, host, "10.65.9.9/32")
+        return key, WorkloadEndpoint(spec=msgspec.structs.replace(endpoint.spec, allowed_ips=("10.65.9.9/32",)))
+
+    cluster = Cluster(pool(vxlan="Always"), sharing("a", "h2"), sharing("b", "h3"))
     assert cluster.routes()["10.65.9.9/32"] == (ENDS["h2"], False)
     record = HolderKey(parse_address("10.65.9.9"))
     cluster.put((record, Holder(namespace="ns", name="b")))
     assert cluster.routes()["10.65.9.9/32"] == (ENDS["h3"], False)
-    cluster.put(workload("c", "h1", "10.65.9.9/32"))
+    cluster.put(sharing("c", "h1"))
     assert cluster.routes()["10.65.9.9/32"] == (ENDS["h3"], False), "of one that is here as well"
+    cluster.put(workload("a", "h2", "10.65.9.9/32"))
+    assert cluster.routes()["10.65.9.9/32"] == (ENDS["h2"], False), "whose own the address is, yields to nobody"
+    cluster.put(sharing("a", "h2"))
     cluster.delete(ResourceKey("WorkloadEndpoint", "b", "ns"))
-    assert "10.65.9.9/32" not in cluster.routes()
+    assert "10.65.9.9/32" not in cluster.routes(), "here"
     cluster.delete(ResourceKey("WorkloadEndpoint", "c", "ns"))
     assert cluster.routes()["10.65.9.9/32"] == (ENDS["h2"], False)
