@@ -16,6 +16,7 @@ from tabinet.kernel.rtfake import FakeRtnetlink
 from tabinet.kernel.rtnetlink import (
     AddAddress,
     AddInterfaceRule,
+    AddPortRule,
     AddressEvent,
     AddRoute,
     AddSourceRule,
@@ -24,6 +25,7 @@ from tabinet.kernel.rtnetlink import (
     DeleteInterfaceRule,
     DeleteLink,
     DeleteNeighbour,
+    DeletePortRule,
     DeleteRoute,
     Event,
     Hop,
@@ -33,6 +35,7 @@ from tabinet.kernel.rtnetlink import (
     LinkEvent,
     Neighbour,
     NeighbourEvent,
+    PortRule,
     ReplaceRoute,
     Route,
     RouteEvent,
@@ -345,3 +348,15 @@ def test_rules_of_interfaces(seat: Seat) -> None:
     assert seat.rt.interface_rules(8601) == []
     assert seat.codes(*(DeleteInterfaceRule(rule) for rule in (*rules, rules[0]))) == [0, 0, errno.ENOENT]
     assert seat.rt.interface_rules(8600) == []
+
+
+def test_rules_of_ports(seat: Seat) -> None:
+    rules = [
+        PortRule(p(address), protocol, 80, last, 8700, 8700) for address, protocol, last in (("192.0.2.1", 6, 80), ("fd00::1", 17, 89))
+    ]
+    assert seat.codes(*(AddPortRule(rule) for rule in rules)) == [0, 0]
+    assert seat.codes(AddPortRule(rules[0])) == [errno.EEXIST]
+    assert seat.codes(AddInterfaceRule(InterfaceRule("a", IPV4, 8600, 8600))) == [0]
+    assert sorted(seat.rt.port_rules()) == rules
+    assert seat.codes(*(DeletePortRule(rule) for rule in (*rules, rules[0]))) == [0, 0, errno.ENOENT]
+    assert seat.rt.port_rules() == []

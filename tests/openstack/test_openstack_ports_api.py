@@ -9,7 +9,7 @@ import pytest
 from neutron_process import PROJECT, ApiError, Neutron
 from openstack_world import RESOURCES, World, device, eventually
 
-from tabinet.model.forwards import parse_forwards
+from tabinet.model.forwards import PortForward, parse_forwards
 from tabinet.model.openstack import PORT_ANNOTATION, PortFacts, parse_port_facts
 
 RULES = int(os.environ.get("TABINET_OPENSTACK_RULES", "100"))
@@ -181,10 +181,11 @@ def test_floating_addresses_come_and_go(world: World) -> None:
     assert forwards(world, one) == [(shared["floating_ip_address"], 8080, 80)]
     assert forwards(world, two) == [(shared["floating_ip_address"], 8081, 80)]
     neutron.update("port", first["id"], binding_host_id="hostb")
-    assert len(forwards(world, first)) == 1
-    eventually(lambda: not forwards(world, second) and "is on hostb" in told(world, second))
-    neutron.delete(f"{path}/{made[0]['id']}")
-    neutron.delete(f"{path}/{made[1]['id']}")
+    assert sorted((each.home, each.node) for each in all_forwards(world, first)) == [("", ""), ("", "hosta")]
+    eventually(lambda: [(each.home, each.node) for each in all_forwards(world, second)] == [("hostb", "")])
+    neutron.delete(f"/ports/{second['id']}")
+    eventually(lambda: [(each.home, each.node) for each in all_forwards(world, first)] == [("", "")])
+    neutron.delete(f"{path}/{made[(one, two).index(first)]['id']}")
     assert not forwards(world, first)
 
 
@@ -251,14 +252,14 @@ def forward(neutron: Neutron, path: str, port: dict, outside: int) -> dict:  # t
     return made
 
 
-def told(world: World, port: dict) -> str:  # type: ignore[type-arg]  # a document
-    return str((world.endpoint(port) or {"metadata": {"annotations": {}}})["metadata"]["annotations"].get("openstack.tabinet/refused", ""))
+def all_forwards(world: World, port: dict) -> tuple[PortForward, ...]:  # type: ignore[type-arg]  # a document
+    """What the port's host learns, of other hosts too."""
+    annotations = (world.endpoint(port) or {"metadata": {"annotations": {}}})["metadata"]["annotations"]
+    return parse_forwards(annotations.get("tabinet.io/port-forwards", "[]"))
 
 
 def forwards(world: World, port: dict) -> list[tuple[str, int, int]]:  # type: ignore[type-arg]  # a document
-    annotations = (world.endpoint(port) or {"metadata": {"annotations": {}}})["metadata"]["annotations"]
-    written = parse_forwards(annotations.get("tabinet.io/port-forwards", "[]"))
-    return [(each.external_ip, each.external_port, each.internal_port) for each in written]
+    return [(each.external_ip, each.external_port, each.internal_port) for each in all_forwards(world, port)]
 
 
 def test_groups_that_refer_to_others(world: World) -> None:

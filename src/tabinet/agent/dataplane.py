@@ -28,6 +28,7 @@ from tabinet.dataplane.moves import Expected, MoveManager
 from tabinet.dataplane.nft.counters import TableCounters
 from tabinet.dataplane.nft.driver import NftDriver
 from tabinet.dataplane.nft.repair import repair
+from tabinet.dataplane.passing import PassingManager
 from tabinet.dataplane.switches import Switches
 from tabinet.dataplane.tc.driver import BandwidthDriver
 from tabinet.dataplane.tunnels.manager import TunnelManager, TunnelsApplied
@@ -80,7 +81,7 @@ class ApplyReport(msgspec.Struct, frozen=True):
     drifts: tuple[Drift, ...] = ()
     """What somebody else had changed, and is repaired unless ``error`` says otherwise."""
     problems: tuple[str, ...] = ()
-    """What keeps tunnels from carrying what they should, in words."""
+    """What keeps tunnels, and hosts that forwarded ports are passed on to, from getting what they should, in words."""
     workload_mtu: int = 0
     """The largest packet that workloads can send wherever it goes, in bytes; 0 when no tunnel limits it."""
     arriving: Mapping[ResourceKey, Expected] = {}
@@ -108,6 +109,7 @@ class Dataplane:
     linger_s: float = 30.0
     """How long machines that have left are passed on after their endpoint is gone."""
     moves: MoveManager = field(init=False)
+    passing: PassingManager = field(init=False)
     counting: Counting = field(init=False)
     floating: bool = True
     """Floating addresses have routes, so that BGP announces them."""
@@ -136,6 +138,8 @@ class Dataplane:
 
     def __post_init__(self) -> None:
         self.moves = MoveManager(self.rtnetlink, self.workloads, self.interface_prefixes, self.clock, self.linger_s)
+        self.passing = PassingManager(self.rtnetlink)
+        self.verification.others += (self.passing.mark_stale,)
         self.counting = Counting(self.nftables, self.reader, self.nft, self.builder.counted)
 
     def event_fd(self) -> int:
@@ -161,10 +165,11 @@ class Dataplane:
             self.moves.prepare()
             result = self.workloads.apply()
             operations["moves"] = self.moves.apply()
+            operations["passing"], passing_drifts = self.passing.apply()
         except KernelError as problem:
             error = error or str(problem)
         else:
-            self._drifts += result.drifts
+            self._drifts += (*result.drifts, *passing_drifts)
             operations |= {"links": len(result.links.changed) + len(result.vlans.changed), "routes": len(result.routes.operations)}
             if result.failed:
                 error = error or str(result.errors[0])
@@ -182,7 +187,7 @@ class Dataplane:
             error=error,
             addresses_changed=addresses_changed,
             drifts=drifts,
-            problems=tunnels.problems,
+            problems=(*tunnels.problems, *self.passing.problems),
             workload_mtu=tunnels.workload_mtu,
             arriving=self.moves.arriving(),
         )
@@ -220,7 +225,7 @@ class Dataplane:
         Raises:
             KernelError: nobody knows which were forgotten.
         """
-        externals = frozenset(external.packed for external in externals_of(endpoint))
+        externals = frozenset(external.packed for external in externals_of(endpoint, announced_only=False))
         if self.conntrack is None or not externals:
             return 0
         return self.conntrack.remove_flows(about(self.flows_of(endpoint.nets), externals))
@@ -246,7 +251,8 @@ class Dataplane:
                 wait_s = self.verification.turn(now_s)
             except KernelError:
                 self._stale = True
-        in_sync = self.moves.in_sync and self.workloads.in_sync and self.bandwidth.in_sync and self.tunnels.in_sync
+        managers = (self.moves, self.passing, self.workloads, self.bandwidth, self.tunnels)
+        in_sync = all(manager.in_sync for manager in managers)
         differs = self._stale or self.verification.audit.suspects or not in_sync
         return VerifyReport(bool(differs), wait_s)
 
@@ -287,6 +293,8 @@ class Dataplane:
                     routed = self._with_floating(update)
                     self.workloads.on_endpoint_update(routed)
                     self.moves.on_endpoint_update(routed)
+                    if self.floating:
+                        self.passing.on_endpoint_update(update)
                     self._limit(key, endpoint)
                     self._revisions[key] = revision
                     self._waiting.add(key)
@@ -297,6 +305,7 @@ class Dataplane:
                     self._switches.forget(key)
                     self.workloads.on_endpoint_remove(update)
                     self.moves.on_endpoint_remove(update)
+                    self.passing.on_endpoint_remove(update)
                     self._limit(key, None)
                     self._revisions.pop(key, None)
                     self._waiting.discard(key)
@@ -360,6 +369,7 @@ class Dataplane:
             changed = changed or self._concerns_facts(event)
             self.workloads.on_event(event)
             self.moves.on_event(event)
+            self.passing.on_event(event)
             self.bandwidth.on_event(event)
             self.tunnels.on_event(event)
         return changed
@@ -441,6 +451,7 @@ class Dataplane:
         return statuses
 
 
-def externals_of(endpoint: Endpoint) -> set[Prefix]:
-    """The endpoint's floating addresses."""
-    return {nat.external for nat in endpoint.nats} | {forward.external for forward in endpoint.forwards}
+def externals_of(endpoint: Endpoint, *, announced_only: bool = True) -> set[Prefix]:
+    """The endpoint's floating addresses, with those that another host announces or without."""
+    forwards = (forward for forward in endpoint.forwards if not (forward.home and announced_only))
+    return {nat.external for nat in endpoint.nats} | {forward.external for forward in forwards}

@@ -13,7 +13,7 @@ import msgspec
 
 from tabinet.calc import messages
 from tabinet.calc.autohosts import host_addresses
-from tabinet.calc.endpoints import readable, readable_addresses, readable_nats
+from tabinet.calc.endpoints import own_forwards, readable, readable_addresses, readable_nats
 from tabinet.calc.graph import Graph
 from tabinet.calc.inputs import InSync, Put
 from tabinet.calc.messages import (
@@ -26,6 +26,7 @@ from tabinet.calc.messages import (
     TunnelUpdate,
     Update,
 )
+from tabinet.calc.ports import port_needs
 from tabinet.lib.ip import Prefix
 from tabinet.model.keys import Key, ResourceKey
 from tabinet.model.resources import HostEndpoint, IPPool, Node, WorkloadEndpoint
@@ -53,6 +54,10 @@ class Place(msgspec.Struct, frozen=True, gc=False):
     endpoint: ResourceKey | None = None
     external: Prefix | None = None
     """The floating address that was asked for."""
+    port: int = 0
+    """Behind the port of that, where only ports of it are forwarded."""
+    home: str = ""
+    """The host that announces that, where it is another one."""
 
 
 @dataclass(slots=True)
@@ -75,6 +80,8 @@ class Fabric:
     host_endpoints: list[HostEndpoint] = field(default_factory=list)
     """Those that are resources."""
     places: dict[Prefix, list[Place]] = field(default_factory=dict)
+    forwards: dict[tuple[Prefix, int, int], Place] = field(default_factory=dict)
+    """By floating address, protocol and port: where it leads. Of several endpoints that claim one the smallest key's."""
     _views: dict[str, HostView] = field(default_factory=dict)
 
     def places_of(self, address: Prefix) -> list[Place]:
@@ -124,6 +131,12 @@ def survey(resources: Resources, options_of: OptionsOf) -> Fabric:
                 for external, nat in readable_nats(spec).items():
                     place = Place(nat.internal, "workload", spec.node, spec.interface_name, key, external)
                     fabric.places.setdefault(external, []).append(place)
+                for forward in own_forwards(spec, port_needs(value.metadata.annotations, str(key)).forwards):
+                    found = (forward.external, forward.protocol, forward.external_port)
+                    other = fabric.forwards.get(found)
+                    if other is None or other.endpoint is None or key < other.endpoint:
+                        here = (spec.node, spec.interface_name, key, forward.external)
+                        fabric.forwards[found] = Place(forward.internal, "workload", *here, forward.internal_port, forward.home)
             case Node():
                 fabric.nodes[key.name] = value
                 for address in host_addresses(value):

@@ -31,12 +31,18 @@ def find_route(fabric: Fabric, source: Place, destination: Place) -> tuple[Hop, 
     """The hops from the source's host on; empty where nothing is routed by us."""
     hops = []
     target = destination.external or destination.address
-    if source.host and source.host != destination.host:
+    if destination.home and source.host != destination.host:
+        home = msgspec.structs.replace(destination, host=destination.home)
+        hops += [_towards(fabric, source.host, home, target)] if source.host not in ("", destination.home) else []
+        via = _node_address(fabric.nodes.get(destination.host), target.family) or destination.host
+        why = f"{destination.home} announces {target.address}, and this port of it leads there"
+        hops.append(Hop(host=destination.home, prefix=str(target), via=via, why=why))
+    elif source.host and source.host != destination.host:
         hops.append(_towards(fabric, source.host, destination, target))
     if destination.kind == "workload":
         why = "a local workload"
         if destination.external is not None:
-            why = f"a local workload, behind its floating address {target.address}"
+            why = f"a local workload, behind {'a port of ' if destination.port else 'its floating address '}{target.address}"
         hops.append(Hop(host=destination.host, prefix=str(destination.address), via=destination.interface, why=why))
     return tuple(hops)
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator
 
+import msgspec
+
 from tabinet.analysis.fabric import Fabric, Place
+from tabinet.analysis.way import Question
 from tabinet.analysis.words import workload_name
 from tabinet.calc.autohosts import host_addresses
 from tabinet.calc.endpoints import readable
@@ -34,6 +37,13 @@ def find_ends(fabric: Fabric, source: str, destination: str, family: int | None)
             return start[0], _other_than(start[0], end)
     what = f"no IPv{family} address" if family else "no address of the same family"
     raise InputError([Problem(path="DST", value=destination, allowed=f"{source} and {destination} have {what}")])
+
+
+def follow_forward(fabric: Fabric, question: Question) -> Question:
+    """The question, about the endpoint that the port leads to where it is a forwarded one of an address that is nobody's as a whole."""
+    asked = question.destination
+    found = fabric.forwards.get((asked.address, question.protocol, question.destination_port)) if asked.kind == "outside" else None
+    return question if found is None else msgspec.structs.replace(question, destination=found)
 
 
 def _other_than(start: Place, ends: list[Place]) -> Place:

@@ -64,15 +64,19 @@ def find_way(fabric: Fabric, views: dict[str, HostView], question: Question, upl
         icmp_type=question.icmp_type,
         icmp_code=question.icmp_code,
     )
-    return Way(passes(flow, uplink or fabric.uplink, sent_as), sent_as, tuple(_translations(source, destination, sent_as)))
+    return Way(passes(flow, uplink or fabric.uplink, sent_as), sent_as, tuple(_translations(question, sent_as)))
 
 
 def _end(place: Place) -> End:
-    return End(place.address, place.host, place.interface if place.kind == "workload" else "", place.external)
+    return End(place.address, place.host, place.interface if place.kind == "workload" else "", place.external, place.port)
 
 
-def _translations(source: Place, destination: Place, sent_as: Prefix) -> Iterator[str]:
+def _translations(question: Question, sent_as: Prefix) -> Iterator[str]:
+    source, destination = question.source, question.destination
     if sent_as != source.address:
         yield f"{source.host}: source {source.address.address} becomes {sent_as.address}"
-    if destination.external is not None:
+    if destination.external is not None and destination.port:
+        here = f"{destination.external.address} port {question.destination_port}"
+        yield f"{destination.host}: destination {here} becomes {destination.address.address} port {destination.port}"
+    elif destination.external is not None:
         yield f"{destination.host}: destination {destination.external.address} becomes {destination.address.address}"

@@ -25,6 +25,7 @@ from tabinet.kernel.rtnetlink import (
     InterfaceRule,
     Link,
     Neighbour,
+    PortRule,
     Route,
     Rtnetlink,
     RtOp,
@@ -169,6 +170,9 @@ class _Host:
     def interface_rules(self, table: int) -> list[InterfaceRule]:
         return self.network.host.interface_rules(table)
 
+    def port_rules(self) -> list[PortRule]:
+        return self.network.host.port_rules()
+
 
 @dataclass(slots=True)
 class _Inside:
@@ -214,3 +218,6 @@ class _Inside:
 
     def interface_rules(self, table: int) -> list[InterfaceRule]:
         return self.rtnetlink.interface_rules(table)
+
+    def port_rules(self) -> list[PortRule]:
+        return self.rtnetlink.port_rules()

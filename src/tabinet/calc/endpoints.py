@@ -6,7 +6,9 @@ read, a host endpoint by an interface or an address. Pure; O(size of the resourc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import msgspec
 
 from tabinet.calc.carriers import ORIGIN_KEYS, Origin
 from tabinet.calc.messages import AddressQos, Endpoint, Forward, HostEndpoint, Migration, Nat, TierPolicies
@@ -58,8 +60,12 @@ def build_endpoint(
     needs: PortNeeds = NOTHING,
     migration: Migration | None = None,
     yields: tuple[Prefix, ...] = (),
+    addresses_of: Callable[[str], tuple[Prefix, ...]] = lambda _: (),
 ) -> Endpoint:
-    """The message's record of a programmable workload endpoint; ``nats`` are those of its floating addresses that are its own."""
+    """The message's record of a programmable workload endpoint; ``nats`` are those of its floating addresses that are its own.
+
+    ``addresses_of``: a host's, one of each family.
+    """
     nats, forwards = tuple(sorted(nats)), own_forwards(spec, needs.forwards)
     return Endpoint(
         host=spec.node,
@@ -79,6 +85,7 @@ def build_endpoint(
         any_mac=needs.any_mac,
         stateless=needs.stateless,
         forwards=forwards,
+        elsewhere=tuple(msgspec.structs.replace(each, addresses=addresses_of(each.host)) for each in needs.elsewhere),
         address_qos=_own_address_qos(needs.address_qos, nats, forwards),
         migration=migration,
         shared=shared_addresses(spec),

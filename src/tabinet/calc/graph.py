@@ -286,6 +286,7 @@ class Graph:
         self._routing.on_node_update(key.name, resource)
         self._remote.on_node_update(key.name, resource)
         self._look_at_ends(self._moves.on_host_update(key.name))
+        self._locals.on_host_update(key.name)
         self._reserved.on_node_update(key.name, resource)
         for endpoint in self._host_endpoints.on_node_update(key.name, resource, revision):
             self._take_host_endpoint(endpoint)
@@ -392,7 +393,8 @@ class Graph:
         else:
             arrangement = self._policies.for_workloads(local.match)
             migration = self._moves.get(local.key, self._remote.addresses_of)
-            endpoint = build_endpoint(local.spec, arrangement.parts, nats, local.needs, migration, self._yields(local))
+            yields, addresses_of = self._yields(local), self._remote.addresses_of
+            endpoint = build_endpoint(local.spec, arrangement.parts, nats, local.needs, migration, yields, addresses_of)
             self._outbox.endpoints.set_desired(local.key, (local.revision, endpoint))
             self._count(local, arrangement, endpoint.profiles)
         return 1 if arrangement is before else 1 + len(arrangement.enforced) // ARRANGED

@@ -69,6 +69,8 @@ class LocalIndex:
     is_matched: bool = False
     """The policies of one of them have been asked for."""
     _by_profile: dict[str, dict[LocalEndpoint, None]] = field(default_factory=dict)
+    _passing: dict[str, dict[LocalEndpoint, None]] = field(default_factory=dict)
+    """By host: the endpoints with floating addresses of which ports lead there."""
     _interfaces: dict[Place, dict[ResourceKey, None]] = field(default_factory=dict)
     """The programmable endpoints that name an interface."""
     _sharing: dict[Prefix, dict[LocalEndpoint, None]] = field(default_factory=dict)
@@ -93,6 +95,8 @@ class LocalIndex:
             self._by_profile.setdefault(name, {})[local] = None
         for address in _shared(spec):
             self._sharing.setdefault(address, {})[local] = None
+        for each in needs.elsewhere:
+            self._passing.setdefault(each.host, {})[local] = None
         if local.programmable:
             claimants = self._interfaces.setdefault(_place(local), {})
             claimants[key] = None
@@ -129,6 +133,10 @@ class LocalIndex:
     def touch_sharing(self, address: Prefix) -> None:
         """The endpoints that may have this address, as others may, have to be looked at again."""
         self.dirty.update(self._sharing.get(address, {}))
+
+    def on_host_update(self, host: str) -> None:
+        """Endpoints that send something on to the host are looked at again: it may have other addresses."""
+        self.dirty |= self._passing.get(host, {})
 
     def forget_matches(self) -> None:
         """Every endpoint's policies have to be asked for again."""
@@ -181,6 +189,10 @@ class LocalIndex:
             del sharing[local]
             if not sharing:
                 del self._sharing[address]
+        for host in {each.host for each in local.needs.elsewhere}:
+            del self._passing[host][local]
+            if not self._passing[host]:
+                del self._passing[host]
         if local.programmable:
             place = _place(local)
             claimants = self._interfaces[place]

@@ -200,6 +200,20 @@ class Forward(Message, frozen=True, order=True):
     external_port: int
     internal: Prefix
     internal_port: int
+    home: str = ""
+    """The host that announces the address, and passes on what is for this port; empty: the endpoint's own."""
+
+
+class ForwardElsewhere(Message, frozen=True, order=True):
+    """Ports of an address that this host announces, which lead to an endpoint on another host."""
+
+    external: Prefix
+    protocol: int
+    first_port: int
+    last_port: int
+    host: str
+    addresses: tuple[Prefix, ...] = ()
+    """Of that host, one of each family; empty when it is not known."""
 
 
 class Limits(Message, frozen=True):
@@ -326,6 +340,8 @@ class Endpoint(Message, frozen=True):
     """It may send with whatever MAC."""
     forwards: tuple[Forward, ...] = ()
     """Sorted. A port that several local endpoints claim belongs to the smallest key; an address that is in ``nats`` wins."""
+    elsewhere: tuple[ForwardElsewhere, ...] = ()
+    """Sorted."""
     address_qos: tuple[AddressQos, ...] = ()
     """Of floating addresses in ``nats`` or ``forwards``, sorted, each once. What several local endpoints ask for one address is that of
     the smallest key."""

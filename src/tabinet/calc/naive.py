@@ -7,7 +7,7 @@ plain interpreter. Shared with the graph are only the pure translations of singl
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
 from tabinet.calc.autohosts import auto_host_endpoints, wanted
@@ -102,9 +102,10 @@ def recompute(resources: Resources, hosts: frozenset[str]) -> State:
         parts = arrange(selecting(key), tiers, WORKLOADS)
         use(parts, endpoint.spec.profiles)
         needs = port_needs(endpoint.metadata.annotations, str(key))
-        nats = _own_nats(endpoint, taken[endpoint.spec.node])
+        nats, addresses_of = _own_nats(endpoint, taken[endpoint.spec.node]), _addresses_of(resources)
         yields = tuple(net for net in shared_addresses(endpoint.spec) if _holder(resources, net) not in (None, key))
-        state.endpoints[key] = (revision, build_endpoint(endpoint.spec, parts, nats, needs, _migration(resources, key), yields))
+        built = build_endpoint(endpoint.spec, parts, nats, needs, _migration(resources, key), yields, addresses_of)
+        state.endpoints[key] = (revision, built)
     for key, (revision, host_endpoint) in _host_endpoints(resources, hosts).items():
         parts = arrange(selecting(key), tiers, HOSTS)
         use(parts, host_endpoint.spec.profiles)
@@ -146,13 +147,13 @@ def _migration(resources: Resources, endpoint: ResourceKey) -> Migration | None:
     move = min(moves, key=lambda move: (move.target != endpoint, move.key))
     key = move.key
     arrival, _ = resources.get(ArrivalKey(key.namespace, key.name), (None, 0))
+    arrived = isinstance(arrival, Arrival) and arrival.migration == move.uid
+    return migration_of(endpoint, move, arrived, _addresses_of(resources))
+
+
+def _addresses_of(resources: Resources) -> Callable[[str], tuple[Prefix, ...]]:
     nodes = {key.name: node_facts(key.name, node) for key, node in _of(resources, Node)}
-    return migration_of(
-        endpoint,
-        move,
-        isinstance(arrival, Arrival) and arrival.migration == move.uid,
-        lambda host: tuple(sorted(nodes[host].addresses.values())) if host in nodes else (),
-    )
+    return lambda host: tuple(sorted(nodes[host].addresses.values())) if host in nodes else ()
 
 
 def _holder(resources: Resources, address: Prefix) -> ResourceKey | None:

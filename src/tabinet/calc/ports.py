@@ -13,7 +13,7 @@ import msgspec
 
 from tabinet.calc.addresslimits import read_address_limits
 from tabinet.calc.forwards import read_forwards
-from tabinet.calc.messages import AddressQos, Forward, Pair, Trunk
+from tabinet.calc.messages import AddressQos, Forward, ForwardElsewhere, Pair, Trunk
 from tabinet.errors import DataError, Problem
 from tabinet.lib.ip import Prefix, parse_prefix
 from tabinet.model.annotations import ADDRESS_LIMITS, PORT_FORWARDS, STATELESS
@@ -34,6 +34,8 @@ class PortNeeds(msgspec.Struct, frozen=True):
     """Policy is asked about every packet by itself."""
     forwards: tuple[Forward, ...] = ()
     """One for each port."""
+    elsewhere: tuple[ForwardElsewhere, ...] = ()
+    """Sorted, without addresses of hosts."""
     address_qos: tuple[AddressQos, ...] = ()
     """Sorted, each address once."""
     problems: tuple[Problem, ...] = ()
@@ -48,23 +50,24 @@ def port_needs(annotations: Mapping[str, str], source: str) -> PortNeeds:
     """What the annotations ask for. ``source`` names the endpoint in problems."""
     problems: list[Problem] = []
     stateless = _stateless(annotations.get(STATELESS, _FALSE), source, problems)
-    forwards = read_forwards(annotations.get(PORT_FORWARDS), source, problems)
+    forwards, elsewhere = read_forwards(annotations.get(PORT_FORWARDS), source, problems)
     address_qos = read_address_limits(annotations.get(ADDRESS_LIMITS), source, problems)
     text = annotations.get(PORT_ANNOTATION)
     if text is None:
-        needs = PortNeeds(stateless=stateless, forwards=forwards, address_qos=address_qos, problems=tuple(problems))
+        needs = PortNeeds(stateless=stateless, forwards=forwards, elsewhere=elsewhere, address_qos=address_qos, problems=tuple(problems))
         return NOTHING if needs == NOTHING else needs
     try:
         facts = parse_port_facts(text, source)
     except DataError as error:
         problems += error.problems
-        return PortNeeds(stateless=stateless, forwards=forwards, address_qos=address_qos, problems=tuple(problems))
+        return PortNeeds(stateless=stateless, forwards=forwards, elsewhere=elsewhere, address_qos=address_qos, problems=tuple(problems))
     return PortNeeds(
         trunk=_trunk(facts, source, problems),
         pairs=_pairs(facts, source, problems),
         any_mac=not facts.port_security,
         stateless=stateless,
         forwards=forwards,
+        elsewhere=elsewhere,
         address_qos=address_qos,
         problems=tuple(problems),
     )

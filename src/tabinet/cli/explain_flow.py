@@ -67,7 +67,7 @@ def explain(
 
     from tabinet.analysis.explain import explain as explain_packet
     from tabinet.analysis.render import render_explanation
-    from tabinet.analysis.seek import find_ends
+    from tabinet.analysis.seek import find_ends, follow_forward
     from tabinet.cli.fabric_reading import read_fabric_around
     from tabinet.cli.output import printable, show_json
 
@@ -75,7 +75,7 @@ def explain(
         raise click.UsageError("--trace sends a packet now: it cannot be traced --at another time")
     fabric = read_fabric_around(place, (source, destination)) if at is None else read_past(place, at)
     start, end = find_ends(fabric, source, destination, family)
-    question = ask(start, end, protocol, port, source_port, icmp_type, icmp_code)
+    question = follow_forward(fabric, ask(start, end, protocol, port, source_port, icmp_type, icmp_code))
     found = explain_packet(fabric, question)
     traces = trace_packet(place, question) if traced else []
     if as_json or output == "json":

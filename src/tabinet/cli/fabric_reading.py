@@ -20,6 +20,7 @@ from tabinet.calc.endpoints import readable
 from tabinet.calc.inputs import Input, Put
 from tabinet.cli.place import Place, open_place, read_parameters
 from tabinet.lib.ip import IPV4, parse_address
+from tabinet.model.annotations import PORT_FORWARDS
 from tabinet.model.keys import AFFINITIES, RESOURCES, Key, ResourceKey, kind_prefix
 from tabinet.store.api import Datastore, KeyValue, PutEvent, WatchBatch
 
@@ -140,10 +141,19 @@ class _Spec(msgspec.Struct, frozen=True, gc=False, rename="camel"):
             yield nat.external
 
 
+class _Annotations(msgspec.Struct, frozen=True, gc=False):
+    forwards: str = msgspec.field(default="", name=PORT_FORWARDS)
+
+
+class _Metadata(msgspec.Struct, frozen=True, gc=False):
+    annotations: _Annotations = _Annotations()
+
+
 class _Outline(msgspec.Struct, frozen=True, gc=False):
     """Of a workload endpoint: what it may be known by, and what it may dispute with others."""
 
     spec: _Spec = _Spec()
+    metadata: _Metadata = _Metadata()
 
 
 Outlines = list[tuple[KeyValue, _Outline | None]]
@@ -198,7 +208,7 @@ def _is_named(path: str, spec: _Spec, end: str) -> bool:
 def _around(ends: tuple[str, ...], outlines: Outlines) -> Iterator[KeyValue]:
     """The endpoints that are meant, and those that have an address or an interface of one of them."""
     meant = _Addresses([end for end in ends if _is_address(end)])
-    specs = [outline.spec for item, outline in outlines if outline is not None and _is_meant(item.key, outline.spec, ends, meant)]
+    specs = [outline.spec for item, outline in outlines if outline is not None and _is_meant(item.key, outline, ends, meant)]
     addresses = _Addresses([*meant.texts, *[text for spec in specs for text in spec.addresses()]])
     interfaces = {(spec.node, spec.interface_name) for spec in specs}
     for item, outline in outlines:
@@ -206,8 +216,11 @@ def _around(ends: tuple[str, ...], outlines: Outlines) -> Iterator[KeyValue]:
             yield item
 
 
-def _is_meant(path: str, spec: _Spec, ends: tuple[str, ...], addresses: _Addresses) -> bool:
-    return addresses.touch(spec) or any(_is_named(path, spec, end) for end in ends)
+def _is_meant(path: str, outline: _Outline, ends: tuple[str, ...], addresses: _Addresses) -> bool:
+    if addresses.touch(outline.spec) or any(_is_named(path, outline.spec, end) for end in ends):
+        return True
+    forwards = outline.metadata.annotations.forwards
+    return bool(forwards) and any(f'"{address}"' in forwards for address in addresses.texts)
 
 
 class _Addresses:

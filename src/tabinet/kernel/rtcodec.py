@@ -33,6 +33,7 @@ from tabinet.kernel.rtnetlink import (
     AddAddress,
     AddInterfaceRule,
     AddIpip,
+    AddPortRule,
     AddressEvent,
     AddRoute,
     AddSourceRule,
@@ -44,6 +45,7 @@ from tabinet.kernel.rtnetlink import (
     DeleteInterfaceRule,
     DeleteLink,
     DeleteNeighbour,
+    DeletePortRule,
     DeleteRoute,
     Event,
     ForwardingEvent,
@@ -54,6 +56,7 @@ from tabinet.kernel.rtnetlink import (
     LinkEvent,
     Neighbour,
     NeighbourEvent,
+    PortRule,
     ReplaceRoute,
     Route,
     RouteEvent,
@@ -84,6 +87,7 @@ _NDA_DST, _NDA_LLADDR = 1, 2
 _NUD_PERMANENT = 0x80
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC, _RTA_MULTIPATH, _RTA_TABLE, _RTA_VIA = 1, 4, 5, 6, 7, 9, 15, 18
 _FRA_SRC, _FRA_IIFNAME, _FRA_PRIORITY, _FRA_TABLE, _FRA_PROTOCOL, _FR_ACT_TO_TBL = 2, 3, 6, 15, 21, 1
+_FRA_DST, _FRA_IP_PROTO, _FRA_DPORT_RANGE = 1, 22, 24
 _SCOPE_NOWHERE = 255
 _RTM_F_CLONED = 0x200
 _RTNH_F_ONLINK = 4
@@ -92,6 +96,7 @@ _IFINFO = struct.Struct("=BxHiII")  # family, type, index, flags, change
 _IFADDR = struct.Struct("=BBBBI")  # family, length, flags, scope, index
 _NEIGHBOUR = struct.Struct("=BxxxiHBB")  # family, index, state, flags, type
 _ROUTE = struct.Struct("=BBBBBBBBI")  # family, destination and source length, tos, table, protocol, scope, type, flags
+_PORTS = struct.Struct("=HH")  # first, last
 _RULE = struct.Struct("=BBBBBxxBI")  # family, destination and source length, tos, table, action, flags
 _VLAN_ID_FORM, _VLAN_FLAGS_FORM = struct.Struct("=H"), struct.Struct("=II")  # flags and their mask
 _HOP = struct.Struct("=HBBi")  # length, flags, weight - 1, index
@@ -167,6 +172,10 @@ def render(operation: RtOp) -> Request:
             return Request(NEWRULE, NLM_F_CREATE | NLM_F_EXCL, _interface_rule(rule))
         case DeleteInterfaceRule(rule):
             return Request(DELRULE, 0, _interface_rule(rule))
+        case AddPortRule(port_rule):
+            return Request(NEWRULE, NLM_F_CREATE | NLM_F_EXCL, _port_rule(port_rule))
+        case DeletePortRule(port_rule):
+            return Request(DELRULE, 0, _port_rule(port_rule))
         case _:
             raise TypeError(f"not an rtnetlink operation: {operation!r}")
 
@@ -277,6 +286,15 @@ def _source_rule(rule: AddSourceRule) -> bytes:
 def _interface_rule(rule: InterfaceRule) -> bytes:
     body = _RULE.pack(_AF[rule.family], 0, 0, 0, 0, _FR_ACT_TO_TBL, 0) + attribute(_FRA_IIFNAME, text(rule.interface))
     body += attribute(_FRA_PRIORITY, u32(rule.priority)) + attribute(_FRA_TABLE, u32(rule.table))
+    return body + attribute(_FRA_PROTOCOL, bytes((TABINET_PROTOCOL,)))
+
+
+def _port_rule(rule: PortRule) -> bytes:
+    net = rule.destination
+    body = _RULE.pack(_AF[net.family], net.length, 0, 0, 0, _FR_ACT_TO_TBL, 0) + attribute(_FRA_DST, net.packed)
+    body += attribute(_FRA_PRIORITY, u32(rule.priority)) + attribute(_FRA_TABLE, u32(rule.table))
+    body += attribute(_FRA_IP_PROTO, bytes((rule.protocol,)))
+    body += attribute(_FRA_DPORT_RANGE, _PORTS.pack(rule.first_port, rule.last_port))
     return body + attribute(_FRA_PROTOCOL, bytes((TABINET_PROTOCOL,)))
 
 
@@ -433,6 +451,19 @@ def parse_interface_rule(message: Message) -> InterfaceRule | None:
     if family is None or _FRA_IIFNAME not in found or found.get(_FRA_PROTOCOL) != bytes((TABINET_PROTOCOL,)):
         return None
     return InterfaceRule(parse_text(found[_FRA_IIFNAME]), family, _u32(found.get(_FRA_TABLE)), _u32(found.get(_FRA_PRIORITY)))
+
+
+def parse_port_rule(message: Message) -> PortRule | None:
+    """The rule; None for one that is about something else than ports of an address, or not ours."""
+    number, length = _head(_RULE, message)[:2]
+    family = _FAMILY.get(number)
+    found = parse_attributes(message.payload, _RULE.size)
+    wanted = {_FRA_DST, _FRA_IP_PROTO, _FRA_DPORT_RANGE}
+    if family is None or wanted - found.keys() or found.get(_FRA_PROTOCOL) != bytes((TABINET_PROTOCOL,)):
+        return None
+    first, last = _PORTS.unpack(found[_FRA_DPORT_RANGE])
+    destination = _prefix(family, found[_FRA_DST], length)
+    return PortRule(destination, found[_FRA_IP_PROTO][0], first, last, _u32(found.get(_FRA_TABLE)), _u32(found.get(_FRA_PRIORITY)))
 
 
 def _parse_hops(family: int, kind: int, found: dict[int, bytes], *, on_link: bool) -> tuple[Hop, ...]:

@@ -24,6 +24,7 @@ from tabinet.kernel.rtnetlink import (
     AddAddress,
     AddInterfaceRule,
     AddIpip,
+    AddPortRule,
     AddressEvent,
     AddRoute,
     AddSourceRule,
@@ -35,6 +36,7 @@ from tabinet.kernel.rtnetlink import (
     DeleteInterfaceRule,
     DeleteLink,
     DeleteNeighbour,
+    DeletePortRule,
     DeleteRoute,
     Event,
     Forwarding,
@@ -47,6 +49,7 @@ from tabinet.kernel.rtnetlink import (
     Neighbour,
     NeighbourEvent,
     Overrun,
+    PortRule,
     ReplaceRoute,
     Route,
     RouteEvent,
@@ -133,6 +136,7 @@ class FakeRtnetlink:
         self._routes: dict[RouteKey, Route] = {}
         self.rules: set[AddSourceRule] = set()
         self._interface_rules: set[InterfaceRule] = set()
+        self._port_rules: set[PortRule] = set()
         self._next_index = 2
         self._listeners: list[FakeEvents] = []
         self._refusals: dict[type[RtOp], list[int]] = {}
@@ -197,6 +201,10 @@ class FakeRtnetlink:
 
     def interface_rules(self, table: int) -> list[InterfaceRule]:
         return sorted(rule for rule in self._interface_rules if rule.table == table)
+
+    def port_rules(self) -> list[PortRule]:
+        """The rules about ports."""
+        return sorted(self._port_rules)
 
     # --- execution
 
@@ -264,6 +272,12 @@ class FakeRtnetlink:
             case DeleteInterfaceRule(rule):
                 _need(rule in self._interface_rules, errno.ENOENT)
                 self._interface_rules.remove(rule)
+            case AddPortRule(port_rule):
+                _need(port_rule not in self._port_rules, errno.EEXIST)
+                self._port_rules.add(port_rule)
+            case DeletePortRule(port_rule):
+                _need(port_rule in self._port_rules, errno.ENOENT)
+                self._port_rules.remove(port_rule)
             case _:
                 raise TypeError(f"not an rtnetlink operation: {operation!r}")
 

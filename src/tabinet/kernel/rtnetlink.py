@@ -336,6 +336,29 @@ class DeleteInterfaceRule(RtOp, frozen=True):
     rule: InterfaceRule
 
 
+class PortRule(msgspec.Struct, frozen=True, order=True, gc=False):
+    """Packets of a transport protocol for these ports of an address are routed by ``table`` before all others."""
+
+    destination: Prefix
+    protocol: int
+    first_port: int
+    last_port: int
+    table: int
+    priority: int
+
+
+class AddPortRule(RtOp, frozen=True):
+    """EEXIST when there is that rule."""
+
+    rule: PortRule
+
+
+class DeletePortRule(RtOp, frozen=True):
+    """ENOENT when absent."""
+
+    rule: PortRule
+
+
 def describe(operation: RtOp) -> str:
     """What the operation does, in words for an error message."""
     match operation:
@@ -365,6 +388,9 @@ def describe(operation: RtOp) -> str:
         case AddInterfaceRule(rule) | DeleteInterfaceRule(rule):
             verb = "add" if isinstance(operation, AddInterfaceRule) else "delete"
             return f"{verb} rule of IPv{rule.family} from interface {rule.interface} to table {rule.table}"
+        case AddPortRule(rule) | DeletePortRule(rule):
+            verb = "add" if isinstance(operation, AddPortRule) else "delete"
+            return f"{verb} rule of port {rule.protocol}/{rule.first_port} of {rule.destination.address} to table {rule.table}"
         case AddSourceRule(source, table):
             return f"add rule from {source.address} to table {table}"
         case _:
@@ -475,6 +501,10 @@ class Rtnetlink(Protocol):
 
     def interface_rules(self, table: int) -> list[InterfaceRule]:
         """The rules of both families that lead from an interface to this table."""
+        ...
+
+    def port_rules(self) -> list[PortRule]:
+        """The rules of both families about ports."""
         ...
 
     def close(self) -> None: ...

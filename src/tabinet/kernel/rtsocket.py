@@ -25,6 +25,7 @@ from tabinet.kernel.rtnetlink import (
     Link,
     Neighbour,
     Overrun,
+    PortRule,
     Route,
     RtOp,
     Watch,
@@ -122,6 +123,14 @@ class RtSocket:
             for rule in self._netlink.dump(rtcodec.get_rules(family), rtcodec.parse_interface_rule, "read rules")
         ]
         return [rule for rule in rules if rule.table == table]
+
+    def port_rules(self) -> list[PortRule]:
+        """See ``Rtnetlink.port_rules``."""
+        return [
+            rule
+            for family in rtcodec.FAMILIES
+            for rule in self._netlink.dump(rtcodec.get_rules(family), rtcodec.parse_port_rule, "read rules")
+        ]
 
 
 def open_rtnetlink(*, timeout_s: float = 10.0) -> RtSocket:

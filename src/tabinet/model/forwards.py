@@ -1,5 +1,8 @@
 """Ports of addresses outside that lead to ports of an endpoint: the annotation ``tabinet.io/port-forwards`` and its codec.
 
+An address of which ports lead to endpoints on several hosts is announced by one of them, its home. The endpoints elsewhere name it
+(``home``), and an endpoint at home names those ports with their hosts (``node``).
+
 In and out: a list in JSON. ``parse_forwards(render_forwards(forwards)) == forwards``. Pure; linear in the size of the text.
 """
 
@@ -25,10 +28,14 @@ class PortForward(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omi
     external_port: _Port
     """The first."""
     internal_ip: str = msgspec.field(name="internalIP")
-    """One of the endpoint's addresses."""
+    """One of the endpoint's addresses, or of one on ``node``."""
     internal_port: _Port
     count: _Port = 1
     """How many ports."""
+    home: str = ""
+    """The host that announces the address, and passes on what is for this endpoint; empty: the endpoint's own."""
+    node: str = ""
+    """The host of the endpoint that these ports lead to; empty: it is this endpoint."""
 
 
 def render_forwards(forwards: tuple[PortForward, ...]) -> str:

@@ -71,7 +71,7 @@ from tabinet.rules.ir import (
     Via,
 )
 from tabinet.rules.limits import QOS_EGRESS, QOS_INGRESS, qos_chains
-from tabinet.rules.nat import FLOATING, FLOATING_SOURCE, NatUse, nat_chains
+from tabinet.rules.nat import FLOATING, FLOATING_SOURCE, FORWARDED_SOURCE, NatUse, nat_chains
 from tabinet.rules.neighbours import LINK_LOCAL6, learn_link_local, learn_neighbours, learn_pairs, neighbour_chains, neighbour_sets
 from tabinet.rules.options import TCP, UDP, DenyAction, HostAction, ProtoPort, TableOptions
 from tabinet.rules.roles import ACCEPTED, DENY, DROPPED, HOST_MAPS
@@ -141,7 +141,7 @@ def fixed_sets() -> dict[str, SetDef]:
         sets[PAIR[family]] = SetDef(SetType.PAIRS, family)
         sets[LOCAL[family]] = SetDef(SetType.ADDRESSES, family)
         sets[FLOATING[family]] = SetDef(SetType.ADDRESS_CHAINS, family)
-        for name in (FLOATING_SOURCE, ADDRESS_INGRESS, ADDRESS_EGRESS):
+        for name in (FLOATING_SOURCE, FORWARDED_SOURCE, ADDRESS_INGRESS, ADDRESS_EGRESS):
             sets[name[family]] = SetDef(SetType.ADDRESS_CHAINS, family)
     return sets | neighbour_sets()
 

@@ -7,7 +7,8 @@ that speaks to its own floating address meets itself, so that its source becomes
 Outside the fabric is what is in no IP pool; without the announced set of all pools, nothing is. Only a flow's first packet comes
 here, so that a change translates new flows only (nat hooks of Linux). Policy judges the translated destination and the untranslated source.
 
-An address of which only ports are forwarded has a rule for each of them, and is no source of anything.
+An address of which only ports are forwarded has a rule for each of them, and is no source of anything, but where an endpoint speaks to
+itself by it.
 
 Each pair of addresses is a map element, a chain and a rule; the rest is O(1).
 """
@@ -52,6 +53,8 @@ FLOATING = {IPV4: "floating4", IPV6: "floating6"}
 """Maps from a floating address to the chain that translates it."""
 FLOATING_SOURCE = {IPV4: "floating_source4", IPV6: "floating_source6"}
 """Maps from an endpoint's address to the chain that gives its packets a floating source."""
+FORWARDED_SOURCE = {IPV4: "forwarded_source4", IPV6: "forwarded_source6"}
+"""Maps from the address of an endpoint to which ports are forwarded to the chain for what it says to itself."""
 INSIDE = {IPV4: "inside4", IPV6: "inside6"}
 """Chains that accept what stays in the fabric, and return for the rest."""
 OUTGOING = {IPV4: "outgoing4", IPV6: "outgoing6"}
@@ -104,6 +107,11 @@ def _outgoing_chains(options: TableOptions, use: NatUse) -> dict[str, Chain]:
     after: list[Rule] = []
     if use.floating:
         after += [Rule(DispatchAddress(FLOATING_SOURCE[family], family, Side.SOURCE)) for family in FAMILIES]
+        after += [
+            Rule(DispatchAddress(FORWARDED_SOURCE[family], family, Side.SOURCE), (InterfacePrefix(Via.OUT, prefix),))
+            for family in FAMILIES
+            for prefix in options.interface_prefixes
+        ]
     after += [Rule(Accept(), (InterfacePrefix(Via.OUT, prefix),)) for prefix in options.interface_prefixes]
     chains: dict[str, Chain] = {}
     for family in FAMILIES:
@@ -150,6 +158,8 @@ class Floating:
     """By external address: the ports of it that are in the table."""
     _sources: dict[Prefix, set[Prefix]] = field(default_factory=dict)
     """By internal address: its external ones."""
+    _forward_sources: dict[Prefix, set[Prefix]] = field(default_factory=dict)
+    """By internal address: the external ones of which ports lead there."""
     _placed: dict[Prefix, Prefix] = field(default_factory=dict)
     """External to internal, as in the table."""
     _dirty: dict[Prefix, None] = field(default_factory=dict)
@@ -206,6 +216,7 @@ class Floating:
                 self._forwarded[external] = forwards
             if before == after and were == forwards:
                 continue
+            self._settle_forward_sources(external, were, forwards, edit)
             chain = f"fd{external.family}-{external.value:x}"
             if before is not None:
                 self._sources[before].discard(external)
@@ -225,6 +236,22 @@ class Floating:
             edit.set_chain(chain, Chain((Rule(TranslateDestination(after), comment=f"floating {external.address}"),), basis=Basis.HEADER))
         for internal in touched:
             self._settle_source(internal, edit)
+
+    def _settle_forward_sources(self, external: Prefix, before: tuple[Forward, ...], after: tuple[Forward, ...], edit: TableEdit) -> None:
+        """Endpoints reach their own forwarded ports: otherwise they would get packets from themselves, which everybody drops."""
+        old, new = ({forward.internal for forward in forwards} for forwards in (before, after))
+        for internal in old ^ new:
+            externals = self._forward_sources.setdefault(internal, set())
+            externals.symmetric_difference_update({external})
+            family, chain = internal.family, f"fp{internal.family}-{internal.value:x}"
+            if externals:
+                itself = Address(Side.DESTINATION, family, internal.value, internal.value)
+                edit.set_chain(chain, Chain((Rule(TranslateSource(min(externals)), (itself,), comment="to its own forwarded port"),)))
+                edit.set_mapping(FORWARDED_SOURCE[family], internal.address, chain)
+            else:
+                del self._forward_sources[internal]
+                edit.remove_mapping(FORWARDED_SOURCE[family], internal.address)
+                edit.remove_chain(chain)
 
     def _settle_source(self, internal: Prefix, edit: TableEdit) -> None:
         family = internal.family

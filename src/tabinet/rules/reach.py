@@ -32,6 +32,8 @@ class End(msgspec.Struct, frozen=True, gc=False):
     """A workload's on its host; empty: it is the host itself."""
     floating: Prefix | None = None
     """The floating address that it is asked for under."""
+    port: int = 0
+    """Behind the forwarded port of that, if it is asked for under one."""
 
     @property
     def known_as(self) -> Prefix:
@@ -107,6 +109,7 @@ def judge(tables: Mapping[str, Table], way: Iterable[Pass]) -> Verdict:
 
 def _packet(flow: Flow, into: str, out: str, source: Prefix, destination: Prefix) -> Packet:
     sent_to = flow.destination.known_as
+    behind = flow.destination.port if sent_to != destination else 0
     return Packet(
         in_interface=into,
         out_interface=out,
@@ -114,8 +117,9 @@ def _packet(flow: Flow, into: str, out: str, source: Prefix, destination: Prefix
         destination=destination,
         protocol=flow.protocol,
         source_port=flow.source_port,
-        destination_port=flow.destination_port,
+        destination_port=behind or flow.destination_port,
         icmp_type=flow.icmp_type,
         icmp_code=flow.icmp_code,
         original_destination=None if sent_to == destination else sent_to,
+        original_destination_port=flow.destination_port if behind else None,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import msgspec
 import pytest
 from calc_build import Fabric, Item, endpoint, nets
@@ -127,6 +129,44 @@ def test_quality_of_service_and_hardware_address_reach_the_endpoint() -> None:
     fabric.put(floating("web", "10.0.0.1/32", qos_controls=QosControls(egress_bandwidth=8000), mac="02-00-5E-10-00-01"))
     (local,) = (each for _, each in fabric.state.endpoints.values())
     assert (local.qos, local.mac) == (Qos(egress=Limits(bandwidth_bit_s=8000)), "02:00:5e:10:00:01")
+
+
+def annotated(name: str, address: str, floating_pairs: list[tuple[str, str]], **annotations: object) -> Item:
+    key, value = floating(name, address, *floating_pairs)
+    assert isinstance(value, WorkloadEndpoint)
+    written = {f"tabinet.io/{word.replace('_', '-')}": json.dumps(content) for word, content in annotations.items()}
+    return key, WorkloadEndpoint(metadata=msgspec.structs.replace(value.metadata, annotations=written), spec=value.spec)
+
+
+def test_limits_of_floating_addresses_that_the_endpoint_has() -> None:
+    fabric = Fabric()
+    limits = [{"externalIP": f"192.0.2.{number}", "qosControls": {"ingressBandwidth": 8000}} for number in (1, 2, 3)]
+    forward = {"externalIP": "192.0.2.2", "protocol": 6, "externalPort": 8080, "internalIP": "10.0.0.1", "internalPort": 80}
+    fabric.put(annotated("web", "10.0.0.1/32", [("192.0.2.1", "10.0.0.1")], address_limits=limits, port_forwards=[forward]))
+    ((_, local),) = fabric.state.endpoints.values()
+    assert [each.external.address for each in local.address_qos] == ["192.0.2.1", "192.0.2.2"]
+
+
+def test_ports_that_lead_to_other_hosts_follow_the_addresses_of_those() -> None:
+    fabric = Fabric()
+    forward = {"externalIP": "192.0.2.2", "protocol": 6, "externalPort": 8080, "internalIP": "10.0.9.1", "internalPort": 80, "node": "h9"}
+    web = annotated("web", "10.0.0.1/32", [], port_forwards=[forward])
+    fabric.put(web)
+
+    def addresses() -> list[str]:
+        ((_, local),) = fabric.state.endpoints.values()
+        return [address.address for each in local.elsewhere for address in each.addresses]
+
+    assert addresses() == []
+    for number in (1, 2):
+        fabric.put((ResourceKey("Node", "h9"), Node(spec=NodeSpec(bgp=NodeBgp(ipv4_address=f"172.16.0.{number}/24")))))
+        assert addresses() == [f"172.16.0.{number}"]
+    fabric.put(annotated("web", "10.0.0.1/32", []))
+    assert addresses() == []
+    fabric.put(web)
+    fabric.delete((ResourceKey("Node", "h9"), None))
+    assert addresses() == []
+    fabric.delete(web)
 
 
 # --- reserved sets --------------------------------------------------------------------------------------------------

@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from tabinet.calc.messages import Limits, Qos, Trunk
+from tabinet.calc.messages import ForwardElsewhere, Limits, Qos, Trunk
 from tabinet.calc.ports import NOTHING, port_needs
+from tabinet.lib.ip import parse_address
 
 
 @pytest.mark.parametrize(("text", "stateless"), [("true", True), ("false", False), ("yes", True), ("", True)])
@@ -25,6 +26,13 @@ def forwards(**fields: object) -> str:
 def test_a_range_of_ports_is_a_forward_for_each():
     needs = port_needs({"tabinet.io/port-forwards": forwards(count=3)}, "w")
     assert [(each.external_port, each.internal_port) for each in needs.forwards] == [(8080, 80), (8081, 81), (8082, 82)]
+
+
+def test_ports_that_lead_to_other_hosts():
+    needs = port_needs({"tabinet.io/port-forwards": forwards(count=3, node="other")}, "w")
+    assert (needs.forwards, needs.elsewhere) == ((), (ForwardElsewhere(parse_address("192.0.2.1"), 6, 8080, 8082, "other"),))
+    needs = port_needs({"tabinet.io/port-forwards": forwards(home="other")}, "w")
+    assert ([each.home for each in needs.forwards], needs.elsewhere) == (["other"], ())
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -153,3 +154,67 @@ def test_endpoints_that_have_nothing_to_do_with_it_make_no_difference(filled: Ta
     monkeypatch.setattr("tabinet.cli.fabric_reading.read_fabric_around", lambda place, _: read_fabric(place))
     assert narrow == [(said.code, said.out, said.err) for said in (filled(*words) for words in questions)]
     assert {code for code, _, _ in narrow} == {0, 1, 2}
+
+
+@pytest.fixture
+def forwarding(filled: Tabinet) -> Tabinet:
+    """198.51.100.9 is announced by h1: port 8080 leads to web1 there, port 8081 to db1 on h2."""
+    common = {"externalIP": "198.51.100.9", "protocol": 6}
+    home = [
+        common | {"externalPort": 8080, "internalIP": "10.65.0.1", "internalPort": 80},
+        common | {"externalPort": 8081, "internalIP": "10.65.0.3", "internalPort": 5432, "node": "h2"},
+    ]
+    away = [common | {"externalPort": 8081, "internalIP": "10.65.0.3", "internalPort": 5432, "home": "h1"}]
+    changed = []
+    for document, forwards in ((DOCUMENTS[5], home), (DOCUMENTS[7], away)):
+        annotations = {"tabinet.io/port-forwards": json.dumps(forwards)}
+        changed.append(document | {"metadata": document["metadata"] | {"annotations": annotations}})
+    said = filled("apply", "-f", "-", given=changed)
+    assert said.code == 0, said.err
+    return filled
+
+
+@pytest.mark.parametrize(
+    ("words", "allowed", "reason", "translation", "hops"),
+    [
+        (
+            "203.0.113.9 198.51.100.9 --port 8080",
+            True,
+            "NetworkPolicy/shop/web",
+            "h1: destination 198.51.100.9 port 8080 becomes 10.65.0.1 port 80",
+            ["h1"],
+        ),
+        (
+            "web1 198.51.100.9 --port 8081",  # the address is in no pool, so natOutgoing makes it come from h1
+            False,
+            "its default action is Deny",
+            "h2: destination 198.51.100.9 port 8081 becomes 10.65.0.3 port 5432",
+            ["h1", "h2"],
+        ),
+        (
+            "web2 198.51.100.9 --port 8081",
+            True,
+            "NetworkPolicy/shop/db spec.ingress[2]",
+            "h2: destination 198.51.100.9 port 8081 becomes 10.65.0.3 port 5432",
+            ["h2"],
+        ),
+        (
+            "203.0.113.9 198.51.100.9 --port 8081",
+            False,
+            "its default action is Deny",
+            "h2: destination 198.51.100.9 port 8081 becomes 10.65.0.3 port 5432",
+            ["h1", "h2"],
+        ),
+    ],
+)
+def test_forwarded_ports(forwarding: Tabinet, words: str, allowed: bool, reason: str, translation: str, hops: list[str]) -> None:
+    said = forwarding("explain", *words.split(), "--json")
+    assert said.code == (0 if allowed else 1), said.err
+    assert reason in said.json["reason"]
+    assert translation in said.json["translations"]
+    assert [hop["host"] for hop in said.json["route"]] == hops
+
+
+@pytest.mark.parametrize("words", ["203.0.113.9 198.51.100.9 --port 8082", "203.0.113.9 198.51.100.9 -p udp --port 8080"])
+def test_ports_that_nobody_forwards_lead_nowhere(forwarding: Tabinet, words: str) -> None:
+    assert "must be a workload or host of the fabric" in forwarding("explain", *words.split()).err

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from port_build import DEVICE_ID, PORT_ID, port, view
 
+from tabinet.attach.openstack.forwardings import share_out
 from tabinet.attach.openstack.names import Region, is_host, sanitize_label
 from tabinet.attach.openstack.neutron import ExtraRoute, FloatingIp, Forwarding, Network, PortView, QosRule, Subnet, Target, Trunk
 from tabinet.attach.openstack.translate import port_documents, port_paths, translate_port, translate_subnet
@@ -59,22 +60,41 @@ def test_a_port_of_a_virtual_machine() -> None:
     assert validate(Document(data=document, source="test", index=1, line=1)) == []
 
 
-def test_ports_are_forwarded_on_the_host_of_their_floating_address() -> None:
-    floating = {"floatingip_id": "f", "floating_ip_address": "192.0.2.1"}
-    common = floating | {"internal_ip_address": "10.65.0.65", "internal_port_start": 80, "port_id": PORT_ID}
-    ports = {"external_port_start": 8080, "external_port_end": 8081}
-    made = [
-        Forwarding(id="a", protocol="tcp", home="hostA", **common, **ports),
-        Forwarding(id="b", protocol="udp", home="hostB", **common, **ports),
-        Forwarding(id="c", protocol="dccp", home="hostA", **common, **ports),
-    ]
-    metadata, _ = endpoint(view(forwardings=tuple(made)))
+def forwarding(name: str, protocol: str, port: str, host: str, floating: str = "f") -> Forwarding:
+    return Forwarding(
+        id=name,
+        protocol=protocol,
+        port_id=port,
+        host=host,
+        floatingip_id=floating,
+        floating_ip_address="192.0.2.1",
+        internal_ip_address="10.65.0.65",
+        internal_port_start=80,
+        external_port_start=8080,
+        external_port_end=8081,
+    )
+
+
+def test_ports_of_one_floating_address_lead_to_several_hosts() -> None:
+    made = [forwarding("a", "dccp", "p0", "hostB"), forwarding("b", "tcp", "p1", "hostA"), forwarding("c", "udp", "p2", "hostB")]
+    made += [forwarding("d", "udp", "p1", "hostA", "g"), forwarding("e", "tcp", "p3", ""), forwarding("f", "udp", "p3", "no host")]
+    own, elsewhere = share_out(made, {"p0", "p1", "p2", "p3"})
+    assert {port: [(each.id, each.home) for each in found] for port, found in own.items()} == {
+        "p0": [("a", "hostA")],
+        "p1": [("b", "hostA"), ("d", "hostA")],
+        "p2": [("c", "hostA")],
+    }
+    assert {port: [each.id for each in found] for port, found in elsewhere.items()} == {"p1": ["a", "c"]}
+    assert share_out(made, {"p2"}) == ({"p2": own["p2"]}, {})
+
+    metadata, _ = endpoint(view(forwardings=tuple(own["p1"][:1]), forwardings_elsewhere=tuple(elsewhere["p1"])))
+    here, there = parse_forwards(metadata["annotations"]["tabinet.io/port-forwards"])
+    assert (here.protocol, here.external_port, here.internal_port, here.count, here.home, here.node) == (6, 8080, 80, 2, "", "")
+    assert (there.protocol, there.home, there.node) == (17, "", "hostB")
+    metadata, _ = endpoint(view(port(binding_host_id="hostB"), forwardings=(*own["p2"], *own["p0"])))
     [forward] = parse_forwards(metadata["annotations"]["tabinet.io/port-forwards"])
-    assert (forward.protocol, forward.external_port, forward.internal_port, forward.count) == (6, 8080, 80, 2)
-    assert metadata["annotations"]["openstack.tabinet/refused"].splitlines() == [
-        "port forwarding b of floating IP f: 192.0.2.1 is on hostB",
-        "port forwarding c of floating IP f: ports of dccp cannot be translated",
-    ]
+    assert (forward.protocol, forward.home, forward.node) == (17, "hostA", "")
+    assert metadata["annotations"]["openstack.tabinet/refused"] == "port forwarding a of floating IP f: ports of dccp cannot be translated"
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,8 @@ class Forwarding(Fact, frozen=True, kw_only=True):
     internal_ip_address: str
     internal_port_start: int
     port_id: str
+    host: str = ""
+    """Of the port."""
     home: str = ""
     """The host to which all of the floating IP goes: that of the first of the ports that it is forwarded to."""
 
@@ -177,6 +179,8 @@ class PortView(Fact, frozen=True, kw_only=True):
     trunk: Trunk | None = None
     forwardings: tuple[Forwarding, ...] = ()
     """Those that lead to the port."""
+    forwardings_elsewhere: tuple[Forwarding, ...] = ()
+    """Where floating IPs are at home with this port: those of them that lead to ports on other hosts."""
     extra_routes: tuple[ExtraRoute, ...] = ()
     """Of routers on the port's network, by way of an address of the port's."""
     subnet_prefixes: tuple[str, ...] = ()

@@ -24,7 +24,8 @@ from typing import Any
 import msgspec
 
 from tabinet.attach.openstack.extraroutes import prefixes_behind
-from tabinet.attach.openstack.groups import PROTOCOL_NUMBERS, refusals
+from tabinet.attach.openstack.forwardings import translate_forwardings
+from tabinet.attach.openstack.groups import refusals
 from tabinet.attach.openstack.isolation import network_labels
 from tabinet.attach.openstack.limits import translate_limits
 from tabinet.attach.openstack.names import (
@@ -51,7 +52,7 @@ from tabinet.attach.openstack.neutron import Port, PortView, Subnet, Target
 from tabinet.lib.ip import IPV4, IPV6, Prefix, parse_prefix
 from tabinet.model.addresslimits import AddressLimits, render_address_limits
 from tabinet.model.annotations import ADDRESS_LIMITS, PORT_FORWARDS, STATELESS
-from tabinet.model.forwards import PortForward, render_forwards
+from tabinet.model.forwards import render_forwards
 from tabinet.model.keys import ResourceKey, path_of
 from tabinet.model.openstack import (
     FQDN_ANNOTATION,
@@ -65,7 +66,6 @@ from tabinet.model.openstack import (
     PortFacts,
     render_port_facts,
 )
-from tabinet.model.protocols import WITH_PORTS
 from tabinet.model.records.base import API_VERSION
 from tabinet.model.records.endpoints import QosControls
 
@@ -273,36 +273,13 @@ def _annotations(view: PortView, addresses: _Addresses, profile: dict[str, objec
         annotations[FQDN_ANNOTATION] = fqdn
     if is_stateless(view):
         annotations[STATELESS] = "true"
-    forwards, elsewhere = _forwards(view)
+    forwards, untranslated = translate_forwardings(view.forwardings, view.forwardings_elsewhere)
     if forwards:
         annotations[PORT_FORWARDS] = render_forwards(forwards)
     limits = _address_limits(view)
     if limits:
         annotations[ADDRESS_LIMITS] = render_address_limits(limits)
-    return annotations | refusals(addresses.refused + elsewhere)
-
-
-def _forwards(view: PortView) -> tuple[tuple[PortForward, ...], list[str]]:
-    """The forwards to the port, and those that there cannot be: a floating IP is on one host, so all its ports lead to that."""
-    forwards, refused = [], []
-    for each in view.forwardings:
-        number = PROTOCOL_NUMBERS.get(each.protocol.lower(), 0)
-        if each.home != view.port.host:
-            refused.append(f"port forwarding {each.id} of floating IP {each.floatingip_id}: {each.floating_ip_address} is on {each.home}")
-        elif number not in WITH_PORTS:
-            refused.append(f"port forwarding {each.id} of floating IP {each.floatingip_id}: ports of {each.protocol} cannot be translated")
-        else:
-            count = each.external_port_end - each.external_port_start + 1
-            forward = PortForward(
-                external_ip=each.floating_ip_address,
-                protocol=number,
-                external_port=each.external_port_start,
-                internal_ip=each.internal_ip_address,
-                internal_port=each.internal_port_start,
-                count=count,
-            )
-            forwards.append(forward)
-    return tuple(forwards), refused
+    return annotations | refusals(addresses.refused + untranslated)
 
 
 def _address_limits(view: PortView) -> list[AddressLimits]:

@@ -33,6 +33,8 @@ class Notices:
 
     def __init__(self, outlet: Outlet) -> None:
         self._outlet = outlet
+        self._beside: dict[str, list[str]] = {}
+        """Ports that are about to be deleted: which others their floating IPs are forwarded to. Their own forwardings go without a word."""
         self._referring: dict[str, list[str]] = {}
         """Groups that are about to be deleted: which others have rules about their members. Such rules go with them, and nobody tells."""
 
@@ -76,8 +78,18 @@ class Notices:
         if _changed(payload, "qos_policy_id"):
             self._outlet.publish_later(PORT, finding.ports_of_floating(finding.floating_of([payload.resource_id])))
 
+    def before_port_is_deleted(self, resource: str, event: str, trigger: Any, payload: Any = None) -> None:
+        """A port, before it is deleted."""
+        beside = finding.forwarded_beside(payload.resource_id)
+        if beside:
+            self._beside[payload.resource_id] = beside
+
+    def on_port_deleted(self, resource: str, event: str, trigger: Any, payload: Any = None) -> None:
+        """A port is gone."""
+        self._outlet.publish_later(PORT, self._beside.pop(payload.resource_id, []))
+
     def on_forwarding(self, resource: str, event: str, trigger: Any, payload: Any = None) -> None:
-        """A port forwarding: the ports it leads or led to, and those beside, because the first of them decides where the address is."""
+        """A port forwarding: the ports it leads or led to, and those beside, the first of which tells the address's home of the others."""
         ports = {state.internal_port_id for state in payload.states if state}
         beside = finding.forwarded_from({state.floatingip_id for state in payload.states if state})
         for port in sorted(ports):
@@ -107,6 +119,8 @@ def subscribe(outlet: Outlet, isolated: bool) -> Notices:
     for event in (events.AFTER_CREATE, events.AFTER_DELETE) if isolated else ():
         registry.subscribe(notices.on_isolated, resources.NETWORK, event)
         registry.subscribe(notices.on_isolated, resources.ROUTER, event)
+    registry.subscribe(notices.before_port_is_deleted, resources.PORT, events.BEFORE_DELETE)
+    registry.subscribe(notices.on_port_deleted, resources.PORT, events.AFTER_DELETE)
     registry.subscribe(notices.before_group_is_deleted, resources.SECURITY_GROUP, events.BEFORE_DELETE)
     registry.subscribe(notices.on_network, resources.NETWORK, events.AFTER_UPDATE)
     return notices

@@ -25,6 +25,7 @@ from sqlalchemy import Select, select
 
 from tabinet.attach.openstack import groups, isolation, neutron, translate
 from tabinet.attach.openstack.chains import neighbours
+from tabinet.attach.openstack.forwardings import share_out
 from tabinet.attach.openstack.ml2 import finding, routing
 from tabinet.attach.openstack.ml2.ports import IDS, PortRow, execute, read_ports
 from tabinet.attach.openstack.names import Region
@@ -109,7 +110,8 @@ def _keyed(document: Document) -> dict[str, Document | None]:
 def _assemble(context: Any, rows: Sequence[PortRow]) -> list[PortView]:
     ports = [row.port for row in rows]
     ids = [port.id for port in ports]
-    floating, forwardings = _floating_ips(context, ids), _forwardings(context, ids)
+    floating = _floating_ips(context, ids)
+    forwardings, elsewhere = _forwardings(context, ids)
     trunks = _trunks(context, ports)
     routes = routing.routes_by_way_of(context, ports)
     prefixes = routing.subnet_prefixes(context) if routes else ()
@@ -131,6 +133,7 @@ def _assemble(context: Any, rows: Sequence[PortRow]) -> list[PortView]:
                 stateless=frozenset(group for group, found in row.groups.items() if not found.stateful),
                 floating_ips=tuple(floating[port.id]),
                 forwardings=tuple(forwardings[port.id]),
+                forwardings_elsewhere=tuple(elsewhere[port.id]),
                 qos_rules=policies.get(policy, ()) if policy else (),
                 address_rules={addresses[each]: policies.get(of_addresses[each], ()) for each in leading & of_addresses.keys()},
                 trunk=trunks.get(port.id),
@@ -174,17 +177,10 @@ def _forwardings_statement() -> Select[Any]:
     )
 
 
-def _forwardings(context: Any, ids: Sequence[str]) -> dict[str, list[neutron.Forwarding]]:
-    """By port. The home of a floating IP is read from all the ports that it is forwarded to."""
-    homes: dict[str, str] = {}
-    found: dict[str, list[neutron.Forwarding]] = defaultdict(list)
-    wanted = set(ids)
-    for row in execute(context, _forwardings_statement(), ids):
-        if row.host:
-            homes.setdefault(row.floatingip_id, row.host)
-        if row.port_id in wanted:
-            found[row.port_id].append(parse_fact(neutron.Forwarding, row._asdict() | {"home": homes.get(row.floatingip_id, "")}))
-    return found
+def _forwardings(context: Any, ids: Sequence[str]) -> tuple[dict[str, list[neutron.Forwarding]], ...]:
+    """By port: what leads to it, and what its host has to pass on to others."""
+    rows = execute(context, _forwardings_statement(), ids)
+    return share_out((parse_fact(neutron.Forwarding, row._asdict()) for row in rows if row.host), set(ids))
 
 
 def _trunks(context: Any, ports: Sequence[neutron.Port]) -> dict[str, neutron.Trunk]:
