@@ -11,14 +11,16 @@ help:  ## what can be made here
 
 setup:  ## system packages and .venv (nothing to do: under 3 s)
 	@scripts/setup
-	@$(if $(VMS),scripts/setup-vms)
+	@$(if $(VMS)$(MIXED),scripts/setup-vms)
+	@$(if $(MIXED),scripts/setup-runtimes)
+	@$(if $(MIXED),scripts/install-packages libvirt-packages.txt)
 
 setup-openstack:  ## .venv-openstack, MariaDB and RabbitMQ: a cloud's control plane to test against; virtual machines where there can be any
 	@scripts/setup-openstack
 	@scripts/setup-vms || true
 
-demo: setup  ## bring the default lab up, apply policy, check it with packets, break and heal things; VMS=1: with virtual machines
-	@$(SUDO) $(BIN)/tabinet demo $(if $(VMS),--vms)
+demo: setup  ## bring the default lab up, apply policy, check it with packets, break and heal things; VMS=1: with virtual machines; MIXED=1: another one, with containers, machines and bare metal
+	@$(SUDO) $(BIN)/tabinet demo $(if $(VMS),--vms) $(if $(MIXED),--mixed)
 
 test: setup  ## all tests (root: they use real namespaces, nftables, BIRD, etcd)
 	@scripts/test

@@ -264,12 +264,20 @@ def restart(name: str | None, node: str, component: str, kill_it: bool, stop_onl
 @click.command()
 @JSON
 @click.option("--vms", is_flag=True, help="With two virtual machines among the workloads; needs 'make setup VMS=1'.")
-def demo(as_json: bool, vms: bool) -> int:
+@click.option(
+    "--mixed", is_flag=True, help="Another lab: containers of podman and Docker, a domain of libvirt, a port of OpenStack, a bare host."
+)
+def demo(as_json: bool, vms: bool, mixed: bool) -> int:
     """Bring up the default lab and show policy, failures and repairs with packets.
 
     Everything that it prints was measured.
     """
     from tabinet.cli.demo import run_demo
+    from tabinet.cli.demo_mixed import run_mixed_demo
 
+    if mixed and vms:
+        raise click.UsageError("--vms is about the default lab: say one of --vms and --mixed")
     need_root()
+    if mixed:
+        return run_mixed_demo(examples(), as_json=as_json)
     return run_demo(examples(), as_json=as_json, vms=vms)
