@@ -44,7 +44,7 @@ from tabinet.calc.inputs import Input, InSync, Put
 from tabinet.calc.labels import LabelIndex
 from tabinet.calc.locals import LocalEndpoint, LocalIndex
 from tabinet.calc.members import MemberIndex
-from tabinet.calc.messages import SetDelta, SetUpdate, Update
+from tabinet.calc.messages import Migration, SetDelta, SetUpdate, Update
 from tabinet.calc.moves import MoveIndex
 from tabinet.calc.outbox import Outbox
 from tabinet.calc.policies import Arrangement, PolicyIndex
@@ -393,16 +393,17 @@ class Graph:
         else:
             arrangement = self._policies.for_workloads(local.match)
             migration = self._moves.get(local.key, self._remote.addresses_of)
-            yields, addresses_of = self._yields(local), self._remote.addresses_of
+            yields, addresses_of = self._yields(local, migration), self._remote.addresses_of
             endpoint = build_endpoint(local.spec, arrangement.parts, nats, local.needs, migration, yields, addresses_of)
             self._outbox.endpoints.set_desired(local.key, (local.revision, endpoint))
             self._count(local, arrangement, endpoint.profiles)
         return 1 if arrangement is before else 1 + len(arrangement.enforced) // ARRANGED
 
-    def _yields(self, local: LocalEndpoint) -> tuple[Prefix, ...]:
-        """The addresses that another endpoint holds."""
+    def _yields(self, local: LocalEndpoint, migration: Migration | None) -> tuple[Prefix, ...]:
+        """The addresses that another machine holds: not the same one at the other end of its migration."""
         shared = shared_addresses(local.spec) if isinstance(local.spec, resources.WorkloadEndpointSpec) else ()
-        return tuple(address for address in shared if self._holders.holder(address) not in (None, local.key))
+        own = (None, local.key, migration.other_end if migration is not None else None)
+        return tuple(address for address in shared if self._holders.holder(address) not in own)
 
     def _retire(self, local: LocalEndpoint) -> None:
         """The endpoint is not programmed (any more)."""

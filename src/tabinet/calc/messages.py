@@ -351,7 +351,7 @@ class Endpoint(Message, frozen=True):
     shared: tuple[Prefix, ...] = ()
     """Of ``nets``, those that other endpoints may have as well, sorted."""
     yields: tuple[Prefix, ...] = ()
-    """Of ``shared``, those that another endpoint holds, sorted."""
+    """Of ``shared``, those that another machine's endpoint holds, sorted."""
 
     @property
     def is_away(self) -> bool:

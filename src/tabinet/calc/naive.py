@@ -103,9 +103,10 @@ def recompute(resources: Resources, hosts: frozenset[str]) -> State:
         use(parts, endpoint.spec.profiles)
         needs = port_needs(endpoint.metadata.annotations, str(key))
         nats, addresses_of = _own_nats(endpoint, taken[endpoint.spec.node]), _addresses_of(resources)
-        yields = tuple(net for net in shared_addresses(endpoint.spec) if _holder(resources, net) not in (None, key))
-        built = build_endpoint(endpoint.spec, parts, nats, needs, _migration(resources, key), yields, addresses_of)
-        state.endpoints[key] = (revision, built)
+        migration = _migration(resources, key)
+        own = (None, key, migration.other_end if migration is not None else None)
+        yields = tuple(net for net in shared_addresses(endpoint.spec) if _holder(resources, net) not in own)
+        state.endpoints[key] = (revision, build_endpoint(endpoint.spec, parts, nats, needs, migration, yields, addresses_of))
     for key, (revision, host_endpoint) in _host_endpoints(resources, hosts).items():
         parts = arrange(selecting(key), tiers, HOSTS)
         use(parts, host_endpoint.spec.profiles)

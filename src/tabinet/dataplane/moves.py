@@ -222,7 +222,7 @@ class MoveManager:
             net: (names[endpoint.interface], next_hop(endpoint, net))
             for endpoint in self._moving.values()
             if _is(endpoint, Place.ARRIVING) and endpoint.interface in names and self._links[names[endpoint.interface]].up
-            for net in (*endpoint.nets, *endpoint.routed)
+            for net in _held(endpoint)
         }
         for route in self._table.wanted():
             if route.destination not in indices:
@@ -253,7 +253,12 @@ class MoveManager:
             for own in self._addresses:
                 if own.address.family == address.family and own.length < own.address.bits and _same_subnet(own, address):
                     ways[address.family] = (address, own.index)
-        return {net: ways[net.family] for net in (*endpoint.nets, *endpoint.routed) if net.family in ways}
+        return {net: ways[net.family] for net in _held(endpoint) if net.family in ways}
+
+
+def _held(endpoint: Endpoint) -> list[Prefix]:
+    """What goes along with the machine: not what another one holds."""
+    return [net for net in (*endpoint.nets, *endpoint.routed) if net not in endpoint.yields]
 
 
 def _is(endpoint: Endpoint, place: Place) -> bool:

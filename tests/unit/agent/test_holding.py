@@ -9,7 +9,9 @@ import pytest
 from agent_world import World, endpoint, endpoint_key, until
 
 from tabinet.agent import holding
+from tabinet.dataplane.moves import ARRIVALS_TABLE
 from tabinet.guest.announcements import Announcement
+from tabinet.kernel.rtnetlink import AddAddress, AddVeth, InterfaceAddress, SetLink
 from tabinet.lib.ip import parse_address
 from tabinet.model.holders import Holder
 from tabinet.model.keys import HolderKey, ResourceKey, path_of
@@ -145,20 +147,70 @@ async def test_a_store_that_is_away_keeps_nobody_from_its_address_and_late_claim
         await until(lambda: way(world) == taps["two"] and named(world) == endpoint_key("two").name)
 
 
+async def move(world: World, source: str, target: str) -> None:
+    """The machine of port "one" is about to move between these hosts, of which one is this host."""
+    document = port("one", "10.0.0.1")[1]
+    spec = document["spec"]
+    assert isinstance(spec, dict)
+    for host, number in (("h1", 1), ("h3", 3)):
+        await world.put(ResourceKey("Node", host), {"spec": {"bgp": {"ipv4Address": f"172.20.0.{number}/24"}}})
+    await world.put(end("h3"), document | {"spec": spec | {"node": "h3"}})
+    ends = {
+        place: {"workloadEndpoint": {"hostname": host, "orchestratorID": "lab", "workloadID": "default/one", "endpointID": "eth0"}}
+        for place, host in (("source", source), ("target", target))
+    }
+    await world.put(ResourceKey("LiveMigration", end(target).name, "default"), {"metadata": {"uid": "u"}, "spec": ends})
+
+
+def end(host: str) -> ResourceKey:
+    return ResourceKey("WorkloadEndpoint", f"{host}-lab-one-eth0", "default")
+
+
+def inwards(world: World) -> set[str]:
+    """What is sent to a machine that is expected."""
+    return {str(route.destination.address) for route in world.rtnetlink.routes(table=ARRIVALS_TABLE)}
+
+
+def onwards(world: World) -> set[str]:
+    """What is passed on to the other host."""
+    return {str(route.destination.address) for route in world.routes if route.hops[0].gateway is not None}
+
+
 async def test_a_machine_that_comes_takes_along_what_it_held() -> None:
     world = World()
-    source = ResourceKey("WorkloadEndpoint", "h3-lab-one-eth0", "default")
     async with world.agent():
         taps = await fill(world, "one")
-        spec = port("one", "10.0.0.1")[1]["spec"]
-        assert isinstance(spec, dict)
-        await world.put(source, port("one", "10.0.0.1")[1] | {"spec": spec | {"node": "h3"}})
-        ends = {
-            place: {"workloadEndpoint": {"hostname": host, "orchestratorID": "lab", "workloadID": "default/one", "endpointID": "eth0"}}
-            for place, host in (("source", "h3"), ("target", "h1"))
-        }
-        await world.put(ResourceKey("LiveMigration", endpoint_key("one").name, "default"), {"metadata": {"uid": "u"}, "spec": ends})
-        await world.put_raw(RECORD, record(source))
-        await until(lambda: world.sightings.watched == {taps["one"]} and way(world) is None)
+        await move(world, "h3", "h1")
+        await world.put_raw(RECORD, record(end("h3")))
+        await until(lambda: world.sightings.watched == {taps["one"]} and way(world) is None and inwards(world) == {"10.0.0.1", SHARED})
         world.sightings.see(taps["one"], MACS["one"])
         await until(lambda: way(world) == taps["one"] and named(world) == endpoint_key("one").name)
+
+
+async def test_nothing_goes_along_with_a_machine_that_another_one_holds() -> None:
+    world = World()
+    async with world.agent():
+        taps = await fill(world, "one")
+        await move(world, "h3", "h1")
+        await world.put_raw(RECORD, record(THERE))
+        await until(lambda: world.sightings.watched == {taps["one"]} and inwards(world) == {"10.0.0.1"})
+        world.sightings.see(taps["one"], MACS["one"])
+        await until(lambda: inwards(world) == set() and world.routes)
+        assert way(world) is None and named(world) == THERE.name
+
+
+async def test_what_another_one_holds_is_not_passed_on_to_where_a_machine_went() -> None:
+    world = World()
+    world.rtnetlink.stranger(AddVeth("eth0", "cable"))
+    for name in ("eth0", "cable"):
+        world.rtnetlink.stranger(SetLink(world.rtnetlink.index_of(name), up=True))
+    world.rtnetlink.stranger(AddAddress(InterfaceAddress(world.rtnetlink.index_of("eth0"), parse_address("172.20.0.1"), 24)))
+    async with world.agent() as agent:
+        await fill(world, "one")
+        await world.put_raw(RECORD, record(THERE))
+        await move(world, "h1", "h3")
+        assert agent.moving is not None
+        await until(lambda: agent.moving is not None and agent.moving.stopped("calione"))
+        await until(lambda: onwards(world) == {"10.0.0.1"})
+        await world.delete(THERE)
+        await until(lambda: onwards(world) == {"10.0.0.1", SHARED})
