@@ -208,7 +208,7 @@ class World:
         """A migration, or that its machine has arrived."""
         namespace, name, uid = str(self.one(*NAMESPACES)), str(self.one(*MOVING)), str(self.one("u1", "u2"))
         if self.chance(0.4):
-            return ArrivalKey(namespace, name), Arrival(migration=uid)
+            return ArrivalKey(namespace, name), Arrival(migration=uid, running=self.chance(0.7))
         ends = [
             WorkloadEndpointIdentifier(
                 hostname=str(self.one(*HOSTS[:2])),

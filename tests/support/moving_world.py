@@ -89,31 +89,40 @@ class Moving:
 
         return asyncio.run(with_store())
 
-    def put(self, key: ResourceKey, **document: Any) -> None:
-        metadata = {"name": key.name, "namespace": key.namespace, "uid": secrets.token_hex(8), "labels": {}}
-        whole = {"apiVersion": "projectcalico.org/v3", "kind": key.kind, "metadata": metadata, **document}
-        self.run(lambda store: store.txn((), (PutOp(path_of(key), json.dumps(whole).encode()),)))
+    def put(self, specs: dict[ResourceKey, dict[str, Any]]) -> None:
+        """All of these are in the store, at once: without its migration a second endpoint would have the address."""
+        operations = []
+        for key, spec in specs.items():
+            metadata = {"name": key.name, "namespace": key.namespace, "uid": secrets.token_hex(8), "labels": {}}
+            whole = {"apiVersion": "projectcalico.org/v3", "kind": key.kind, "metadata": metadata, "spec": spec}
+            operations.append(PutOp(path_of(key), json.dumps(whole).encode()))
+        self.run(lambda store: store.txn((), tuple(operations)))
 
     def delete(self, *keys: ResourceKey) -> None:
         self.run(lambda store: store.txn((), tuple(DeleteOp(path_of(key)) for key in keys)))
 
     def put_endpoint(self, host: str) -> None:
-        """The machine has an endpoint on the host, with policy that lets in pings and answers only."""
+        """The machine has an endpoint on the host."""
+        self.put({self.key(host): self.endpoint(host)})
+
+    def endpoint(self, host: str) -> dict[str, Any]:
+        """With policy that lets in pings and answers only."""
         names = {"node": host, "orchestrator": "lab", "workload": self.name, "endpoint": "eth0"}
         nets = {"interfaceName": self.tap, "mac": MAC, "ipNetworks": [f"{ADDRESS}/32"], "profiles": ["careful"]}
-        self.put(self.key(host), spec=names | nets)
+        return names | nets
 
     def migration(self) -> ResourceKey:
         return ResourceKey("LiveMigration", self.key("h2").name, "default")
 
     def begin(self) -> None:
         """The migration is in the store, and the target is ready."""
-        self.put_endpoint("h2")
         ends = {
-            end: {"hostname": host, "orchestratorID": "lab", "workloadID": f"default/{self.name}", "endpointID": "eth0"}
+            end: {
+                "workloadEndpoint": {"hostname": host, "orchestratorID": "lab", "workloadID": f"default/{self.name}", "endpointID": "eth0"}
+            }
             for end, host in (("source", "h1"), ("target", "h2"))
         }
-        self.put(self.migration(), spec={end: {"workloadEndpoint": each} for end, each in ends.items()})
+        self.put({self.key("h2"): self.endpoint("h2"), self.migration(): ends})
         self.wait_up("h2")
         eventually(lambda: "8600" in self.ip("h2", "rule", "show"))
 
@@ -396,8 +405,9 @@ def migrate(moving: Moving, source: Machine, target: Machine, *, hooked: bool = 
     source.plug()
     monitor = source.start(moving.address_of("peer"))
     moving.wait_up("h1")
-    with Stream(peer) as stream, Pinger(peer) as pinger:
+    with Stream(peer) as stream, Pinger(peer) as pinger, Pinger(moving.namespace("there")) as there:
         pinger.wait_answers()
+        there.wait_answers()
         stream.wait_more()
         target.plug()
         incoming = target.start(moving.address_of("peer"))
@@ -416,9 +426,16 @@ def migrate(moving: Moving, source: Machine, target: Machine, *, hooked: bool = 
         stream.wait_more()
         moving.end()
         pinger.wait_answers()
+        there.wait_answers()
         stream.wait_more()
     assert stream.error == ""
-    return {"lost": pinger.lost(), "gap_s": pinger.gap_s(), "stream_gap_s": stream.gap_s(), "downtime_s": downtime_s}
+    return {
+        "lost": pinger.lost(),
+        "lost_at_target": there.lost(),
+        "gap_s": pinger.gap_s(),
+        "stream_gap_s": stream.gap_s(),
+        "downtime_s": downtime_s,
+    }
 
 
 def small_image(peer: str) -> bytes:

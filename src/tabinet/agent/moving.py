@@ -5,11 +5,15 @@ announces it by RARP within a millisecond, and guests announce themselves); what
 that its new binding is active, which is another endpoint in the store and needs nothing here. A machine that has come is told that its
 gateways are here: it remembers the hardware address that they had.
 
+Whoever sees or is told it says so in the store, which every host follows: the target, and before it the source that was told that the
+machine has stopped. Then the target announces its addresses while the machine stands still.
+
 In: endpoints as the calculation tells them, interfaces on which machines are expected, what hooks tell. Out: switches and ends of detours
-for the dataplane; an Arrival in the store, written by the target, which every host follows; flows, written by the source under a lease
-where only the target looks, taken by the target whenever they come. Neither waits for the other: packets need only the routes, and a flow
-that is not known yet is judged as every flow that is older than the tracking. Once the machine was seen at the target, the source forgets
-flows through its floating addresses: they are translated at the target now, and what still comes has to get there as it is.
+for the dataplane; an Arrival in the store; flows, written by the source under a lease where only the target looks, taken by the target
+whenever they come. They go along twice: before the machine moves, because after its stop packets are at the target sooner than flows are
+read, stored and added; and when it has stopped. Neither waits for the other: packets need only the routes, and a flow that is not known yet
+is judged as every flow that is older than the tracking. Once the machine was seen at the target, the source forgets flows through its
+floating addresses: they are translated at the target now, and what still comes has to get there as it is.
 
 Failures of the store are logged and retried while the migration lasts; the kernel is right without it. Belongs to the agent's loop.
 """
@@ -36,7 +40,7 @@ from tabinet.kernel.sightings import Sightings
 from tabinet.lib.ip import Prefix
 from tabinet.model.arrivals import Arrival, flows_path, flows_prefix, render_arrival
 from tabinet.model.keys import ArrivalKey, ResourceKey, path_of
-from tabinet.store.api import Datastore, DeleteOp, PutEvent, PutOp, WatchBatch
+from tabinet.store.api import Compare, Datastore, DeleteOp, KeyValue, PutEvent, PutOp, WatchBatch
 from tabinet.store.syncer import Syncer, SyncEvent
 
 FLOWS_TTL_S = 60
@@ -46,6 +50,9 @@ ADDED_AT_ONCE = 500
 RETRY_S = 0.5
 SWITCH_WITHIN_S = 2.0
 ON_TARGET = (Place.ARRIVING, Place.ARRIVED)
+
+
+Job = tuple[str, ResourceKey, "Moved"]
 
 
 class Moved(msgspec.Struct, frozen=True, gc=False):
@@ -79,8 +86,10 @@ class Moving:
     """Those of them that are no more, for the dataplane."""
     _seen: dict[ResourceKey, str] = field(default_factory=dict)
     """By endpoint: the uid of the migration that was seen to be over here."""
-    _jobs: asyncio.Queue[tuple[str, ResourceKey, Moved]] = field(default_factory=asyncio.Queue)
-    """For the store: what is to be done, in order."""
+    _jobs: asyncio.Queue[Job] = field(default_factory=asyncio.Queue)
+    """Words for the store, in order."""
+    _flow_jobs: asyncio.Queue[Job] = field(default_factory=asyncio.Queue)
+    """What is to be done about flows, in order: words do not wait for it."""
     _switches: list[tuple[ResourceKey, bool]] = field(default_factory=list)
     _applied: asyncio.Event = field(default_factory=asyncio.Event)
     """The kernel has followed every switch."""
@@ -109,18 +118,24 @@ class Moving:
             return
         now = self._ends[key] = Moved(endpoint, migration)
         if migration.place in ON_TARGET:
+            if self._flows_path(now) not in self._nets:
+                self._flow_jobs.put_nowait(("take", key, now))  # the source may have known of the migration before
             self._nets[self._flows_path(now)] = endpoint.nets
-        if migration.place is Place.LEFT and self._seen.get(key) != migration.uid:
+        if migration.place is Place.DEPARTING and (before is None or before.migration.uid != migration.uid):
+            self._flow_jobs.put_nowait(("hand over early", key, now))
+        if before is not None and migration.place is Place.DEPARTING and _is_awaited(before, migration.uid):
+            self._stay(key)
+        elif migration.place is Place.LEFT and self._seen.get(key) != migration.uid:
             self._note_left(key, now)
-        elif migration.place is Place.LEFT and (before is None or before.migration.place is not Place.LEFT):
-            self._jobs.put_nowait(("forget translated", key, now))  # a hook told before anybody saw it
+        elif migration.place is Place.LEFT and not migration.awaited and (before is None or not _is_elsewhere(before)):
+            self._flow_jobs.put_nowait(("forget translated", key, now))  # a hook told before anybody saw it
 
     def _on_over(self, key: ResourceKey, before: Moved) -> None:
         """The endpoint is part of no migration any more, or gone."""
         seen, place = self._seen.pop(key, ""), before.migration.place
         if place is Place.DEPARTING:  # its new binding is active
-            self._jobs.put_nowait(("forget translated" if seen else "hand over", key, before))
-        if place is Place.ARRIVING and not seen:
+            self._flow_jobs.put_nowait(("forget translated" if seen else "hand over", key, before))
+        if before.migration.is_expected and not seen:
             self._greet(key, before)
         if place in (Place.DEPARTING, Place.LEFT):
             self._follow(before.migration.other_end)
@@ -152,6 +167,7 @@ class Moving:
         """The hypervisor has stopped the machine behind the interface for good: it goes on at the target. False: nothing moves there."""
         for key, moved in self._at(interface):
             if moved.migration.place is Place.DEPARTING:
+                self._jobs.put_nowait(("departed", key, moved))
                 self._note_left(key, moved)
                 return True
         return False
@@ -159,11 +175,11 @@ class Moving:
     def running(self, interface: str) -> bool:
         """The machine behind the interface runs: it has come, or it goes on here after all. False: nothing moves there."""
         for key, moved in self._at(interface):
-            if moved.migration.place is Place.ARRIVING:
+            if moved.migration.is_expected:
                 self._note_arrived(key, moved, "told")
-            elif moved.migration.place is Place.DEPARTING and self._seen.pop(key, ""):
-                self.log.info("machine stays", endpoint=str(key))
-                self._switch(key, moved=False)
+            elif moved.migration.place not in ON_TARGET and key in self._seen:
+                self._jobs.put_nowait(("stays", key, moved))
+                self._stay(key)
             return True
         return False
 
@@ -175,7 +191,7 @@ class Moving:
         for sighting in self.sightings.read():
             key, mac = by_index.get(sighting.index, (None, ""))
             moved = self._ends.get(key) if key is not None else None
-            if key is not None and moved is not None and moved.migration.place is Place.ARRIVING and mac in ("", sighting.mac):
+            if key is not None and moved is not None and moved.migration.is_expected and mac in ("", sighting.mac):
                 self._note_arrived(key, moved, "seen")
 
     def _note_arrived(self, key: ResourceKey, moved: Moved, how: str) -> None:
@@ -201,7 +217,13 @@ class Moving:
         self._seen[key] = moved.migration.uid
         self.log.info("machine has left", endpoint=str(key), target=moved.migration.other)
         self._switch(key, moved=True)
-        self._jobs.put_nowait(("hand over", key, moved))
+        self._flow_jobs.put_nowait(("hand over", key, moved))
+
+    def _stay(self, key: ResourceKey) -> None:
+        """The machine goes on here. What the store says may be behind: this is asked for again when it says so, too."""
+        if self._seen.pop(key, ""):
+            self.log.info("machine stays", endpoint=str(key))
+            self._switch(key, moved=False)
 
     def _switch(self, key: ResourceKey, *, moved: bool) -> None:
         self._switches.append((key, moved))
@@ -243,29 +265,38 @@ class Moving:
         loop.add_reader(self.sightings.fileno(), self._on_sighting)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._work())
+                group.create_task(self._work(self._jobs))
+                group.create_task(self._work(self._flow_jobs))
                 group.create_task(Syncer(self.store, [flows_prefix(self.host)]).run(self._on_flows))
         finally:
             loop.remove_reader(self.sightings.fileno())
 
-    async def _work(self) -> None:
+    async def _work(self, jobs: asyncio.Queue[Job]) -> None:
         while True:
-            job, key, moved = await self._jobs.get()
+            job, key, moved = await jobs.get()
             try:
                 match job:
                     case "arrived":
                         await self._tell_arrival(moved)
+                    case "departed":
+                        await self._tell_departure(moved)
+                    case "stays":
+                        await self._take_back(moved)
                     case "forget translated":
                         await self.kernel.call(self.dataplane.forget_translated, moved.endpoint)
                     case "forget":
                         await self.store.txn((), (DeleteOp(path_of(_arrival_key(moved))),))
+                    case "hand over early":
+                        await self._put_flows(key, moved, await self._flows_of(moved))
+                    case "take":
+                        await self._take_what_is_there(moved)
                     case _:
                         await self._hand_over(key, moved)
             except StoreError as error:
                 self.log.warning("migration: the store is away", job=job, endpoint=str(key), error=str(error))
                 await asyncio.sleep(RETRY_S)
-                if key in self._ends or job == "forget":
-                    self._jobs.put_nowait((job, key, moved))
+                if key in self._ends or job in ("forget", "stays"):
+                    jobs.put_nowait((job, key, moved))
             except KernelError as error:
                 self.log.warning("migration: flows are not handed over", endpoint=str(key), error=str(error))
 
@@ -273,19 +304,38 @@ class Moving:
         arrival = Arrival(migration=moved.migration.uid, host=self.host)
         await self.store.txn((), (PutOp(path_of(_arrival_key(moved)), render_arrival(arrival)),))
 
+    async def _tell_departure(self, moved: Moved) -> None:
+        """The machine is at the other end, unless that has told more already."""
+        path, migration = path_of(_arrival_key(moved)), moved.migration
+        item = await self.store.get(path)
+        if item is None or _arrival_of(item) != migration.uid:
+            arrival = Arrival(migration=migration.uid, host=migration.other, running=False)
+            compare = Compare(path, 0 if item is None else item.revision)
+            await self.store.txn((compare,), (PutOp(path, render_arrival(arrival)),))
+
+    async def _take_back(self, moved: Moved) -> None:
+        """Nobody takes the machine to be at the other end, unless it was seen there."""
+        path = path_of(_arrival_key(moved))
+        item = await self.store.get(path)
+        if item is not None and _arrival_of(item, running=False) == moved.migration.uid:
+            await self.store.txn((Compare(path, item.revision),), (DeleteOp(path),))
+
     async def _hand_over(self, key: ResourceKey, moved: Moved) -> None:
         """The other end finds the flows in the store."""
         with contextlib.suppress(TimeoutError):
             # Many flows take a tenth of a second to read, and packets come before flows.
             async with asyncio.timeout(SWITCH_WITHIN_S):
                 await self._applied.wait()
-        flows = await self.kernel.call(self.dataplane.flows_of, moved.endpoint.nets)
-        if flows:
-            await self._put_flows(key, moved, flows)
-        if moved.migration.place is Place.LEFT or key not in self._ends:
+        await self._put_flows(key, moved, await self._flows_of(moved))
+        if _is_elsewhere(moved) or key not in self._ends:
             await self.kernel.call(self.dataplane.forget_translated, moved.endpoint)
 
+    async def _flows_of(self, moved: Moved) -> list[Flow]:
+        return await self.kernel.call(self.dataplane.flows_of, moved.endpoint.nets)
+
     async def _put_flows(self, key: ResourceKey, moved: Moved, flows: list[Flow]) -> None:
+        if not flows:
+            return
         lease = await self.store.grant(FLOWS_TTL_S)
         parts = await asyncio.to_thread(lambda: list(render_parts(flows)))
         migration = moved.migration
@@ -301,6 +351,11 @@ class Moving:
             if isinstance(change, PutEvent):
                 await self._take_part(change.item.key, change.item.value)
 
+    async def _take_what_is_there(self, moved: Moved) -> None:
+        async for page in self.store.list(f"{self._flows_path(moved)}/"):
+            for item in page.items:
+                await self._take_part(item.key, item.value)
+
     async def _take_part(self, path: str, value: bytes) -> None:
         """Flows of a machine that comes here are known; they are in the store no more."""
         nets = self._nets.get(path.rpartition("/")[0])
@@ -315,6 +370,26 @@ class Moving:
             await self.store.txn((), (DeleteOp(path),))
         except (DataError, KernelError, StoreError) as error:
             self.log.warning("migration: flows are not taken over", path=path, error=str(error))
+
+
+def _is_elsewhere(moved: Moved) -> bool:
+    """True: the machine was seen at the other end."""
+    return moved.migration.place is Place.LEFT and not moved.migration.awaited
+
+
+def _is_awaited(moved: Moved, uid: str) -> bool:
+    """True: it has stopped here in this migration, and was not seen at the other end."""
+    migration = moved.migration
+    return migration.place is Place.LEFT and migration.awaited and migration.uid == uid
+
+
+def _arrival_of(item: KeyValue, *, running: bool = True) -> str:
+    """The migration that the stored arrival is of; empty when it is none, or (not ``running``) when the machine was seen there."""
+    try:
+        arrival = msgspec.json.decode(item.value, type=Arrival)
+    except msgspec.DecodeError:
+        return ""
+    return "" if arrival.running and not running else arrival.migration
 
 
 def _arrival_key(moved: Moved) -> ArrivalKey:

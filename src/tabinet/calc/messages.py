@@ -281,11 +281,11 @@ class Place(enum.Enum):
     DEPARTING = "departing"
     """It runs here, and will go."""
     LEFT = "left"
-    """It runs at the other end now."""
+    """It runs at the other end now, or will in a moment."""
     ARRIVING = "arriving"
     """It still runs at the other end, and will come."""
     ARRIVED = "arrived"
-    """It runs here, and has come."""
+    """It has come, and runs here, or will in a moment."""
 
 
 class Migration(Message, frozen=True):
@@ -301,11 +301,18 @@ class Migration(Message, frozen=True):
     """The endpoint there."""
     addresses: tuple[Prefix, ...] = ()
     """Of that host, one of each family; empty when it is not known."""
+    awaited: bool = False
+    """It has stopped at the source (``LEFT``, ``ARRIVED``), and was not seen at the target yet."""
 
     @property
     def is_away(self) -> bool:
         """True: the machine runs at the other end."""
         return self.place in (Place.LEFT, Place.ARRIVING)
+
+    @property
+    def is_expected(self) -> bool:
+        """True: the machine comes here, and was not seen yet."""
+        return self.place is Place.ARRIVING or (self.place is Place.ARRIVED and self.awaited)
 
 
 class Endpoint(Message, frozen=True):

@@ -58,13 +58,15 @@ def _endpoint_key(end: WorkloadEndpointIdentifier) -> ResourceKey | None:
     return ResourceKey("WorkloadEndpoint", name, namespace) if namespace else None
 
 
-def migration_of(endpoint: ResourceKey, move: Move, arrived: bool, addresses_of: AddressesOf) -> Migration:
-    """What the move means for one of its ends."""
+def migration_of(endpoint: ResourceKey, move: Move, arrival: Arrival | None, addresses_of: AddressesOf) -> Migration:
+    """What the move means for one of its ends. ``arrival``: the one of its name, of this migration or an earlier one."""
+    arrived = arrival is not None and arrival.migration == move.uid
+    awaited = arrival is not None and arrived and not arrival.running
     if endpoint == move.target:
         place, other, end = (Place.ARRIVED if arrived else Place.ARRIVING), move.source_host, move.source
     else:
         place, other, end = (Place.LEFT if arrived else Place.DEPARTING), move.target_host, move.target
-    return Migration(place=place, key=move.key, uid=move.uid, other=other, other_end=end, addresses=addresses_of(other))
+    return Migration(place=place, key=move.key, uid=move.uid, other=other, other_end=end, addresses=addresses_of(other), awaited=awaited)
 
 
 @dataclass(slots=True)
@@ -75,8 +77,8 @@ class MoveIndex:
     """By the LiveMigration's key."""
     _ends: dict[ResourceKey, set[ResourceKey]] = field(default_factory=dict)
     """By endpoint: the migrations that name it."""
-    _arrivals: dict[ResourceKey, str] = field(default_factory=dict)
-    """By the LiveMigration's key: the uid of the migration that has come to its end."""
+    _arrivals: dict[ResourceKey, Arrival] = field(default_factory=dict)
+    """By the LiveMigration's key."""
 
     def on_migration_update(self, key: ResourceKey, migration: LiveMigration | None) -> set[ResourceKey]:
         """Endpoints to look at again."""
@@ -102,7 +104,7 @@ class MoveIndex:
         if arrival is None:
             self._arrivals.pop(migration, None)
         else:
-            self._arrivals[migration] = arrival.migration
+            self._arrivals[migration] = arrival
         move = self._moves.get(migration)
         return {move.source, move.target} if move is not None else set()
 
@@ -116,7 +118,7 @@ class MoveIndex:
         if not named:
             return None
         move = min((self._moves[key] for key in named), key=lambda move: (move.target != endpoint, move.key))
-        return migration_of(endpoint, move, self._arrivals.get(move.key) == move.uid, addresses_of)
+        return migration_of(endpoint, move, self._arrivals.get(move.key), addresses_of)
 
     def is_away(self, endpoint: ResourceKey) -> bool:
         """True: the machine runs at the other end."""

@@ -148,8 +148,7 @@ def _migration(resources: Resources, endpoint: ResourceKey) -> Migration | None:
     move = min(moves, key=lambda move: (move.target != endpoint, move.key))
     key = move.key
     arrival, _ = resources.get(ArrivalKey(key.namespace, key.name), (None, 0))
-    arrived = isinstance(arrival, Arrival) and arrival.migration == move.uid
-    return migration_of(endpoint, move, arrived, _addresses_of(resources))
+    return migration_of(endpoint, move, arrival if isinstance(arrival, Arrival) else None, _addresses_of(resources))
 
 
 def _addresses_of(resources: Resources) -> Callable[[str], tuple[Prefix, ...]]:

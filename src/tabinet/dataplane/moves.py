@@ -7,6 +7,8 @@ machine has left; the routes of arrivals are announced to nobody (protocol 86).
 - On the target, before the machine runs there, a table of its own leads to its interface, and rules send there what comes in from the
   fabric: that is what the source passes on from the moment at which the machine stops. What the target itself and its workloads send goes
   on to the source, where the machine still runs. Packets that are early wait in the TAP's queue.
+- Between the two, once the source has told that the machine has stopped, the target has its addresses as if it ran there, for everybody:
+  what the target's own workloads send would come back from the source, and be dropped. Packets wait as before.
 - On the source, once the machine has left, its addresses are routed to the target's address, if that is on one of the host's links, so that
   no router between the two could loop them back. This detour is announced like the route that it replaces, and stays for a while after the
   endpoint is gone: routes that BGP has not carried yet cost nothing but a way around. It ends at once with the machine's other endpoint:
@@ -164,7 +166,7 @@ class MoveManager:
         return {
             key: Expected(link.index, endpoint.mac, link.mac, link.running and link.carrier)
             for key, endpoint in self._moving.items()
-            if _is(endpoint, Place.ARRIVING) and (link := named.get(endpoint.interface)) is not None
+            if _is_expected(endpoint) and (link := named.get(endpoint.interface)) is not None
         }
 
     def prepare(self) -> None:
@@ -263,6 +265,11 @@ def _held(endpoint: Endpoint) -> list[Prefix]:
 
 def _is(endpoint: Endpoint, place: Place) -> bool:
     return endpoint.migration is not None and endpoint.migration.place is place
+
+
+def _is_expected(endpoint: Endpoint) -> bool:
+    """True: the machine comes here, and was not seen yet."""
+    return endpoint.migration is not None and endpoint.migration.is_expected
 
 
 def _same_subnet(own: InterfaceAddress, address: Prefix) -> bool:

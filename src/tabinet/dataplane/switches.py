@@ -53,7 +53,8 @@ class Switches:
             self._seen.pop(key, None)
             return endpoint
         place = _AFTER.get(migration.place, migration.place)
-        return msgspec.structs.replace(endpoint, migration=msgspec.structs.replace(migration, place=place))
+        awaited = migration.awaited and place is not Place.ARRIVED
+        return msgspec.structs.replace(endpoint, migration=msgspec.structs.replace(migration, place=place, awaited=awaited))
 
     def forget(self, key: ResourceKey) -> None:
         """The endpoint is not here, or moves nowhere and shares nothing."""

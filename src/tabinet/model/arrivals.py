@@ -1,8 +1,9 @@
-"""That a machine that was to move runs on its target now: ``/tabinet/v1/arrivals/<namespace>/<name>``.
+"""That a machine that was to move is its target's now: ``/tabinet/v1/arrivals/<namespace>/<name>``.
 
-Named as the LiveMigration (and the target's endpoint). The target's agent writes it when it sees the guest there, so that every host knows
-from the store which of the two endpoints is the one that runs, an agent that has just started as well. It belongs to one migration, told by
-its uid: what an earlier one of that name left behind says nothing.
+Named as the LiveMigration (and the target's endpoint). The target's agent writes it when it sees the guest there, and the source's before
+that, when its hypervisor tells that the guest has stopped for good: so every host knows from the store at which of the two endpoints the
+machine is, an agent that has just started as well. It belongs to one migration, told by its uid: what an earlier one of that name left
+behind says nothing.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The uid of the LiveMigration."""
     host: str = ""
     """Where it runs now."""
+    running: bool = True
+    """False: it has stopped at the source, and nobody has seen it here yet."""
 
 
 def render_arrival(arrival: Arrival) -> bytes:

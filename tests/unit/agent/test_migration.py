@@ -11,6 +11,7 @@ from agent_world import World, endpoint, endpoint_key, until
 from tabinet.agent import agent as agent_module
 from tabinet.agent import verification
 from tabinet.agent.agent import Agent
+from tabinet.calc.messages import Place
 from tabinet.dataplane.links.items import GATEWAY_IPV4, GATEWAY_IPV6
 from tabinet.dataplane.moves import ARRIVALS_TABLE
 from tabinet.guest.announcements import render_announcements
@@ -98,7 +99,7 @@ async def test_on_the_target_everything_is_ready_and_nobody_is_told_until_the_ma
         inside = {net: str(tap) for net in NETS}
         await until(lambda: ways(world.rtnetlink.routes(table=ARRIVALS_TABLE)) == inside)
         assert world.routes == set()
-        assert {rule.interface for rule in world.rtnetlink.interface_rules(ARRIVALS_TABLE)} >= {"eth0", "cable"}
+        await until(lambda: {rule.interface for rule in world.rtnetlink.interface_rules(ARRIVALS_TABLE)} >= {"eth0", "cable"})
         assert not any(rule.interface in ("lo", "calivm") for rule in world.rtnetlink.interface_rules(ARRIVALS_TABLE))
         assert local_addresses(agent) == set()
         assert {str(each.address) for each in world.rtnetlink.neighbours()} == set(NETS)
@@ -112,10 +113,10 @@ async def test_on_the_target_everything_is_ready_and_nobody_is_told_until_the_ma
         assert world.routes == set(), "somebody else's frame says nothing"
         world.sightings.see(tap, MAC)
         await until(lambda: ways(world.routes) == inside)
-        assert world.rtnetlink.routes(table=ARRIVALS_TABLE) == []
-        assert world.rtnetlink.interface_rules(ARRIVALS_TABLE) == []
-        assert {str(address) for address in local_addresses(agent)} == set(NETS)
-        assert world.sysctl.read("net/ipv4/conf/calivm/proxy_arp") == "1"
+        await until(lambda: world.rtnetlink.routes(table=ARRIVALS_TABLE) == [])
+        await until(lambda: world.rtnetlink.interface_rules(ARRIVALS_TABLE) == [])
+        await until(lambda: {str(address) for address in local_addresses(agent)} == set(NETS))
+        await until(lambda: world.sysctl.read("net/ipv4/conf/calivm/proxy_arp") == "1")
         arrival = path_of(ArrivalKey("default", HERE.name))
         await until(lambda: arrival in world.store._items)
         assert b'"u1"' in world.store._items[arrival].value
@@ -132,6 +133,60 @@ async def test_on_the_target_everything_is_ready_and_nobody_is_told_until_the_ma
         assert ways(world.routes) == inside
 
 
+async def test_a_machine_that_has_stopped_at_the_source_is_the_targets_before_it_is_seen_there(world: World) -> None:
+    arrival = path_of(ArrivalKey("default", HERE.name))
+    async with world.agent() as agent:
+        await prepare(world, target=HERE)
+        tap = world.add_interface("vm")
+        await until(lambda: world.sightings.watched == {tap})
+        await world.put_raw(arrival, b'{"migration":"u1","host":"h1","running":false}')
+        await until(lambda: ways(world.routes) == {net: str(tap) for net in NETS})
+        await until(lambda: {str(address) for address in local_addresses(agent)} == set(NETS))
+        assert world.sightings.watched == {tap}, "it has yet to say something"
+        assert b"false" in world.store._items[arrival].value
+
+        await world.store.txn((), (DeleteOp(arrival),))  # it goes on at the source after all
+        await until(lambda: world.routes == set())
+        await until(lambda: set(ways(world.rtnetlink.routes(table=ARRIVALS_TABLE))) == set(NETS))
+        await world.put_raw(arrival, b'{"migration":"u1","host":"h1","running":false}')
+        await until(lambda: world.routes)
+        world.sightings.see(tap, MAC)
+        await until(lambda: b"true" in world.store._items[arrival].value)
+        await until(lambda: not world.sightings.watched)
+        said = [frame for index, frame in world.sightings.said if index == tap]
+        announced = list(render_announcements((GATEWAY_IPV4, GATEWAY_IPV6), bytes.fromhex("020000000001"), hardware_of(world, tap)))
+        assert said[-len(announced) :] == announced
+        assert ways(world.routes) == {net: str(tap) for net in NETS}
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["at once", "once the store has it"])
+async def test_the_source_says_in_the_store_that_the_machine_has_stopped_and_takes_it_back(world: World, at_once: bool) -> None:
+    arrival = path_of(ArrivalKey("default", THERE.name))
+    tap = world.add_interface("vm")
+    async with world.agent() as agent:
+        await prepare(world, target=THERE)
+        moving = agent.moving
+        assert moving is not None
+        await until(lambda: moving._ends and world.routes)
+        for _ in range(3):
+            assert moving.stopped("calivm")
+            if not at_once:
+                await until(lambda: arrival in world.store._items)
+                assert b"false" in world.store._items[arrival].value
+                await until(lambda: ways(world.routes) == ONWARDS)
+            assert moving.running("calivm")
+            await until(lambda: not moving._seen and moving._jobs.empty() and arrival not in world.store._items)
+            await until(lambda: ways(world.routes) == {net: str(tap) for net in NETS})
+            await until(lambda: moving._ends[HERE].migration.place is Place.DEPARTING)
+
+        assert moving.stopped("calivm")
+        await until(lambda: arrival in world.store._items)
+        await world.put_raw(arrival, b'{"migration":"u1","host":"h2"}')
+        await until(lambda: (moving._ends[HERE].migration.place, moving._ends[HERE].migration.awaited) == (Place.LEFT, False))
+        assert not moving.stopped("calivm"), "that is known"
+        assert world.store._items[arrival].value == b'{"migration":"u1","host":"h2"}'
+
+
 async def test_a_restarted_agent_of_the_target_knows_from_the_store_that_the_machine_has_come(world: World) -> None:
     tap = world.add_interface("vm")
     await prepare(world, target=HERE)
@@ -143,6 +198,31 @@ async def test_a_restarted_agent_of_the_target_knows_from_the_store_that_the_mac
     async with world.agent():
         await until(lambda: ways(world.routes) == {net: str(tap) for net in NETS})
         await until(lambda: not world.rtnetlink.routes(table=ARRIVALS_TABLE))
+
+
+async def test_flows_go_along_before_the_machine_and_again_when_it_has_stopped(world: World) -> None:
+    world.add_interface("vm")
+    path, early, late = f"{FLOWS[0]}/0", flow(), flow("10.9.9.10")
+    world.conntrack.flows = {early.original: early}
+    async with world.agent() as agent:
+        await prepare(world, target=THERE)
+        await until(lambda: path in world.store._items)
+        assert [each.original for each in parse_part(world.store._items[path].value)] == [early.original]
+        await world.store.txn((), (DeleteOp(path),))  # as the target does, once it has them
+        world.conntrack.flows[late.original] = late
+        assert agent.moving is not None
+        assert agent.moving.stopped("calivm")
+        await until(lambda: path in world.store._items)
+        assert {each.original for each in parse_part(world.store._items[path].value)} == {early.original, late.original}
+
+
+async def test_the_target_takes_flows_that_came_before_it_knew_of_the_migration(world: World) -> None:
+    world.add_interface("vm")
+    async with world.agent():
+        await world.put_raw(f"{FLOWS[1]}/0", next(render_parts([flow()])))
+        await prepare(world, target=HERE)
+        await until(lambda: flow().original in world.conntrack.flows)
+        await until(lambda: f"{FLOWS[1]}/0" not in world.store._items)
 
 
 async def test_the_source_passes_on_what_comes_for_a_machine_that_has_left_and_hands_its_flows_over(world: World) -> None:
@@ -157,7 +237,7 @@ async def test_the_source_passes_on_what_comes_for_a_machine_that_has_left_and_h
         assert not moving.stopped("calinobody")
         assert moving.stopped("calivm")
         await until(lambda: ways(world.routes) == ONWARDS)
-        assert local_addresses(agent) == set()
+        await until(lambda: local_addresses(agent) == set())
         await until(lambda: f"{FLOWS[0]}/0" in world.store._items)
         [handed] = parse_part(world.store._items[f"{FLOWS[0]}/0"].value)
         assert (handed.original, handed.mark) == (flow().original, 1)
