@@ -89,27 +89,19 @@ class Moving:
 
         return asyncio.run(with_store())
 
-    def put(self, specs: dict[ResourceKey, dict[str, Any]]) -> None:
-        """All of these are in the store, at once: without its migration a second endpoint would have the address."""
-        operations = []
-        for key, spec in specs.items():
-            metadata = {"name": key.name, "namespace": key.namespace, "uid": secrets.token_hex(8), "labels": {}}
-            whole = {"apiVersion": "projectcalico.org/v3", "kind": key.kind, "metadata": metadata, "spec": spec}
-            operations.append(PutOp(path_of(key), json.dumps(whole).encode()))
-        self.run(lambda store: store.txn((), tuple(operations)))
+    def put(self, key: ResourceKey, spec: dict[str, Any]) -> None:
+        metadata = {"name": key.name, "namespace": key.namespace, "uid": secrets.token_hex(8), "labels": {}}
+        whole = {"apiVersion": "projectcalico.org/v3", "kind": key.kind, "metadata": metadata, "spec": spec}
+        self.run(lambda store: store.txn((), (PutOp(path_of(key), json.dumps(whole).encode()),)))
 
     def delete(self, *keys: ResourceKey) -> None:
         self.run(lambda store: store.txn((), tuple(DeleteOp(path_of(key)) for key in keys)))
 
     def put_endpoint(self, host: str) -> None:
-        """The machine has an endpoint on the host."""
-        self.put({self.key(host): self.endpoint(host)})
-
-    def endpoint(self, host: str) -> dict[str, Any]:
-        """With policy that lets in pings and answers only."""
+        """The machine has an endpoint on the host, with policy that lets in pings and answers only."""
         names = {"node": host, "orchestrator": "lab", "workload": self.name, "endpoint": "eth0"}
         nets = {"interfaceName": self.tap, "mac": MAC, "ipNetworks": [f"{ADDRESS}/32"], "profiles": ["careful"]}
-        return names | nets
+        self.put(self.key(host), names | nets)
 
     def migration(self) -> ResourceKey:
         return ResourceKey("LiveMigration", self.key("h2").name, "default")
@@ -122,7 +114,8 @@ class Moving:
             }
             for end, host in (("source", "h1"), ("target", "h2"))
         }
-        self.put({self.key("h2"): self.endpoint("h2"), self.migration(): ends})
+        self.put(self.migration(), ends)  # first: without it the second endpoint would have the address
+        self.put_endpoint("h2")
         self.wait_up("h2")
         eventually(lambda: "8600" in self.ip("h2", "rule", "show"))
 
