@@ -154,7 +154,8 @@ def show_lab(found: LabStatus) -> None:
         bgp = f"{sum(session.state == 'up' for session in report.sessions)}/{len(report.sessions)}" if report else ""
         rows.append([node.name, node.kind, node.namespace if node.exists else "missing", programs, bgp])
     show_table(["NODE", "KIND", "NAMESPACE", "PROGRAMS", "BGP UP"], rows)
-    show_table(["WORKLOAD", "HOST", "ADDRESSES"], [[each.name, each.host, " ".join(each.addresses) or "-"] for each in found.workloads])
+    workloads = [[each.name, each.kind, each.host, " ".join(each.addresses) or "-"] for each in found.workloads]
+    show_table(["WORKLOAD", "KIND", "HOST", "ADDRESSES"], workloads)
     for cable in found.cables:
         if cable.state != "up":
             click.echo(f"link {cable.name} is cut{' silently' if cable.state == 'silent' else ''}")

@@ -59,6 +59,8 @@ class WorkloadStatus(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """One workload."""
 
     name: str
+    kind: str
+    """A name of ``tabinet.lab.kinds.facts.FACTS``."""
     host: str
     namespace: str
     """Of policies."""
@@ -137,7 +139,7 @@ def summarize_status(
         nodes=nodes,
         cables=tuple(CableStatus(name=cable.name, state=faults.get(cable.name, "up")) for cable in plan.cables),
         workloads=tuple(
-            WorkloadStatus(name=item.name, host=item.host, namespace=item.namespace, addresses=addresses.get(item.name, ()))
+            WorkloadStatus(name=item.name, kind=item.kind, host=item.host, namespace=item.namespace, addresses=addresses.get(item.name, ()))
             for item in plan.topology.workloads
         ),
     )
