@@ -58,6 +58,8 @@ class _Planned:
     plan: EndpointPlan
     created_s: float
     confirming: asyncio.Task[None] | None = None
+    joined: bool = True
+    """Something may be attached; to begin with, by a call that an agent before this one did not finish."""
 
 
 class _Joining(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,6 +106,8 @@ class DockerService:
     """Who is in a namespace, by the namespace's path."""
     _sandboxes: dict[str, set[str]] = field(default_factory=dict)
     """Endpoints by the path of their namespace."""
+    _given: dict[Prefix, str] = field(default_factory=dict)
+    """Owners of the addresses that were given to Docker since this agent runs."""
     _networks: dict[str, DockerNetwork] = field(default_factory=dict)
     """Names and options, which never change, by identifier."""
     _group: asyncio.TaskGroup | None = None
@@ -191,6 +195,7 @@ class DockerService:
         network = self._networks.get(call.network) or await self.docker.network(call.network)
         self._networks[call.network] = network
         options = translate.parse_options(network.options or {})
+        planned.joined = True
         first = call.sandbox not in self._sandboxes and not await in_thread(lambda: has_default_route(self.network, call.sandbox, process))
         self._sandboxes.setdefault(call.sandbox, set()).add(call.endpoint)
         joining = _Joining(plan=planned.plan, network=network, options=options, sandbox=call.sandbox, process=process, first=first)
@@ -261,8 +266,11 @@ class DockerService:
             await asyncio.wait((planned.confirming,))
             planned.confirming = None
         try:
-            workload = translate.workload_of(self.host, endpoint)
-            await detach(workload, self.store, network=self.network, ipam=self.ipam, interface_prefix=self.interface_prefix)
+            if planned is None or planned.joined:
+                workload = translate.workload_of(self.host, endpoint)
+                await detach(workload, self.store, network=self.network, ipam=self.ipam, interface_prefix=self.interface_prefix)
+            if planned is not None:
+                planned.joined = False
         except TabinetError:
             self._collecting.set()  # Docker forgets the endpoint in any case
             raise
@@ -320,15 +328,17 @@ class DockerService:
             attributes={"workload": translate.ORCHESTRATOR},
         )
         given = await (self.ipam.assign(request) if asked is None else self.ipam.assign_address(asked, request))
+        self._given[given.addresses[0]] = request.handle
         return {"Address": str(given.addresses[0]), "Data": {}}
 
     async def _release_address(self, call: DriverCall) -> None:
         """The address is free, if it was given to Docker: a gateway that an operator named was not."""
         address = _parse_address(call.address)
         try:
-            handle = await self.ipam.owner_of(address)
+            handle = self._given.get(address) or await self.ipam.owner_of(address)
             if handle.startswith(handle_prefix(self.host)):
-                await self.ipam.release_addresses([address], handle=handle)
+                await self.ipam.release_handle(handle)  # which has no other address
+            self._given.pop(address, None)
         except TabinetError:
             self._collecting.set()
             raise
