@@ -163,3 +163,33 @@ def test_the_world_outside_learns_floating_addresses(cloud: Cloud) -> None:
     assert not cloud.reaches_from("outside", one, "198.51.100.222", 80)
     neutron.delete(f"/floatingips/{floating['id']}")
     eventually(lambda: list(cloud.routes("outside", "198.51.100.0/24")) == ["198.51.100.0/24"])
+
+
+def test_ports_of_one_floating_address_lead_to_two_hosts(cloud: Cloud) -> None:
+    """Whose only common neighbour is a router, so that what is passed on needs a tunnel."""
+    neutron = cloud.neutron
+    group = neutron.create("security_group", name="forwarded")["id"]
+    neutron.create("security_group_rule", security_group_id=group, direction="ingress", ethertype="IPv4")
+    inside = neutron.create("network", name="behind")
+    neutron.create("subnet", network_id=inside["id"], ip_version=4, cidr="10.65.40.0/24")
+    outside = neutron.create("network", name="in front", router_external=True)
+    neutron.create("subnet", network_id=outside["id"], ip_version=4, cidr="198.51.100.128/25", enable_dhcp=False)
+    neutron.attach(neutron.create("router", name="between", external_gateway_info={"network_id": outside["id"]}), inside)
+    cloud.remove(ResourceKey("IPPool", "lab-ipv4-2"))
+    cloud.change(ResourceKey("IPPool", "floating"), cidr="198.51.100.0/24", disabled=True)
+    ports = [cloud.boot(inside, host, security_groups=[group]) for host in ("nova1", "nova2")]
+    floating = neutron.create("floatingip", floating_network_id=outside["id"])
+    for number, port in enumerate(ports, 8080):
+        to = {"internal_port_id": port["id"], "internal_ip_address": port["fixed_ips"][0]["ip_address"], "internal_port": number}
+        forwarding = {"port_forwarding": to | {"protocol": "tcp", "external_port": number}}
+        neutron.call("POST", f"/floatingips/{floating['id']}/port_forwardings", forwarding)
+    address = floating["floating_ip_address"]
+    home, other = sorted(enumerate(ports, 8080), key=lambda each: each[1]["id"])
+    eventually(lambda: cloud.reaches_from("outside", home[1], address, home[0]))
+    assert not cloud.reaches_from("outside", other[1], address, other[0])
+    cloud.change(ResourceKey("IPPool", "tunnels"), cidr="10.67.0.0/24", vxlanMode="Always", allowedUses=["Tunnel"])
+    eventually(lambda: cloud.reaches_from("outside", other[1], address, other[0]))
+    assert cloud.reaches_from("outside", home[1], address, home[0])
+    neutron.delete(f"/ports/{home[1]['id']}")  # then the other host is its home
+    eventually(lambda: cloud.reaches_from("outside", other[1], address, other[0]))
+    cloud.remove(ResourceKey("IPPool", "tunnels"))

@@ -5,8 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
+import msgspec
+
 from tabinet.lib.ip import parse_address, parse_prefix
+from tabinet.model.addresslimits import AddressLimits, render_address_limits
+from tabinet.model.annotations import ADDRESS_LIMITS, PORT_FORWARDS
 from tabinet.model.arrivals import Arrival
+from tabinet.model.forwards import PortForward, render_forwards
 from tabinet.model.holders import Holder
 from tabinet.model.ipam import Affinity, AffinityState
 from tabinet.model.keys import AffinityKey, ArrivalKey, HolderKey, Key, ResourceKey
@@ -196,7 +201,17 @@ class World:
             if self.chance(0.2)
             else None,
         )
-        return key, WorkloadEndpoint(metadata=Metadata(labels=self.labels()), spec=spec)
+        return key, WorkloadEndpoint(metadata=Metadata(labels=self.labels(), annotations=self.forwards()), spec=spec)
+
+    def forwards(self) -> dict[str, str]:
+        """Ports that lead to the endpoint or to another host, and limits of the address."""
+        if not self.chance(0.2):
+            return {}
+        internal, external = self.random.choice(ADDRESSES).partition("/")[0], self.random.choice(EXTERNALS).partition("/")[0]
+        port = PortForward(external_ip=external, protocol=6, external_port=80, internal_ip=internal, internal_port=80)
+        limits = AddressLimits(external_ip=external, qos_controls=QosControls(ingress_bandwidth=1000))
+        forwards = (msgspec.structs.replace(port, node=str(self.one("", *HOSTS))),)
+        return {PORT_FORWARDS: render_forwards(forwards), ADDRESS_LIMITS: render_address_limits((limits,))}
 
     def holder(self) -> tuple[Key, object]:
         """Who holds an address that others may have too."""

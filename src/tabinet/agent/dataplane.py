@@ -21,7 +21,19 @@ from tabinet.agent.verification import QUIET_WAIT_S, Verification
 from tabinet.bgp.records import HostFacts
 from tabinet.bgp.records import InterfaceAddress as BgpAddress
 from tabinet.calc.intents import peering_addresses
-from tabinet.calc.messages import NO_QOS, BgpUpdate, Endpoint, EndpointRemove, EndpointUpdate, SetDelta, Update
+from tabinet.calc.messages import (
+    NO_QOS,
+    BgpUpdate,
+    Endpoint,
+    EndpointRemove,
+    EndpointUpdate,
+    SetDelta,
+    TunnelPeerRemove,
+    TunnelPeerUpdate,
+    TunnelRemove,
+    TunnelUpdate,
+    Update,
+)
 from tabinet.dataplane.drift import Drift, DriftKind
 from tabinet.dataplane.facts import wanted_facts
 from tabinet.dataplane.moves import Expected, MoveManager
@@ -138,7 +150,7 @@ class Dataplane:
 
     def __post_init__(self) -> None:
         self.moves = MoveManager(self.rtnetlink, self.workloads, self.interface_prefixes, self.clock, self.linger_s)
-        self.passing = PassingManager(self.rtnetlink)
+        self.passing = PassingManager(self.rtnetlink, self.tunnels.way_to)
         self.verification.others += (self.passing.mark_stale,)
         self.counting = Counting(self.nftables, self.reader, self.nft, self.builder.counted)
 
@@ -165,11 +177,10 @@ class Dataplane:
             self.moves.prepare()
             result = self.workloads.apply()
             operations["moves"] = self.moves.apply()
-            operations["passing"], passing_drifts = self.passing.apply()
         except KernelError as problem:
             error = error or str(problem)
         else:
-            self._drifts += (*result.drifts, *passing_drifts)
+            self._drifts += result.drifts
             operations |= {"links": len(result.links.changed) + len(result.vlans.changed), "routes": len(result.routes.operations)}
             if result.failed:
                 error = error or str(result.errors[0])
@@ -178,6 +189,11 @@ class Dataplane:
         tunnels = self._apply_tunnels()
         self._drifts += tunnels.drifts
         operations["tunnels"], error = tunnels.operations, error or tunnels.error
+        try:
+            operations["passing"], passing_drifts = self.passing.apply()
+            self._drifts += passing_drifts
+        except KernelError as problem:
+            error = error or str(problem)
         removed, self._removed = tuple(self._removed), {}
         drifts, self._drifts = tuple(self._drifts), []
         return ApplyReport(
@@ -299,6 +315,8 @@ class Dataplane:
                     self._revisions[key] = revision
                     self._waiting.add(key)
                     self._removed.pop(key, None)
+                case TunnelUpdate() | TunnelRemove() | TunnelPeerUpdate() | TunnelPeerRemove():
+                    self.passing.look_again()
                 case BgpUpdate(intent=intent):
                     self.workloads.want_host_addresses(peering_addresses(intent))
                 case EndpointRemove(key=key):

@@ -7,8 +7,8 @@ answers the client itself: no answer comes back this way, so nothing has to be r
 hidden. A rule for each range of ports leads to a table for each other host, with one route. What comes from this host's own workloads goes
 the same way.
 
-It works towards hosts on one of our links only: a router between the two would send every packet back. Ports that lead to others
-are not passed on (they end at the local endpoint as ports that nobody forwards), and ``problems`` says so. ICMP errors about what the other
+The other host has to be on one of our links, or at the other end of a VXLAN tunnel: a router between the two would send every packet back.
+Ports that lead to others are not passed on (they end at the local endpoint as ports that nobody forwards), and ``problems`` says so. ICMP errors about what the other
 host answers come here, too, where nobody knows the flow.
 
 Cost: O(1) for an endpoint that passes nothing on; what is passed on is looked at as a whole. The kernel asks rules one after the other, for
@@ -18,7 +18,7 @@ every packet that it routes. Not thread-safe.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from tabinet.calc.messages import EndpointRemove, EndpointUpdate, ForwardElsewhere
@@ -53,6 +53,8 @@ class PassingManager:
     """All ports of one host's floating addresses that lead to other hosts."""
 
     rtnetlink: Rtnetlink
+    far: Callable[[str, int], Way | None] = lambda host, family: None
+    """The way to a host through a tunnel."""
     problems: tuple[str, ...] = ()
     """What is not passed on, in words. As of the last ``apply``."""
     _wanted: dict[ResourceKey, tuple[ForwardElsewhere, ...]] = field(default_factory=dict)
@@ -82,6 +84,10 @@ class PassingManager:
             self._wanted[key] = wanted
         self._dirty = self._dirty or wanted != before
 
+    def look_again(self) -> None:
+        """Tunnels may have changed."""
+        self._dirty = self._dirty or bool(self._wanted)
+
     def on_event(self, event: Event) -> None:
         """The kernel's state is as the event says."""
         match event:
@@ -91,7 +97,7 @@ class PassingManager:
                 if link.index in self._indices:
                     self.mark_stale()
             case AddressEvent():
-                self._dirty = self._dirty or bool(self._wanted)
+                self.look_again()
             case _:
                 for table in self._tables.values():
                     table.on_event(event)
@@ -100,7 +106,7 @@ class PassingManager:
         """The next ``apply`` reads everything again: for a verification in the background."""
         for table in self._tables.values():
             table.mark_stale()
-        self._dirty = self._dirty or bool(self._wanted)
+        self.look_again()
 
     # --- out
 
@@ -176,10 +182,10 @@ class PassingManager:
         problems = []
         self._indices = set()
         for each in self._elsewhere():
-            way = _way(each, addresses)
+            way = _way(each, addresses) or self.far(each.host, each.external.family)
             if way is None:
                 ports = f"{each.protocol}/{each.first_port}" + (f"-{each.last_port}" if each.last_port > each.first_port else "")
-                problems.append(f"port {ports} of {each.external.address} leads to host {each.host}, which is on no link of this host")
+                problems.append(f"port {ports} of {each.external.address} leads to host {each.host}: no link or VXLAN tunnel goes there")
                 continue
             self._indices.add(way[1])
             place = (each.external, each.protocol, each.first_port, each.last_port)

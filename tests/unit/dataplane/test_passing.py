@@ -86,8 +86,8 @@ def test_hosts_that_are_not_on_a_link_get_nothing(host: PassingHost) -> None:
     host.settle()
     assert host.rt.port_rules() == []
     assert host.passing.problems == (
-        "port 6/80 of 192.0.2.1 leads to host far, which is on no link of this host",
-        "port 6/81-82 of 192.0.2.1 leads to host unknown, which is on no link of this host",
+        "port 6/80 of 192.0.2.1 leads to host far: no link or VXLAN tunnel goes there",
+        "port 6/81-82 of 192.0.2.1 leads to host unknown: no link or VXLAN tunnel goes there",
     )
     host.connect("eth1", "10.2.0.1")
     host.settle()

@@ -164,6 +164,10 @@ class TunnelDriver:
         self._peers.pop((tunnel, name), None)
         self._unlisted.add(tunnel)
 
+    def peer(self, tunnel: Tunnel, name: str) -> TunnelPeer | None:
+        """The other host's end, if it has one."""
+        return self._peers.get((tunnel, name))
+
     def _list_entries(self, tunnel: Tunnel) -> None:
         """What the tunnel's interface shall have is desired; of two hosts with one address or MAC the smaller name counts."""
         link, wanted = self._links.get(tunnel), self._wanted.get(tunnel)

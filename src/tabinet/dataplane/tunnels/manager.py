@@ -122,6 +122,17 @@ class TunnelManager:
             case _:
                 pass
 
+    def way_to(self, host: str, family: int) -> tuple[Prefix, int] | None:
+        """The other host's end of our VXLAN tunnel of the family, and the index of the tunnel's interface; None without such a tunnel.
+
+        As of the last ``apply``.
+        """
+        for tunnel, link in self._tunnel_driver.links.items():
+            end = self._tunnel_driver.peer(tunnel, host)
+            if end is not None and end.address.family == family and tunnel not in self._options.disabled:
+                return end.address, link.index
+        return None
+
     def want_offload(self, on: bool) -> None:
         """Checksums inside of tunnels are left to the network card, or not; counts from the next ``apply`` on."""
         self._tunnel_driver.want_offload(on)
