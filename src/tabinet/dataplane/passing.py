@@ -8,8 +8,8 @@ hidden. A rule for each range of ports leads to a table for each other host, wit
 the same way.
 
 The other host has to be on one of our links, or at the other end of a VXLAN tunnel: a router between the two would send every packet back.
-Ports that lead to others are not passed on (they end at the local endpoint as ports that nobody forwards), and ``problems`` says so. ICMP errors about what the other
-host answers come here, too, where nobody knows the flow.
+Ports that lead to others are not passed on (they end at the local endpoint as ports that nobody forwards), and ``problems`` says so. ICMP
+errors about what the other host answers come here, too, where nobody knows the flow.
 
 Cost: O(1) for an endpoint that passes nothing on; what is passed on is looked at as a whole. The kernel asks rules one after the other, for
 every packet that it routes. Not thread-safe.
