@@ -98,6 +98,20 @@ def test_ports_of_one_address_lead_to_several_endpoints(fabric: TwoHosts, family
         assert not reaches_listener(fabric, "x", "a", external, 8080, 80), "policy decides about the endpoint's own port"
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_ports_of_the_host_itself_lead_to_an_endpoint_whatever_floating_addresses_are_set_to(fabric: TwoHosts, family: int):
+    host, inside = ADDRESSES["h1"][family], nets("a")[family]
+    own = m.Forward(parse_address(host), 6, 8080, inside, 80, own=True)
+    floating = m.Forward(parse_address(EXTERNAL[family]), 6, 8080, inside, 80)
+    with agents(fabric, TableOptions(floating_addresses=False)) as hosts:
+        hosts["h1"].tell(endpoint("a", forwards=(own, floating)))
+        for source in ("x", "c", "b", "h1"):
+            assert reaches_listener(fabric, source, "a", host, 8080, 80), source
+        assert not reaches_listener(fabric, "x", "a", EXTERNAL[family], 8080, 80)
+        hosts["h1"].tell(endpoint("a"))
+        assert not reaches_listener(fabric, "x", "a", host, 8080, 80)
+
+
 def reaches_listener(fabric: TwoHosts, source: str, target: str, address: str, port: int, listening: int) -> bool:
     """A connection to the address and port is accepted by the target on another port, and carries bytes."""
     family = family_of(address)

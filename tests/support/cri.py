@@ -5,6 +5,7 @@ The requests are put together by hand from the field numbers of Kubernetes' ``ap
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -111,6 +112,18 @@ class Cri:
     def remove_pod(self, pod: Pod) -> None:
         self.call("StopPodSandbox", [(1, pod.sandbox)])
         self.call("RemovePodSandbox", [(1, pod.sandbox)])
+
+    def remove_named(self, name: str) -> bool:
+        """The pods of this name have been stopped and removed, as far as that could be done; True: there are none."""
+        left = False
+        for listed in self.call("ListPodSandbox", []).get(1, []):
+            fields = decode(listed)
+            if decode(fields[2][0])[1][0].decode() == name:
+                left = True
+                with contextlib.suppress(grpc.RpcError):
+                    for method in ("StopPodSandbox", "RemovePodSandbox"):
+                        self.call(method, [(1, fields[1][0])])
+        return not left
 
     def reaches(self, pod: Pod, address: str) -> bool:
         words = [(2, word) for word in ("/bin/ping", "-c", "1", "-W", "1", address)]

@@ -41,7 +41,7 @@ def busybox_tar() -> bytes:
             directory.type, directory.mode = tarfile.DIRTYPE, 0o755
             archive.addfile(directory)
         archive.add(shutil.which("busybox") or "", "bin/busybox")
-        for name in ("sh", "sleep", "ping", "ip"):
+        for name in ("sh", "sleep", "ping", "ip", "httpd", "nslookup", "wget"):
             link = tarfile.TarInfo(f"bin/{name}")
             link.type, link.linkname = tarfile.SYMTYPE, "busybox"
             archive.addfile(link)
@@ -65,6 +65,7 @@ class DockerHost:
         self.log = self.directory / "dockerd.log"
         self.host.settings = (
             f'[docker]\nenabled = true\nplugin_socket = "{self.directory}/plugins/tabinet.sock"\napi_socket = "{self.socket}"\n'
+            f'networks = "{self.directory}/networks"\n'
         )
 
     @property
@@ -110,11 +111,11 @@ class DockerHost:
             self.mounts.wait(DEADLINE_S)
         self.host.close()
 
-    def start(self) -> None:
+    def start(self, *more: str) -> None:
         """dockerd runs, and answers."""
         options = ["--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=vfs", "--log-level=warn"]
         options += ["-H", f"unix://{self.socket}", "--data-root", f"{self.directory}/data", "--pidfile", f"{self.directory}/pid"]
-        self.daemon = self._begin("dockerd", "--containerd", self.runtime, *options)
+        self.daemon = self._begin("dockerd", "--containerd", self.runtime, *options, *more)
         wait_for(lambda: self("version", check=False).returncode == 0, "dockerd", self.log)
 
     def _begin(self, *argv: str) -> subprocess.Popen[bytes]:
@@ -157,8 +158,8 @@ class DockerHost:
         assert not check or done.returncode == 0, f"{arguments}: {errors}{self.log.read_text()[-2000:]}"
         return subprocess.CompletedProcess(argv, done.returncode, output, errors)
 
-    def run(self, name: str, network: str, *options: str) -> None:
-        self("run", "-d", "--name", name, "--network", network, *options, IMAGE, "sleep", "600")
+    def run(self, name: str, network: str, *options: str, command: tuple[str, ...] = ("sleep", "600")) -> None:
+        self("run", "-d", "--name", name, "--network", network, *options, IMAGE, *command)
 
     def remove_all(self) -> None:
         """No container is left."""

@@ -470,6 +470,6 @@ class Dataplane:
 
 
 def externals_of(endpoint: Endpoint, *, announced_only: bool = True) -> set[Prefix]:
-    """The endpoint's floating addresses, with those that another host announces or without."""
-    forwards = (forward for forward in endpoint.forwards if not (forward.home and announced_only))
+    """The endpoint's floating addresses, with those that another host announces or without; none that its host has in any case."""
+    forwards = (forward for forward in endpoint.forwards if not (forward.own or (forward.home and announced_only)))
     return {nat.external for nat in endpoint.nats} | {forward.external for forward in forwards}

@@ -112,6 +112,13 @@ PARAMETERS: tuple[Parameter, ...] = (
         "/run/docker/plugins/tabinet.sock",
         "Where Docker finds the driver; the file's name is the driver's.",
     ),
+    Parameter(
+        "docker",
+        "networks",
+        "text",
+        "/var/lib/tabinet/docker/networks",
+        "Where names and options of Docker's networks are remembered, for containers that Docker starts before it answers.",
+    ),
     Parameter("docker", "api_socket", "text", "/run/docker.sock", "Where Docker itself is asked for names and labels."),
     Parameter("libvirt", "enabled", "switch", True, "Answer the hook of this host's libvirt (``tabinet agent`` only)."),
     Parameter("libvirt", "uri", "text", "qemu:///system", "Where libvirt is asked which domains run, and is followed while they move."),

@@ -50,6 +50,6 @@ def _each_port(each: PortForward) -> list[Forward]:
     if each.count > MOST_PORTS or max(each.external_port, each.internal_port) + each.count > 65536:
         raise ValueError(f"at most {MOST_PORTS} ports, none above 65535")
     return [
-        Forward(external, each.protocol, each.external_port + step, internal, each.internal_port + step, each.home)
+        Forward(external, each.protocol, each.external_port + step, internal, each.internal_port + step, each.home, each.host)
         for step in range(each.count)
     ]

@@ -202,6 +202,8 @@ class Forward(Message, frozen=True, order=True):
     internal_port: int
     home: str = ""
     """The host that announces the address, and passes on what is for this port; empty: the endpoint's own."""
+    own: bool = False
+    """The address outside is one of the host's own: it needs no route to the endpoint, and no setting about floating addresses counts."""
 
 
 class ForwardElsewhere(Message, frozen=True, order=True):

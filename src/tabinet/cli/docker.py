@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 def beside_agent(surroundings: Surroundings) -> AbstractAsyncContextManager[None]:
     """Answers Docker's calls as long as the agent runs."""
     from tabinet.attach.docker.daemon import DockerSocket
+    from tabinet.attach.docker.memory import KnownNetworks
     from tabinet.attach.docker.service import DockerService
     from tabinet.attach.docker.web import serve_docker
     from tabinet.attach.network import LinuxNetwork
@@ -29,6 +30,7 @@ def beside_agent(surroundings: Surroundings) -> AbstractAsyncContextManager[None
         docker=DockerSocket(parameters.text("docker", "api_socket")),
         agent=surroundings.readiness,
         driver=plugin.stem,
+        networks=KnownNetworks(Path(parameters.text("docker", "networks"))),
         interface_prefix=parameters.items("felix", "interface_prefix")[0],
         note=surroundings.log.info,
     )

@@ -36,6 +36,8 @@ class PortForward(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omi
     """The host that announces the address, and passes on what is for this endpoint; empty: the endpoint's own."""
     node: str = ""
     """The host of the endpoint that these ports lead to; empty: it is this endpoint."""
+    host: bool = False
+    """The address outside is one of the endpoint's host, which has it in any case."""
 
 
 def render_forwards(forwards: tuple[PortForward, ...]) -> str:

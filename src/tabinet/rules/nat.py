@@ -8,7 +8,7 @@ Outside the fabric is what is in no IP pool; without the announced set of all po
 here, so that a change translates new flows only (nat hooks of Linux). Policy judges the translated destination and the untranslated source.
 
 An address of which only ports are forwarded has a rule for each of them, and is no source of anything, but where an endpoint speaks to
-itself by it.
+itself by it. It may be one of the host itself.
 
 Each pair of addresses is a map element, a chain and a rule; the rest is O(1).
 """
@@ -182,7 +182,9 @@ class Floating:
 
     def change_forwards(self, key: ResourceKey, before: tuple[Forward, ...], after: tuple[Forward, ...]) -> None:
         """The endpoint has these forwards instead of those."""
-        if before == after or not self.options.floating_addresses:
+        if not self.options.floating_addresses:
+            before, after = (tuple(each for each in forwards if each.own) for forwards in (before, after))
+        if before == after:
             return
         for each in before:
             self._forwards.get(each.external, {}).pop(key, None)

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tabinet.agent.dataplane import Dataplane
+from tabinet.agent.dataplane import Dataplane, externals_of
 from tabinet.agent.verification import READING_PAUSE, READING_S, Verification
-from tabinet.calc.messages import NO_QOS, Endpoint, EndpointRemove, EndpointUpdate, Limits, Nat, Qos
+from tabinet.calc.messages import NO_QOS, Endpoint, EndpointRemove, EndpointUpdate, Forward, Limits, Nat, Qos
 from tabinet.dataplane.drift import Drift, DriftKind
 from tabinet.dataplane.links.driver import LinkDriver
 from tabinet.dataplane.links.vlans import VlanDriver
@@ -127,6 +127,13 @@ def test_interfaces_of_workloads_are_no_reason_to_look_at_the_hosts_addresses(wo
     assert changed()
     world.rtnetlink.stranger(DeleteLink("calic"))
     assert not changed()
+
+
+def test_addresses_of_the_host_whose_ports_lead_to_an_endpoint_need_no_route_to_it() -> None:
+    inside, outside, own = map(parse_address, ("10.65.0.9", "192.0.2.9", "192.0.2.1"))
+    forwards = (Forward(outside, 6, 80, inside, 80), Forward(own, 6, 8080, inside, 80, own=True))
+    endpoint = Endpoint("h", "cali1", "", (inside,), (), (), (), (), forwards=forwards)
+    assert externals_of(endpoint) == {outside}
 
 
 def test_a_deleted_table_is_back_in_one_turn(world: World) -> None:

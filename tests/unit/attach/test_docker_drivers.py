@@ -163,6 +163,20 @@ async def test_an_endpoint_waits_without_policy_until_docker_tells_whose_it_is(s
         await eventually(lambda: has(site, {"e1": {"app": "two"}}))
 
 
+async def test_a_container_that_docker_starts_before_it_answers_anybody(site: Site) -> None:
+    service = site.service()
+    service.networks.remember(site.docker.known[NETWORK])
+    site.docker.away = True
+    async with running(service.run()):
+        await create(service, "e1")
+        await join(service, "e1")
+        assert await site.endpoints() == {}
+        site.add_container("web", 1000.0, app="web")
+        site.tell(web="e1")
+        site.docker.away = False
+        await eventually(lambda: has(site, {"e1": {"app": "web"}}))
+
+
 async def test_what_was_guessed_is_corrected_by_docker(site: Site) -> None:
     service = site.service()
     site.add_container("one", 1000.0, app="one")

@@ -26,7 +26,9 @@ from tabinet.ipam.client import IpamClient
 from tabinet.ipam.owners import WORKLOAD, owner_for
 from tabinet.ipam.reading import read_affinities, read_blocks
 from tabinet.lib.ip import Prefix
+from tabinet.model.annotations import PORT_FORWARDS
 from tabinet.model.codec import decode_document
+from tabinet.model.forwards import PortForward, parse_forwards
 from tabinet.model.keys import kind_prefix
 from tabinet.model.records.endpoints import WorkloadEndpointSpec
 from tabinet.store.api import Datastore, KeyValue
@@ -48,12 +50,14 @@ class Leftovers:
     interface_prefix: str
     busy: Callable[[], frozenset[str]]
     """Endpoints that Docker speaks about at the moment."""
+    publish: Callable[[str, tuple[PortForward, ...]], None] = lambda *_: None
+    """Takes the ports of the host that an endpoint publishes, if they are not taken for it."""
 
     async def collect(self, now_s: float) -> bool:
         """Nothing is left that Docker does not list; False: something was too young to tell.
 
         Raises:
-            TabinetError: Docker, store or kernel did not answer.
+            TabinetError: Docker, store or kernel did not answer, or somebody else has a port by now that is published.
         """
         ours = await self._endpoints()
         handles = await self._handles()
@@ -62,20 +66,24 @@ class Leftovers:
         for workload in ours:
             if workload.endpoint not in listed:
                 await detach(workload, self.store, network=self.network, ipam=self.ipam, interface_prefix=self.interface_prefix)
-        used = {address for workload, addresses in ours.items() if workload.endpoint in listed for address in addresses}
+        kept = {workload: attached for workload, attached in ours.items() if workload.endpoint in listed}
+        used = {address for attached in kept.values() for address in attached.addresses}
         given = _addresses(networks)
         unused = {handle: found for handle, found in handles.items() if found.address.address not in given and found.address not in used}
         old = [handle for handle, found in unused.items() if now_s - found.since_s >= YOUNG_S]
         for handle in old:
             await self.ipam.release_handle(handle)
+        for workload, attached in kept.items():
+            if attached.forwards:
+                self.publish(workload.endpoint, attached.forwards)
         return len(old) == len(unused)
 
-    async def _endpoints(self) -> dict[Workload, frozenset[Prefix]]:
-        found: dict[Workload, frozenset[Prefix]] = {}
+    async def _endpoints(self) -> dict[Workload, _Attached]:
+        found: dict[Workload, _Attached] = {}
         async for page in self.store.list(kind_prefix("WorkloadEndpoint")):
             for item in page.items:
-                if (spec := _of_docker(item, self.host)) is not None:
-                    found[workload_of(self.host, spec.endpoint)] = _prefixes(spec)
+                if (attached := _of_docker(item, self.host)) is not None:
+                    found[workload_of(self.host, attached.endpoint)] = attached
         return found
 
     async def _handles(self) -> dict[str, _Given]:
@@ -90,6 +98,12 @@ class Leftovers:
                 if notes.get("node") == self.host and owner(attribute).startswith(handle_prefix(self.host)):
                     found[owner(attribute)] = _Given(address, _seconds(notes.get("timestamp")))
         return found
+
+
+class _Attached(msgspec.Struct, frozen=True, gc=False):
+    endpoint: str
+    addresses: frozenset[Prefix]
+    forwards: tuple[PortForward, ...]
 
 
 class _Given(msgspec.Struct, frozen=True, gc=False):
@@ -111,17 +125,17 @@ def _addresses(networks: tuple[DockerNetwork, ...]) -> frozenset[str]:
     return frozenset(text.partition("/")[0] for endpoint in endpoints for text in (endpoint.address, endpoint.address6))
 
 
-def _of_docker(item: KeyValue, host: str) -> WorkloadEndpointSpec | None:
+def _of_docker(item: KeyValue, host: str) -> _Attached | None:
     """The endpoint, if it is one of Docker's on this host."""
     try:
-        spec = msgspec.convert(decode_document(item.value, item.key).get("spec") or {}, WorkloadEndpointSpec)
+        document = decode_document(item.value, item.key)
+        spec = msgspec.convert(document.get("spec") or {}, WorkloadEndpointSpec)
+        if spec.node != host or spec.orchestrator != ORCHESTRATOR or not spec.endpoint:
+            return None
+        text = ((document.get("metadata") or {}).get("annotations") or {}).get(PORT_FORWARDS, "[]")
+        return _Attached(spec.endpoint, frozenset(parse_addresses("ipNetworks", spec.ip_networks)), parse_forwards(text, item.key))
     except (DataError, msgspec.ValidationError):
         return None
-    return spec if spec.node == host and spec.orchestrator == ORCHESTRATOR and spec.endpoint else None
-
-
-def _prefixes(spec: WorkloadEndpointSpec) -> frozenset[Prefix]:
-    return frozenset(parse_addresses("ipNetworks", spec.ip_networks))
 
 
 def _seconds(text: object) -> float:

@@ -1,6 +1,7 @@
-"""The profile of a Docker network: its containers reach each other, on all hosts, and everything else.
+"""The profile of a Docker network: its containers reach each other, on all hosts, and everything else. And of a port that is published.
 
-In: the network's name. Out: the name of its profile; and the profile is there. Networks of the same name on several hosts are one network.
+In: the network's name, ports of a container. Out: the names of their profiles; and the profiles are there. Networks of the same name on
+several hosts are one network.
 """
 
 from __future__ import annotations
@@ -8,10 +9,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
+from typing import Any
 
 from tabinet.attach.cni.translate import network_profile
 from tabinet.errors import AlreadyExists
 from tabinet.model.keys import ResourceKey, path_of
+from tabinet.model.protocols import protocol_name
+from tabinet.model.resources import API_VERSION
 from tabinet.store.api import Datastore
 from tabinet.store.client import ResourceClient
 
@@ -27,13 +31,25 @@ def profile_name(network: str) -> str:
     return f"{plain}-{hashlib.sha256(network.encode()).hexdigest()[:6]}".lstrip("-")
 
 
-async def ensure_profile(store: Datastore, network: str) -> None:
-    """The network has a profile; one that is there already stays as it is.
+def published_profile(protocol: int, port: int) -> str:
+    """What the profile is called by which everybody reaches a port of containers."""
+    return f"docker-published-{protocol_name(protocol).lower()}-{port}"
+
+
+async def ensure_profiles(store: Datastore, network: str, ports: frozenset[tuple[int, int]] = frozenset()) -> None:
+    """The network has a profile, and so have these ports, by protocol and number; one that is there already stays as it is.
 
     Raises:
         StoreError: the store refuses, or does not answer.
     """
-    name = profile_name(network)
-    if await store.get(path_of(ResourceKey("Profile", name))) is None:
+    await _ensure(store, network_profile(profile_name(network), open_to_all=False))
+    for protocol, port in sorted(ports):
+        rule = {"action": "Allow", "protocol": protocol_name(protocol), "destination": {"ports": [port]}}
+        metadata = {"name": published_profile(protocol, port)}
+        await _ensure(store, {"apiVersion": API_VERSION, "kind": "Profile", "metadata": metadata, "spec": {"ingress": [rule]}})
+
+
+async def _ensure(store: Datastore, profile: dict[str, Any]) -> None:
+    if await store.get(path_of(ResourceKey("Profile", profile["metadata"]["name"]))) is None:
         with contextlib.suppress(AlreadyExists):
-            await ResourceClient(store).create(network_profile(name, open_to_all=False))
+            await ResourceClient(store).create(profile)

@@ -6,13 +6,14 @@ program runs. Which container it is, and so which labels, no call says: it is on
 Where that leaves several with different labels, the interface waits without an endpoint, and so without any packet, until Docker tells,
 some ms later. What was found is compared with Docker's word in any case.
 
-Networks are remembered by Docker alone; what is kept here is about calls under way. Not done here: sockets (``web``), ports of the host
-(``-p``: Docker's own proxy does them).
+Networks are Docker's; what is kept here is their names and options, calls under way, and the ports of the host that are published (``-p``),
+by the interface with the default route. Not done here: sockets (``web``).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import uuid
 from collections.abc import Callable
@@ -26,7 +27,9 @@ from tabinet.attach.docker import protocol, translate
 from tabinet.attach.docker.daemon import Docker, DockerNetwork, starting
 from tabinet.attach.docker.inside import complete, has_default_route
 from tabinet.attach.docker.leftovers import Leftovers, handle_prefix
-from tabinet.attach.docker.profiles import ensure_profile
+from tabinet.attach.docker.memory import KnownNetworks
+from tabinet.attach.docker.ports import HeldPorts, forwards_of, host_addresses, parse_published
+from tabinet.attach.docker.profiles import ensure_profiles
 from tabinet.attach.docker.protocol import DriverCall
 from tabinet.attach.docker.translate import Container, EndpointPlan, NetworkOptions
 from tabinet.attach.mtu import workload_mtu
@@ -42,11 +45,15 @@ from tabinet.ipam.plan import AssignRequest
 from tabinet.ipam.settings import load_settings
 from tabinet.lib.backoff import Backoff
 from tabinet.lib.ip import IPV4, IPV6, Prefix, parse_address
+from tabinet.model.forwards import PortForward
 from tabinet.store.api import Datastore
 
 CLOCK_SLACK_S = 0.05
 """Times of files are those of the kernel's last tick."""
-IDENTIFY_WITHIN_S = 60.0
+ASK_WITHIN_S = 1.0
+"""How long an interface waits for Docker's word before it is made without: Docker may be starting, and wait for us."""
+IDENTIFY_WITHIN_S = 600.0
+"""How long Docker may take to start all its containers, and then say who they are."""
 _LOOK = Backoff(first_s=0.05, limit_s=1.0)
 _COLLECT = Backoff(first_s=1.0, limit_s=30.0)
 
@@ -72,6 +79,8 @@ class _Joining(msgspec.Struct, frozen=True, kw_only=True):
     process: int
     first: bool
     """The first interface of ours in the container, which gets its routes from Docker."""
+    forwards: tuple[PortForward, ...] = ()
+    """Published ports."""
 
     @property
     def inner(self) -> str:
@@ -97,6 +106,7 @@ class DockerService:
     driver: str = "tabinet"
     interface_prefix: str = INTERFACE_PREFIX
     wait_s: float = DEFAULT_WAIT_S
+    networks: KnownNetworks = field(default_factory=KnownNetworks)
     note: Callable[..., object] = lambda *_, **__: None
     now_s: Callable[[], float] = time.time
     """Seconds since the epoch."""
@@ -108,8 +118,7 @@ class DockerService:
     """Endpoints by the path of their namespace."""
     _given: dict[Prefix, str] = field(default_factory=dict)
     """Owners of the addresses that were given to Docker since this agent runs."""
-    _networks: dict[str, DockerNetwork] = field(default_factory=dict)
-    """Names and options, which never change, by identifier."""
+    _ports: HeldPorts = field(default_factory=HeldPorts)
     _group: asyncio.TaskGroup | None = None
     _collecting: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -118,16 +127,22 @@ class DockerService:
         self._collecting.set()
         async with asyncio.TaskGroup() as group:
             self._group = group
-            failures = 0
-            while True:
-                await self._collecting.wait()
-                self._collecting.clear()
-                if await self._collect():
-                    failures = 0
-                    continue
-                failures += 1
-                await asyncio.sleep(_COLLECT.limit_after(failures))
-                self._collecting.set()
+            try:
+                await self._collect_when_there_is_reason()
+            finally:
+                self._ports.close()
+
+    async def _collect_when_there_is_reason(self) -> None:
+        failures = 0
+        while True:
+            await self._collecting.wait()
+            self._collecting.clear()
+            if await self._collect():
+                failures = 0
+                continue
+            failures += 1
+            await asyncio.sleep(_COLLECT.limit_after(failures))
+            self._collecting.set()
 
     async def answer(self, method: str, body: bytes, process: int = 0) -> tuple[bool, bytes]:
         """Whether the call succeeded, and its answer. ``process``: Docker's, in whose mounts its namespaces are; 0: in ours."""
@@ -173,7 +188,7 @@ class DockerService:
                 await self._release_address(call)
                 return {}
             case "NetworkDriver.DeleteNetwork":
-                self._networks.pop(call.network, None)
+                self.networks.forget(call.network)
                 return {}
             case _ if method in _NOTHING_TO_DO:
                 return {}
@@ -192,13 +207,16 @@ class DockerService:
         planned = self._planned.get(call.endpoint)
         if planned is None:
             raise AttachError(f"endpoint {call.endpoint[:12]} was made by an agent before this one: start the container again")
-        network = self._networks.get(call.network) or await self.docker.network(call.network)
-        self._networks[call.network] = network
+        network = self.networks.get(call.network) or await self.docker.network(call.network)
+        self.networks.remember(network)
         options = translate.parse_options(network.options or {})
         planned.joined = True
         first = call.sandbox not in self._sandboxes and not await in_thread(lambda: has_default_route(self.network, call.sandbox, process))
         self._sandboxes.setdefault(call.sandbox, set()).add(call.endpoint)
-        joining = _Joining(plan=planned.plan, network=network, options=options, sandbox=call.sandbox, process=process, first=first)
+        forwards = await self._publish(planned.plan, call.options or {}) if first else ()
+        joining = _Joining(
+            plan=planned.plan, network=network, options=options, sandbox=call.sandbox, process=process, first=first, forwards=forwards
+        )
         containers = await self._who(joining, planned.created_s)
         known = containers[0] if containers and all(each.labels == containers[0].labels for each in containers) else None
         mtu = options.mtu or await workload_mtu(self.agent, self.store, self.host)
@@ -213,18 +231,32 @@ class DockerService:
             planned.confirming = self._group.create_task(self._confirm(joining, known if len(containers) == 1 else None))
         return translate.join_answer(joining.inner, options.interface, joining.plan.addresses if first else ())
 
+    async def _publish(self, plan: EndpointPlan, options: dict[str, Any]) -> tuple[PortForward, ...]:
+        """The ports that the container publishes, taken on the host."""
+        published = parse_published(options)
+        if not published:
+            return ()
+        forwards = forwards_of(published, plan.addresses, await host_addresses(self.store, self.host))
+        self._ports.hold(plan.id, forwards)
+        return forwards
+
     async def _who(self, joining: _Joining, since_s: float) -> list[Container]:
-        """The containers that it may be."""
+        """The containers that it may be; none: Docker does not answer, as when it starts and begins with its containers."""
         if joining.sandbox in self._containers:
             return [self._containers[joining.sandbox]]
-        listed = await self.docker.containers()
-        started = {each.id: await self.docker.started_s(each.id) for each in listed if each.may_join(joining.network)}
+        try:
+            async with asyncio.timeout(ASK_WITHIN_S):
+                listed = await self.docker.containers()
+                started = {each.id: await self.docker.started_s(each.id) for each in listed if each.may_join(joining.network)}
+        except (AttachError, TimeoutError):
+            return []
         return starting(joining.network, listed, started, since_s, self.now_s() + CLOCK_SLACK_S)
 
     async def _attach(self, joining: _Joining, container: Container) -> None:
-        request = translate.attach_request(joining.plan, self.host, joining.outer(self), joining.network.name, joining.options, container)
+        name, ports = joining.network.name, {(each.protocol, each.internal_port) for each in joining.forwards}
+        request = translate.attach_request(joining.plan, self.host, joining.outer(self), name, joining.options, container, joining.forwards)
         check_request(request)
-        beside = partial(ensure_profile, self.store, joining.network.name) if joining.options.profiles is None else None
+        beside = partial(ensure_profiles, self.store, name, frozenset(ports)) if joining.options.profiles is None else None
         await attach(request, self.store, network=self.network, ipam=self.ipam, agent=self.agent, beside=beside, wait_s=self.wait_s)
         self._containers[joining.sandbox] = container
 
@@ -252,10 +284,11 @@ class DockerService:
     async def _told_by_docker(self, joining: _Joining) -> Container:
         failures = 0
         while True:
-            identifier = (await self.docker.network(joining.network.id)).container_of(joining.plan.id)
-            found = [each for each in await self.docker.containers(identifier) if each.id == identifier] if identifier else []
-            if found:
-                return found[0].described()
+            with contextlib.suppress(AttachError):
+                identifier = (await self.docker.network(joining.network.id)).container_of(joining.plan.id)
+                found = [each for each in await self.docker.containers(identifier) if each.id == identifier] if identifier else []
+                if found:
+                    return found[0].described()
             failures += 1
             await asyncio.sleep(_LOOK.limit_after(failures))
 
@@ -275,6 +308,7 @@ class DockerService:
             self._collecting.set()  # Docker forgets the endpoint in any case
             raise
         finally:
+            self._ports.release(endpoint)
             for sandbox in [sandbox for sandbox, endpoints in self._sandboxes.items() if endpoint in endpoints]:
                 self._sandboxes[sandbox].remove(endpoint)
                 if not self._sandboxes[sandbox]:
@@ -294,6 +328,7 @@ class DockerService:
             docker=self.docker,
             interface_prefix=self.interface_prefix,
             busy=lambda: frozenset(self._planned),
+            publish=self._ports.hold,
         )
         try:
             return await leftovers.collect(self.now_s())

@@ -17,11 +17,13 @@ import msgspec
 from tabinet.attach.cni.config import NetworkConfig, RuntimeConfig
 from tabinet.attach.cni.translate import QOS, qos_of
 from tabinet.attach.cni.values import parse_labels, parse_list
-from tabinet.attach.docker.profiles import profile_name
+from tabinet.attach.docker.profiles import profile_name, published_profile
 from tabinet.attach.names import Workload
 from tabinet.attach.netns import AttachRequest
 from tabinet.errors import InputError, Problem
 from tabinet.lib.ip import IPV4, IPV6, Prefix, parse_address, parse_prefix
+from tabinet.model.annotations import PORT_FORWARDS
+from tabinet.model.forwards import PortForward, render_forwards
 from tabinet.model.names import label_findings
 
 ORCHESTRATOR = "libnetwork"
@@ -145,20 +147,31 @@ def split_labels(labels: Mapping[str, str]) -> tuple[dict[str, str], dict[str, s
     return usable, limits
 
 
-def attach_request(plan: EndpointPlan, host: str, outer: str, network: str, options: NetworkOptions, container: Container) -> AttachRequest:
+def attach_request(
+    plan: EndpointPlan,
+    host: str,
+    outer: str,
+    network: str,
+    options: NetworkOptions,
+    container: Container,
+    forwards: tuple[PortForward, ...] = (),
+) -> AttachRequest:
     """The attachment of an endpoint. ``network`` is the network's name, ``outer`` the host's end of its interface.
+
+    Ports that are published may be reached by everybody, unless the network has profiles of the operator's choice.
 
     Raises:
         CniError: limits that cannot be understood.
     """
     labels, limits = split_labels(container.labels)
-    annotations = {NETWORK_ANNOTATION: network}
+    annotations = {NETWORK_ANNOTATION: network} | ({PORT_FORWARDS: render_forwards(forwards)} if forwards else {})
+    published = sorted({published_profile(each.protocol, each.internal_port) for each in forwards})
     return AttachRequest(
         workload=workload_of(host, plan.id),
         tap=outer,
         unmanaged=plan.addresses,
         labels=options.labels | labels,
-        profiles=(profile_name(network),) if options.profiles is None else options.profiles,
+        profiles=(profile_name(network), *published) if options.profiles is None else options.profiles,
         qos=qos_of(NetworkConfig(runtime=RuntimeConfig(annotations=limits))),
         annotations=annotations | ({CONTAINER_ANNOTATION: container.name} if container.name else {}),
         mac=plan.mac,
