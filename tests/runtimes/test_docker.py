@@ -148,6 +148,8 @@ def test_published_ports(docker: DockerHost) -> None:
     give_the_host_an_address(docker)
     docker.run("web", "fabric", "-p", "8080:80", command=SERVER)
     assert serves(docker)
+    ask = f"printf 'GET / HTTP/1.0\\r\\n\\r\\n' | busybox nc -w 5 {HOST_ADDRESS} 8080"
+    assert "HTTP" in docker("exec", "web", "sh", "-c", ask).stdout, "a container that asks itself"
 
     def listen() -> socket.socket:
         return socket.create_server((HOST_ADDRESS, 8081))
