@@ -12,7 +12,8 @@ from collections.abc import Iterator
 import pytest
 from moving_world import Moving, Pinger, eventually, moving_lab
 
-from tabinet.guest.announcements import BROADCAST
+from tabinet.guest.announcements import BROADCAST, parse_announcement
+from tabinet.guest.framesocket import ARP
 from tabinet.kernel import netns
 from tabinet.lab.lab import Lab
 from tabinet.lib.ip import parse_address
@@ -40,6 +41,8 @@ class Machine:
         commands = f"link set lo up\naddr add {self.address}/32 dev eth0\nlink set eth0 up\n"
         commands += "route add 169.254.1.1 dev eth0\nroute add default via 169.254.1.1\n"
         subprocess.run(["ip", "-n", self.inside, "-batch", "-"], input=commands, text=True, check=True)
+        self.wire = netns.run_in(self.inside, lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ARP)))
+        self.wire.setblocking(False)
 
     def put_endpoint(self) -> None:
         names = {"node": self.host, "orchestrator": "lab", "workload": self.moving.name, "endpoint": "eth0"}
@@ -55,15 +58,25 @@ class Machine:
         """It has the address, and announces it (gratuitous ARP, RFC 5227 section 3)."""
         self.ip("addr", "add", f"{SHARED}/32", "dev", "eth0")
         mac, address = bytes.fromhex(self.mac.replace(":", "")), parse_address(SHARED).packed
-        with contextlib.closing(netns.run_in(self.inside, lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW))) as sender:
-            sender.bind(("eth0", 0))
-            arp = b"\x00\x01\x08\x00\x06\x04\x00\x01" + mac + address + bytes(6) + address
-            sender.send(BROADCAST + mac + b"\x08\x06" + arp)
+        arp = b"\x00\x01\x08\x00\x06\x04\x00\x01" + mac + address + bytes(6) + address
+        self.wire.sendto(BROADCAST + mac + b"\x08\x06" + arp, ("eth0", ARP))
+
+    def rivals(self) -> list[str]:
+        """Who else said by ARP that the address is its own."""
+        found = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                frame, where = self.wire.recvfrom(100)
+                said = parse_announcement(frame)
+                if said is not None and said.address.address == SHARED and where[2] != socket.PACKET_OUTGOING:
+                    found.append(said.mac)
+        return found
 
     def let_go(self) -> None:
         self.ip("addr", "del", f"{SHARED}/32", "dev", "eth0")
 
     def remove(self) -> None:
+        self.wire.close()
         self.moving.delete(self.moving.key(self.host))
         netns.delete(self.inside)
 
@@ -112,6 +125,7 @@ def test_the_address_follows_the_machine_that_announced_it_last(lab: Lab, machin
             holder.take()
             for each in (pinger, near):
                 each.wait_answers()
+            assert holder.rivals() == []
             eventually(lambda name=name: ways(first) == {hosts[PLACES[name]]})
         for each in (pinger, near):
             assert each.gap_s() < LOST_S

@@ -31,6 +31,9 @@ from tabinet.rules.matches import (
     ArpProbe as ArpProbe,
 )
 from tabinet.rules.matches import (
+    ArpSaid as ArpSaid,
+)
+from tabinet.rules.matches import (
     Basis as Basis,
 )
 from tabinet.rules.matches import (
@@ -325,6 +328,8 @@ class HookPoint(enum.Enum):
     """After POSTROUTING_NAT: packets have the addresses that they are sent with."""
     ARP_INPUT = "arp-input"
     """ARP to the host, which no other hook sees; names of all chains and sets that it leads to begin with ``arp_``."""
+    ARP_OUTPUT = "arp-output"
+    """ARP from the host; the same of names."""
 
 
 class Chain(Ir, frozen=True):

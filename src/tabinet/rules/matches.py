@@ -260,6 +260,12 @@ class ArpProbe(Ir, frozen=True):
     """An ARP message whose sender has no address yet (RFC 5227 section 2.1.1). Only in chains of ARP hooks."""
 
 
+class ArpSaid(Ir, frozen=True):
+    """(outgoing interface, the sender's address of an ARP message) is in a SOURCES set. Only in chains of ARP hooks."""
+
+    set_name: str
+
+
 class RateWithin(Ir, frozen=True):
     """Not more packets than these came here through the interface. Counted for each interface, in a RATES set."""
 
@@ -319,6 +325,7 @@ Match = (
     | HeaderAddressIn
     | RoutedBack
     | ArpProbe
+    | ArpSaid
     | RateWithin
     | Remember
     | HeaderUdp

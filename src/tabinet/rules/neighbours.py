@@ -7,6 +7,9 @@ which nobody knows beforehand (RFC 7217). Those, and addresses within prefixes t
 was heard in the last minute is heard again; of others each interface has ``NEW_SENDERS_BURST``, and then ``NEW_SENDERS_PER_S``.
 So a workload costs the host at most the burst and what the kernel has not collected yet, about 60 to 75 s of that rate (arp(7)).
 
+The host does not claim a workload's own addresses towards it: when a workload announces one that is routed elsewhere at that moment, the
+kernel would answer for it (proxy ARP), and that would be a conflict to the workload (RFC 5227 section 2.4).
+
 Hardware addresses are not compared in ARP: whatever a workload says of its own address concerns itself only, and the host's entry for
 it is permanent where its hardware address is known.
 """
@@ -17,6 +20,7 @@ from tabinet.lib.ip import IPV4, IPV6, parse_prefix
 from tabinet.rules.ir import (
     Accept,
     ArpProbe,
+    ArpSaid,
     Chain,
     Drop,
     Goto,
@@ -46,7 +50,7 @@ ARP_LEARNED, ND_LEARNED = "arp_learned", "nd_learned"
 """Sets of (interface, address) of senders that were heard; what they hold is packets' affair."""
 ARP_RATE, ND_RATE = "arp_rate", "nd_rate"
 """Sets of interfaces that new senders were heard on."""
-ARP_INPUT, ARP_SENDERS, ND_SENDERS = "arp_input", "arp_senders", "nd_senders"
+ARP_INPUT, ARP_OUTPUT, ARP_SENDERS, ND_SENDERS = "arp_input", "arp_output", "arp_senders", "nd_senders"
 
 NEW_SENDERS_PER_S, NEW_SENDERS_BURST = 1, 32
 
@@ -79,6 +83,7 @@ def neighbour_chains(prefixes: tuple[str, ...]) -> dict[str, Chain]:
     )
     return {
         ARP_INPUT: Chain(arp, HookPoint.ARP_INPUT),
+        ARP_OUTPUT: Chain((Rule(Drop(), (ArpSaid(ARP_OWN),), comment="the workload's own address"),), HookPoint.ARP_OUTPUT),
         ARP_SENDERS: Chain((*_learn(IPV4, ARP_LEARNED, ARP_RATE, Tuple.ARP), Rule(Drop(), counter=True, comment="too many senders"))),
         ND_SENDERS: Chain(
             (*_learn(IPV6, ND_LEARNED, ND_RATE, Tuple.HEADER), Rule(Goto(DROPPED), counter=True, comment="too many neighbours"))

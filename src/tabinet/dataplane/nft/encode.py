@@ -36,6 +36,7 @@ HOOKS = {
     HookPoint.POSTROUTING_NAT: Hook(4, 100, "nat"),
     HookPoint.POSTROUTING_LAST: Hook(4, 150),
     HookPoint.ARP_INPUT: Hook(0, 0),
+    HookPoint.ARP_OUTPUT: Hook(1, 0),
 }
 """Priorities as nft(8) has them: raw -300, mangle -150, dstnat -100, filter 0, srcnat 100."""
 
@@ -337,6 +338,7 @@ def _set_of(match: ir.Match) -> str:
             | ir.InterfaceIn()
             | ir.PairedIn()
             | ir.RateWithin()
+            | ir.ArpSaid()
             | ir.Remember()
         ):
             return match.set_name
@@ -505,6 +507,8 @@ def _header_match(match: ir.Match, name_of: NameOf) -> list[bytes]:
             return [x.fib_source_interface(first), x.compare(first, x.Compare.EQ, x.ifname_prefix(prefix))]
         case ir.ArpProbe():
             return [_arp_sender(first), x.compare(first, x.Compare.EQ, bytes(4))]
+        case ir.ArpSaid(set_name=name):
+            return [_arp_sender(x.reg(4)), x.meta(x.Meta.OIFNAME, first), x.lookup(name_of(name), first)]
         case ir.RateWithin(set_name=name, per_second=rate, burst=burst):
             return [x.meta(x.Meta.IIFNAME, first), x.limit_by_key(name_of(name), first, rate, 1, burst)]
         case ir.Remember(family=family, set_name=name, source=source):

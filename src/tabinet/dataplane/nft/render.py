@@ -244,6 +244,8 @@ def _header_match(match: ir.Match) -> str:
             return f'fib saddr oifname "{prefix}*"'
         case ir.ArpProbe():
             return "arp saddr ip 0.0.0.0"
+        case ir.ArpSaid(set_name=name):
+            return f"oifname . arp saddr ip @{name}"
         case ir.RateWithin(set_name=name, per_second=rate, burst=burst):
             return f"update @{name} {{ iifname limit rate {rate}/second burst {burst} packets }}"
         case ir.Remember(family=family, set_name=name, source=source):
