@@ -9,9 +9,11 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 from one_host import arrives, eventually, family_of
-from two_hosts import ADDRESSES, H1_OUTSIDE, WORKLOAD_MACS, WORKLOADS, HostAgent, TwoHosts, two_hosts
+from two_hosts import ADDRESSES, GATEWAY, H1_OUTSIDE, WORKLOAD_MACS, WORKLOADS, HostAgent, TwoHosts, two_hosts
 
 from tabinet.calc import messages as m
+from tabinet.kernel import netns
+from tabinet.kernel.rtsocket import open_rtnetlink
 from tabinet.lib.ip import parse_address, parse_prefix
 from tabinet.model.keys import ResourceKey
 from tabinet.rules.options import DenyAction, Metadata, ProtoPort, TableOptions
@@ -60,7 +62,22 @@ def fabric() -> Iterator[TwoHosts]:
         for external in (EXTERNAL, SPARE):
             made.ip("h2", f"route add {external[0]} via {ADDRESSES['h1'][0]}", f"route add {external[1]} via {ADDRESSES['h1'][1]}")
             made.ip("h1", f"route add {external[0]} dev eth1", f"route add {external[1]} dev eth1")
+        know_neighbours(made)
         yield made
+
+
+def know_neighbours(fabric: TwoHosts) -> None:
+    """Workloads and their hosts know each other for good: nobody asks in the middle of a test, which would count against a packet rate."""
+    for name, host in WORKLOADS.items():
+        rtnetlink = netns.run_in(fabric.namespace(host), open_rtnetlink)
+        link = rtnetlink.link(f"cali{name}")
+        rtnetlink.close()
+        assert link is not None
+        for there, device, mac, addresses in (
+            (name, "eth0", link.mac, (GATEWAY, "fe80::1")),
+            (host, link.name, WORKLOAD_MACS[name], ADDRESSES[name]),
+        ):
+            fabric.ip(there, *(f"neigh replace {address} lladdr {mac} dev {device} nud permanent" for address in addresses))
 
 
 @contextlib.contextmanager
