@@ -23,7 +23,11 @@ async def workload_mtu(agent: LocalAgent | None, store: Datastore, host: str) ->
 
 
 async def reported_mtu(store: Datastore, host: str) -> int:
-    """The same as the host's agent last reported it to the store."""
+    """The same as the host's agent last reported it to the store.
+
+    Raises:
+        StoreError: the store does not answer.
+    """
     item = await store.get(report_path(host))
     if item is None:
         return 0
