@@ -111,7 +111,9 @@ def uncovered(situation: Situation, *, with_hosts: bool) -> Iterator[str]:
 
 def _translations(situation: Situation) -> Iterator[str]:
     """Endpoints that translate addresses have no twins, so all of them are in the state."""
-    floating = sorted({nat.external for _, endpoint in situation.state.endpoints.values() for nat in endpoint.nats})
+    endpoints = [endpoint for _, endpoint in situation.state.endpoints.values()]
+    whole = {nat.external for endpoint in endpoints for nat in endpoint.nats}
+    floating = sorted(whole | {forward.external for endpoint in endpoints for forward in endpoint.forwards})
     if floating:
         names = _list([net.address for net in floating], len(floating))
         yield (

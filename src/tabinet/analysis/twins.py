@@ -20,6 +20,7 @@ from tabinet.calc.endpoints import endpoint_origin, nets_of, readable, readable_
 from tabinet.calc.policyfacts import PolicyFacts
 from tabinet.calc.scopes import side_scope
 from tabinet.lib.ip import BITS, Prefix
+from tabinet.model.annotations import PORT_FORWARDS
 from tabinet.model.keys import Key, ResourceKey
 from tabinet.model.resources import (
     GlobalNetworkPolicy,
@@ -117,7 +118,9 @@ def find_twins(resources: Resources, asked: frozenset[str], apart: Mapping[Key, 
     leaders: dict[tuple[object, ...], ResourceKey] = {}
     for key, value, addresses in plain:
         spec = value.spec
-        if not (spec.interface_name and addresses) or spec.ip_nats or interfaces[spec.node, spec.interface_name] > 1:
+        if not (spec.interface_name and addresses) or interfaces[spec.node, spec.interface_name] > 1:
+            continue
+        if spec.ip_nats or PORT_FORWARDS in value.metadata.annotations:
             continue
         families = _families_of(addresses, owners, named)
         if not families:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from cli_world import Tabinet, resource
-from test_cli_explain_flow import DOCUMENTS, policy
+from test_cli_explain_flow import DOCUMENTS, policy, workload
 
 from tabinet.analysis.hosting import AT_MOST
 
@@ -98,6 +99,15 @@ def test_a_change_that_does_not_concern_them_is_covered(filled: Tabinet) -> None
     assert "note: flows of hosts themselves, which host endpoints judge, are not in here: HostEndpoint/h1-eth0" in said.out
     assert "policy also judges flows that pass these, which is not in here: HostEndpoint/h1-eth0" in said.out
     assert "as the addresses behind them: 198.51.100.3" in said.out
+
+
+def test_addresses_of_which_ports_are_forwarded_are_named(filled: Tabinet) -> None:
+    """Of endpoints as well that are otherwise like others."""
+    forward = {"externalIP": "198.51.100.9", "protocol": 6, "externalPort": 8080, "internalIP": "10.65.0.9", "internalPort": 80}
+    twins = [workload(name, "h2", address) for name, address in (("web8", "10.65.0.8/32"), ("web9", "10.65.0.9/32"))]
+    twins[1]["metadata"]["annotations"] = {"tabinet.io/port-forwards": json.dumps([forward])}
+    assert filled("apply", "-f", "-", given=twins).code == 0
+    assert "as the addresses behind them: 198.51.100.3, 198.51.100.9" in filled("plan", "-f", "-", given=WIDE).out
 
 
 def test_verify_says_it_too(filled: Tabinet) -> None:
