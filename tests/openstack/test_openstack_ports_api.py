@@ -202,9 +202,9 @@ def test_limits_of_floating_addresses_follow_their_policies(world: World) -> Non
     limits = f"/qos/policies/{own}/bandwidth_limit_rules"
     limit = neutron.create("bandwidth_limit_rule", limits, max_kbps=1000, max_burst_kbps=2000, direction="ingress")
     neutron.create("bandwidth_limit_rule", f"/qos/policies/{shared}/bandwidth_limit_rules", max_kbps=3000, direction="egress")
-    neutron.create("dscp_marking_rule", f"/qos/policies/{shared}/dscp_marking_rules", dscp_mark=8)
+    neutron.create("dscp_marking_rule", f"/qos/policies/{shared}/dscp_marking_rules", dscp_mark=44)
     from_own = {"ingressBandwidth": 1_000_000, "ingressBurst": 2_000_000}
-    from_shared = {"dscp": 8, "egressBandwidth": 3_000_000, "egressBurst": 2_400_000}
+    from_shared = {"dscp": 44, "egressBandwidth": 3_000_000, "egressBurst": 2_400_000}
 
     floating = neutron.create("floatingip", floating_network_id=outside["id"], port_id=one["id"], qos_policy_id=own)
     address = floating["floating_ip_address"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from neutron.objects.qos.policy import QosPolicy
+from neutron_lib import constants
 from neutron_lib.api.definitions import portbindings
 from neutron_lib.callbacks import events, registry, resources
 from neutron_lib.exceptions import InvalidInput
@@ -83,4 +84,5 @@ def supported_rules() -> dict[str, dict[str, dict[str, Any]]]:
         kind: {name: {"type:range": list(bounds)} for name, bounds in parameters.items()} | direction
         for kind, parameters in limits.SUPPORTED.items()
     }
-    return numbers | {qos.RULE_TYPE_DSCP_MARKING: {qos.DSCP_MARK: {"type:values": list(limits.CODE_POINTS)}}}
+    points = [point for point in constants.VALID_DSCP_MARKS if point in limits.CODE_POINTS]
+    return numbers | {qos.RULE_TYPE_DSCP_MARKING: {qos.DSCP_MARK: {"type:values": points}}}
