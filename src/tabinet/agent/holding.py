@@ -105,6 +105,9 @@ class Holding:
             if address not in shared:
                 self._left[address] = key
                 self._work.set()
+        for address, claim in list(self._told.items()):
+            if claim.key == key and (key not in self._sharing or address not in shared):
+                self._end(address, claim)
         self._on_move(key, endpoint)
 
     def _on_move(self, key: ResourceKey, endpoint: Endpoint | None) -> None:

@@ -30,8 +30,9 @@ from tabinet.lib.ip import IPV4, IPV6, Prefix
 
 Deliver = Callable[[str, Announcement], None]
 """Interface, and what was announced there."""
-RATE, BURST = 20.0, 200.0
-"""Announcements a second of one port: a machine that takes over some dozen addresses says each five times."""
+RATE, BURST = 5.0, 200.0
+"""Announcements of one port, a second and at once: a machine that takes over some dozen addresses says each five times, and again after
+5 s. Two that take an address from each other for ever write to the store so often."""
 
 
 class Listener(Protocol):

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import time
 
 import msgspec
 import pytest
 from agent_world import World, endpoint, endpoint_key, until
 
 from tabinet.agent import holding
+from tabinet.agent.holding import Holding
+from tabinet.agent.log import open_log
+from tabinet.calc.messages import Endpoint, EndpointRemove, EndpointUpdate
 from tabinet.dataplane.moves import ARRIVALS_TABLE
 from tabinet.guest.announcements import Announcement
+from tabinet.guest.listener import FakeListener
 from tabinet.kernel.rtnetlink import AddAddress, AddVeth, InterfaceAddress, SetLink
 from tabinet.lib.ip import parse_address
 from tabinet.model.holders import Holder
 from tabinet.model.keys import HolderKey, ResourceKey, path_of
 from tabinet.model.openstack import PORT_ANNOTATION, AddressPair, PortFacts, render_port_facts
+from tabinet.store.memory import MemoryStore
 
 SHARED = "10.0.0.9"
 ADDRESS = parse_address(SHARED)
@@ -145,6 +152,26 @@ async def test_a_store_that_is_away_keeps_nobody_from_its_address_and_late_claim
         monkeypatch.setattr(holding, "FRESH_S", 60.0)
         world.listener.say(*said("two", asked=True))
         await until(lambda: way(world) == taps["two"] and named(world) == endpoint_key("two").name)
+
+
+async def test_what_was_heard_of_an_endpoint_ends_with_it() -> None:
+    store, listener = MemoryStore(), FakeListener()
+    store.set_available(False)
+    made = Holding(store, listener, open_log("error", "text", "h1"), time.monotonic)
+    one = Endpoint("h1", "calione", MACS["one"], (ADDRESS,), (), (), (), (), shared=(ADDRESS,), yields=(ADDRESS,))
+    two = msgspec.structs.replace(one, interface="calitwo", mac=MACS["two"])
+    made.on_updates([EndpointUpdate(endpoint_key("one"), 1, one), EndpointUpdate(endpoint_key("two"), 1, two)])
+    task = asyncio.create_task(made.run())
+    try:
+        listener.say(*said("one"))
+        heard: list[object] = []
+        await until(lambda: heard.extend(made.take_heard()) or heard)
+        assert heard[0] == (ADDRESS, endpoint_key("one"))
+        made.on_updates([EndpointRemove(endpoint_key("one"))])
+        assert made.take_heard()[-1] == (ADDRESS, None), "else the other one would yield to nobody"
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def move(world: World, source: str, target: str) -> None:
