@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
 from tabinet.agent.dataplane import Dataplane, externals_of
 from tabinet.agent.verification import READING_PAUSE, READING_S, Verification
-from tabinet.calc.messages import NO_QOS, Endpoint, EndpointRemove, EndpointUpdate, Forward, Limits, Nat, Qos
+from tabinet.calc.messages import NO_QOS, Endpoint, EndpointRemove, EndpointUpdate, Forward, ForwardElsewhere, Limits, Nat, Qos
 from tabinet.dataplane.drift import Drift, DriftKind
 from tabinet.dataplane.links.driver import LinkDriver
 from tabinet.dataplane.links.vlans import VlanDriver
@@ -27,7 +28,7 @@ from tabinet.kernel.nftables import AddElements, AddRule, AddTable, DeleteElemen
 from tabinet.kernel.nftexpr import ifname
 from tabinet.kernel.nftfake import FakeNftables
 from tabinet.kernel.rtfake import FakeRtnetlink
-from tabinet.kernel.rtnetlink import AddAddress, AddVeth, DeleteAddress, DeleteLink, DeleteRoute, InterfaceAddress, SetLink
+from tabinet.kernel.rtnetlink import AddAddress, AddVeth, DeleteAddress, DeleteLink, DeletePortRule, DeleteRoute, InterfaceAddress, SetLink
 from tabinet.kernel.sysctl import FakeSysctl
 from tabinet.kernel.tc import AddDevice, DeleteBucket, SetBucket
 from tabinet.kernel.tcfake import FakeTrafficControl
@@ -318,6 +319,30 @@ def test_a_floating_address_has_a_route_while_it_is_the_endpoints(world: World) 
     assert floating in {route.destination for route in world.rtnetlink.routes(protocol=84)}
     world.dataplane.apply([endpoint()], complete=True)
     assert floating not in {route.destination for route in world.rtnetlink.routes(protocol=84)}
+
+
+def forwarding(*ports: Forward, elsewhere: tuple[ForwardElsewhere, ...] = ()) -> EndpointUpdate:
+    update = endpoint()
+    return EndpointUpdate(update.key, 1, msgspec.structs.replace(update.endpoint, forwards=ports, elsewhere=elsewhere))
+
+
+def test_of_a_forwarded_address_home_has_the_route_and_passes_on_what_leads_elsewhere(world: World) -> None:
+    world.add_interface("calia")
+    world.add_interface("eth0")
+    index, floating, own = world.rtnetlink.index_of("eth0"), parse_address("10.65.9.9"), parse_address("10.65.0.1")
+    world.rtnetlink.stranger(SetLink(index, up=True), AddAddress(InterfaceAddress(index, parse_address("192.0.2.1"), 24)))
+    there = [ForwardElsewhere(floating, 6, port, port, f"h{port}", (parse_address(f"192.0.{port}.2"),)) for port in (2, 3)]
+    report = world.dataplane.apply([forwarding(Forward(floating, 6, 80, own, 80), elsewhere=tuple(there))], complete=True)
+    assert report.problems == ("port 6/3 of 10.65.9.9 leads to host h3: no link or VXLAN tunnel goes there",)
+    assert floating in {route.destination for route in world.rtnetlink.routes(protocol=84)}
+    (rule,) = world.rtnetlink.port_rules()
+    world.rtnetlink.stranger(DeletePortRule(rule))
+    world.turns(0.0, int(3 * READING_S) + 5)
+    assert [drift.text for drift in world.drifts] == ["rule of port 6/2 is gone"]
+    assert world.rtnetlink.port_rules() == [rule]
+    assert world.dataplane.apply([forwarding(Forward(floating, 6, 80, own, 80, "home"))], complete=True).problems == ()
+    assert floating not in {route.destination for route in world.rtnetlink.routes(protocol=84)}
+    assert world.rtnetlink.port_rules() == []
 
 
 def test_denied_packets_stay_with_the_endpoint_whatever_becomes_of_its_interface(world: World) -> None:
