@@ -93,4 +93,7 @@ def test_nothing_is_left_of_containers_whose_runtimes_are_dead_and_forgotten(lab
 
 def is_runtime(process: int) -> bool:
     """Whether it is what a container's runtime leaves beside the container."""
-    return Path(f"/proc/{process}/comm").read_text().strip() in ("conmon", "containerd-shim")
+    try:
+        return Path(f"/proc/{process}/comm").read_text().strip() in ("conmon", "containerd-shim")
+    except OSError:  # it has ended meanwhile
+        return False

@@ -37,7 +37,7 @@ from tabinet.store.open import StoreConfig, open_store
 
 ROUTER = "router"
 """Component name that stands for all daemons of a router."""
-CONVERGENCE_TIMEOUT_S = 30.0
+CONVERGENCE_TIMEOUT_S = 60.0
 GRACEFUL_STOP_S = 5.0
 FLOW_PORT = 8125
 

@@ -28,7 +28,8 @@ from tabinet.store.api import Datastore
 _POLL_S = 0.02
 _CONVERGENCE_POLL_S = 0.1
 _CONNECT_S = 0.5
-START_TIMEOUT_S = 20.0
+START_TIMEOUT_S = 60.0
+"""Far beyond what any program takes but on a machine that is busy with much else; one that ends is noticed at once."""
 
 
 def accepts(path: str) -> bool:

@@ -151,7 +151,7 @@ def _kernel(site: Site) -> Path:
 
 
 def _console(site: Site, workload: Workload) -> Path:
-    return site.directory.log(site.host, workload.name)
+    return site.directory.log(site.host, f"domain-{workload.name}")
 
 
 def _uri(site: Site) -> str:

@@ -18,7 +18,7 @@ import msgspec
 from tabinet.errors import LabError
 from tabinet.lab.build import in_namespace
 
-_START_TIMEOUT_S = 10.0
+_START_TIMEOUT_S = 30.0
 _MACHINE_START_TIMEOUT_S = 90.0
 """In a machine whose every instruction is computed, Python takes seconds to start."""
 _LINE_LIMIT_BYTES = 1 << 24
