@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,7 +24,7 @@ from typing import Any
 import msgspec
 import pytest
 from guest_shell import Shell, make_image
-from libvirt_host import MISSING, LibvirtHost, eventually
+from libvirt_host import DEADLINE_S, MISSING, LibvirtHost, eventually
 from moving_world import GUEST_ARGUMENTS, PORT, Pinger, Stream
 
 from tabinet.attach.libvirt import hook
@@ -50,6 +52,7 @@ HOSTS = ("node1", "node2")
 WEB, DB = "10.66.7.7", "10.66.7.8"
 _BLOCK = re.compile(r"^```sh\n# on ([^\n]+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CHANNEL = "<channel type='unix'><source mode='bind' path='/var/lib/libvirt/web.shell'/><target type='virtio' name='shell'/></channel>"
+LIFECYCLES, AT_ONCE = int(os.environ.get("TABINET_LIFECYCLES", "4")), 10
 LOST_S = 3.0
 """Far beyond what is lost on an idle machine; see docs/performance.md for that."""
 
@@ -287,3 +290,35 @@ def test_after_a_reboot_nothing_is_left_of_domains_that_do_not_run(running: Worl
     host.start()
     eventually(lambda: host.run("tabinet libvirt sync", check=False).returncode == 0, "the agent is there", host.log)
     eventually(lambda: gone(running, "tapdb", "node2", assigned - 1), "db is gone", host.log)
+
+
+def test_domains_that_start_and_end_at_once_leave_nothing(running: World) -> None:
+    """Several at a time, paused, while the agent, a domain's QEMU and libvirtd are killed; and once more without."""
+    host, assigned, endpoints = running.hosts["node2"], running.assigned(), set(running.endpoints())
+    chance = random.Random(3)
+    for turn in range(0, LIFECYCLES, AT_ONCE):
+        names = [f"l{index}" for index in range(turn, min(turn + AT_ONCE, LIFECYCLES))]
+        for index, name in enumerate(names, turn + 1000):
+            words = f"-e s/web/{name}/g -e s/f0001/f{index}/ -e /address/d"
+            host.run(f"sed {words} /var/lib/libvirt/boot/web.xml >/var/lib/libvirt/boot/{name}.xml")
+        starting = [host.begin(f"virsh create --paused /var/lib/libvirt/boot/{name}.xml") for name in names]
+        time.sleep(chance.random())
+        asyncio.run(running.lab.stop("node2", AGENT, kill_it=True))
+        asyncio.run(running.lab.start("node2", AGENT))
+        for process in starting:
+            process.communicate(timeout=DEADLINE_S)
+        with contextlib.suppress(AssertionError, ProcessLookupError):
+            os.kill(host.machine(chance.choice(names)), signal.SIGKILL)
+        ending = [host.begin(f"virsh destroy {name}") for name in names]
+        if turn % (2 * AT_ONCE) == 0:
+            host.stop(signal.SIGKILL)
+            host.start()
+        for process in ending:
+            process.communicate(timeout=DEADLINE_S)
+        for name in host.run("virsh list --name").stdout.split():
+            host.run(f"virsh destroy {name}", check=False)
+    host.run("rm /var/lib/libvirt/boot/l*.xml")
+    eventually(
+        lambda: not [tap for tap in host.taps() if tap.startswith("tapl")] and set(running.endpoints()) == endpoints, "all gone", host.log
+    )
+    eventually(lambda: running.assigned() == assigned, "addresses", host.log)

@@ -127,12 +127,12 @@ class PageHost:
             self.directory.rmdir()
 
     def named(self, name: str) -> list[int]:
-        """Processes of the host that the kernel, or their first argument, calls so (proc(5), ``comm`` has 15 bytes)."""
+        """Processes of the host in the first words of whose command lines the name stands; of paths their last part."""
         found = []
         for number in self._processes():
             with contextlib.suppress(OSError):
-                words = Path(f"/proc/{number}/cmdline").read_bytes().split(b"\0")
-                if any(Path(os.fsdecode(word)).name.startswith(name) for word in words[:3]):
+                words = Path(f"/proc/{number}/cmdline").read_bytes().split(b"\0")[:4]
+                if name in " ".join(Path(os.fsdecode(word)).name for word in words):
                     found.append(number)
         return found
 

@@ -42,8 +42,9 @@ class DockerKind:
     def settings(self, site: Site) -> str:
         if not site.workloads(DOCKER):
             return ""
-        plugin = _directory(site) / "plugins" / "tabinet.sock"
-        return f'\n[docker]\nenabled = true\nplugin_socket = "{plugin}"\napi_socket = "{_socket(site)}"\n'
+        plugin, networks = _directory(site) / "plugins" / "tabinet.sock", _directory(site) / "networks"
+        sockets = f'plugin_socket = "{plugin}"\napi_socket = "{_socket(site)}"\n'
+        return f'\n[docker]\nenabled = true\n{sockets}networks = "{networks}"\n'
 
     def components(self, site: Site) -> Sequence[Component]:
         if not site.workloads(DOCKER):
