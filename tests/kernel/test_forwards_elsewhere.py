@@ -132,3 +132,21 @@ def test_nothing_is_passed_on_that_is_not_wanted(fabric: TwoHosts, hosts: Hosts,
     hosts.passing.apply()
     assert not peer_of(fabric, "x", "c", FLOATING[family], 8081)
     assert peer_of(fabric, "x", "a", FLOATING[family], 8080)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_answers_do_not_come_back_through_home_even_if_that_has_host_endpoints(fabric: TwoHosts, hosts: Hosts, family: int) -> None:
+    """x has another link, to h2: of its connections h1 sees one half only."""
+    key = ResourceKey("HostEndpoint", "h1")
+    hosts.agents["h1"].tell(m.HostEndpointUpdate(key, 1, m.HostEndpoint("h1", "*", ())))
+    fabric.link("h2", "eth9", "x", "eth9")
+    try:
+        for place, (v4, v6) in (("h2", ("10.3.0.1", "fd03::1")), ("x", ("10.3.0.2", "fd03::2"))):
+            fabric.ip(place, f"addr add {v4}/24 dev eth9", f"addr add {v6}/64 dev eth9 nodad")
+        fabric.ip("h2", f"route add {ADDRESSES['x'][0]} via 10.3.0.2", f"route add {ADDRESSES['x'][1]} via fd03::2")
+        assert peer_of(fabric, "x", "c", FLOATING[family], 8081) == ADDRESSES["x"][family]
+        hosts.passing.on_endpoint_remove(m.EndpointRemove(endpoint("a").key))
+        hosts.passing.apply()
+        assert not peer_of(fabric, "x", "c", FLOATING[family], 8081)
+    finally:
+        fabric.ip("h2", "link del dev eth9")

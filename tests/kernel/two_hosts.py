@@ -61,8 +61,8 @@ class TwoHosts:
             netns.create(self.namespace(place))
             self.sysctl(place, "net/ipv6/conf/default/accept_dad", "0")
             self.ip(place, "link set dev lo up")
-        self._link("h1", "eth0", "h2", "eth0")
-        self._link("h1", "eth1", "x", "eth0")
+        self.link("h1", "eth0", "h2", "eth0")
+        self.link("h1", "eth1", "x", "eth0")
         addresses = (
             ("h1", "eth0", ADDRESSES["h1"]),
             ("h1", "eth1", H1_OUTSIDE),
@@ -85,7 +85,8 @@ class TwoHosts:
                     for address in ADDRESSES[target]:
                         assert eventually(lambda p=place, a=address: self.ping(p, a)), (place, address)
 
-    def _link(self, one: str, device: str, other: str, other_device: str) -> None:
+    def link(self, one: str, device: str, other: str, other_device: str) -> None:
+        """A cable between the two, without addresses."""
         self.ip(one, f"link add {device} type veth peer name {other_device} netns {self.namespace(other)}", f"link set dev {device} up")
         self.ip(other, f"link set dev {other_device} up")
         self.sysctl(one, f"net/ipv4/conf/{device}/rp_filter", "0")

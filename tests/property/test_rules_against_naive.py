@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tabinet.calc import messages as m
 from tabinet.calc.overlays import LocalTunnel
-from tabinet.lib.ip import Prefix, parse_prefix
+from tabinet.lib.ip import Prefix, parse_address, parse_prefix
 from tabinet.model.keys import ResourceKey
 from tabinet.rules import ir
 from tabinet.rules.builder import TableBuilder
@@ -135,6 +135,9 @@ endpoints = st.builds(
     nats=few(st.builds(m.Nat, st.sampled_from(HOST_ADDRESSES), st.sampled_from(ADDRESSES))),
     forwards=few(forwards),
     qos=st.sampled_from([m.NO_QOS, m.NO_QOS, m.Qos(dscp=10), m.Qos(m.Limits(packets_per_s=9), m.Limits(connections=3))]),
+    elsewhere=few(
+        st.builds(m.ForwardElsewhere, st.just(parse_address("203.0.113.99")), st.just(6), st.just(80), st.just(89), st.just("o"))
+    ),
     address_qos=few(
         st.builds(
             m.AddressQos,

@@ -84,7 +84,8 @@ def gateway() -> TableBuilder:
         m.AddressQos(nat.external, m.Qos(m.Limits(bandwidth_bit_s=8_000_000, packets_per_s=9), m.Limits(bandwidth_bit_s=8_000), 10))
         for nat in nats
     )
-    body = msgspec.structs.replace(body, pairs=virtual, address_qos=per_address)
+    elsewhere = (m.ForwardElsewhere(parse_address("192.0.2.10"), 6, 8080, 8089, "other"),)
+    body = msgspec.structs.replace(body, pairs=virtual, address_qos=per_address, elsewhere=elsewhere)
     pools = frozenset(map(parse_prefix, ("10.0.0.0/16", "fd00::/64")))
     for update in (
         m.SetUpdate(m.ALL_POOLS, m.SetKind.NETS, pools),

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from tabinet.calc.messages import AddressQos, Endpoint, Forward, Nat
+from tabinet.calc.messages import AddressQos, Endpoint, Forward, ForwardElsewhere, Nat
 from tabinet.lib.ip import IPV4, IPV6, Prefix
 from tabinet.model.keys import ResourceKey
 from tabinet.rules import layout
@@ -26,6 +26,7 @@ from tabinet.rules.nat import Floating
 from tabinet.rules.neighbours import ARP_OWN, ARP_SPOOF
 from tabinet.rules.options import TableOptions
 from tabinet.rules.pairs import other_pairs, own_sources
+from tabinet.rules.passed import Passed
 from tabinet.rules.policy import merge_ranges
 from tabinet.rules.roles import Role
 from tabinet.rules.stateless import PACKET_EGRESS, PACKET_INGRESS, STATELESS
@@ -48,6 +49,7 @@ class Binding(msgspec.Struct, frozen=True):
     queueing: Queueing
     forwards: tuple[Forward, ...] = ()
     address_qos: tuple[AddressQos, ...] = ()
+    elsewhere: tuple[ForwardElsewhere, ...] = ()
     packets: tuple[tuple[str, Stage], ...] = ()
     """Of a stateless endpoint: by map, what is asked about every packet."""
 
@@ -68,6 +70,7 @@ class Bindings:
     _bound: dict[str, Binding] = field(default_factory=dict)
     floating: Floating = field(init=False)
     addresses: LimitedAddresses = field(default_factory=LimitedAddresses)
+    passed: Passed = field(default_factory=Passed)
     _paired_interfaces: int = 0
     """How many interfaces have an endpoint that sends with other MACs than its own."""
     _stateless: int = 0
@@ -145,6 +148,7 @@ class Bindings:
             self._change_services(interface, edit, before, after)
         self.floating.settle(edit)
         self.addresses.settle(edit)
+        self.passed.settle(edit)
         for stage in released:
             self.classes.release(stage)
 
@@ -181,6 +185,7 @@ class Bindings:
             packets=_packet_stages(endpoint),
             forwards=tuple(each for each in endpoint.forwards if each.external.family == each.internal.family),
             address_qos=() if endpoint.is_away or not self.options.floating_addresses else endpoint.address_qos,
+            elsewhere=() if endpoint.is_away or not self.options.floating_addresses else endpoint.elsewhere,
         )
 
     def _hardware(self, endpoint: Endpoint) -> Iterator[tuple[str, Element]]:
@@ -237,10 +242,12 @@ class Bindings:
             self.floating.change(before.key, before.nats, ())
             self.floating.change_forwards(before.key, before.forwards, ())
             self.addresses.change(before.key, before.address_qos, ())
+            self.passed.change(before.key, before.elsewhere, ())
         if after is not None:
             self.floating.change(after.key, (), after.nats)
             self.floating.change_forwards(after.key, (), after.forwards)
             self.addresses.change(after.key, (), after.address_qos)
+            self.passed.change(after.key, (), after.elsewhere)
 
     def _change_packets(self, interface: str, edit: TableEdit, before: Binding | None, after: Binding | None) -> Iterator[Stage]:
         """Gives the stages that are no longer needed."""

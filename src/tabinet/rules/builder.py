@@ -137,6 +137,7 @@ class TableBuilder:
             nat=nat,
             qos=bindings.has_limits,
             address_qos=bindings.addresses.in_use,
+            passed=bindings.passed.in_use,
             tunnels=tunnels,
             stateless=bindings.has_stateless,
             pairs=bindings.has_pairs,

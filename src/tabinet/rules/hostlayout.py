@@ -85,9 +85,9 @@ def covered(via: Via, use: HostUse | None) -> tuple[Rule, ...]:
     return (Rule(Goto(JUDGE), (InterfaceIn(COVERED, via),)),)
 
 
-def accepted_untracked(use: HostUse | None) -> tuple[Rule, ...]:
-    """Lets pass what a raw chain accepted."""
-    if use is None or not use.untracked:
+def accepted_untracked(use: HostUse | None, *, passed: bool = False) -> tuple[Rule, ...]:
+    """Lets pass what a raw chain accepted, which may also be what is passed on to other hosts."""
+    if use is None or not (use.untracked or passed):
         return ()
     return (Rule(Accept(), (Untracked(),), comment="accepted without a connection"),)
 

@@ -74,6 +74,7 @@ from tabinet.rules.limits import QOS_EGRESS, QOS_INGRESS, qos_chains
 from tabinet.rules.nat import FLOATING, FLOATING_SOURCE, FORWARDED_SOURCE, NatUse, nat_chains
 from tabinet.rules.neighbours import LINK_LOCAL6, learn_link_local, learn_neighbours, learn_pairs, neighbour_chains, neighbour_sets
 from tabinet.rules.options import TCP, UDP, DenyAction, HostAction, ProtoPort, TableOptions
+from tabinet.rules.passed import PASSED
 from tabinet.rules.roles import ACCEPTED, DENY, DROPPED, HOST_MAPS
 from tabinet.rules.servers import deny_servers, keep_from_loopback, server_chains
 from tabinet.rules.stateless import PACKET_EGRESS, PACKET_INGRESS, STATELESS, look_at_packets, packet_chains
@@ -155,6 +156,8 @@ class Uses(msgspec.Struct, frozen=True):
     qos: bool = False
     address_qos: bool = False
     """Floating addresses have limits."""
+    passed: bool = False
+    """Ports of floating addresses lead to other hosts."""
     tunnels: TunnelUse = TunnelUse()
     stateless: bool = False
     pairs: bool = False
@@ -176,7 +179,7 @@ def fixed_chains(options: TableOptions, uses: Uses = NO_USES) -> dict[str, Chain
         Rule(Goto(RELATED), (RelatedIn(VALID_RELATED),)),
     )
     discovery = Rule(Accept(), (HeaderIcmp6(*_MLD_AND_ND),), comment="neighbour discovery and MLD")
-    untracked = accepted_untracked(hosts)
+    untracked = accepted_untracked(hosts, passed=uses.passed)
     others: dict[str, tuple[Rule, ...]] = {}
     if hosts is not None:
         into, out = covered(Via.IN, hosts), covered(Via.OUT, hosts)
@@ -191,7 +194,9 @@ def fixed_chains(options: TableOptions, uses: Uses = NO_USES) -> dict[str, Chain
     chains = {
         "antispoof": Chain(_antispoof(options, uses.pairs), HookPoint.PREROUTING_RAW),
         "sources": Chain(_sources(options)),
-        "fabric": Chain((*(_fabric(prefixes) if options.protect_local_sources else ()), *_raw(hosts))),
+        "fabric": Chain(
+            (*(_fabric(prefixes) if options.protect_local_sources else ()), *((Rule(Jump(PASSED)),) if uses.passed else ()), *_raw(hosts))
+        ),
         "forward": Chain((*look_at_packets(uses.stateless), *check, *forward), HookPoint.FORWARD),
         "input": Chain((*look_at_tunnels(uses.tunnels, TUNNEL_IN), *check, discovery, *into), HookPoint.INPUT),
         "output": Chain((*check, errors, discovery, *out), HookPoint.OUTPUT),
