@@ -104,7 +104,7 @@ def main() -> None:
         seconds, cpu, statements = costs.figures()
         figures |= {f"{name}_s": round(seconds, 2), f"{name}_cpu_s": round(cpu, 2), f"{name}_statements": statements}
         figures[f"{name}_written"] = result.repaired
-    figures |= _calls(ids[:calls])
+    figures |= _calls(ids[:calls]) | _rules(calls)
     stores.close()
     print(json.dumps({"ports": ports, "groups": groups, **figures}))
 
@@ -137,6 +137,34 @@ def _calls(ids: list[str]) -> dict[str, float]:
         "port_update_of_that_driver_cpu_ms": round(cpu * 1000, 1),
         "port_update_of_that_driver_statements": statements,
         "baseline_port_update_without_driver_ms": round(statistics.median(whole) - share, 1),
+    }
+
+
+def _rules(count: int) -> dict[str, float]:
+    """What the driver adds to a call that makes a rule, in a group of few."""
+    plugin = plugins.get_plugin()
+    [driver] = [each.obj for each in plugin.mechanism_manager.ordered_mech_drivers if isinstance(each.obj, TabinetDriver)]
+    inside: list[tuple[float, float, int]] = []
+    publish = driver.publish_rule
+
+    def timed(group: str, rule: str) -> None:
+        costs = Costs()
+        publish(group, rule)
+        inside.append(costs.figures())
+
+    driver.publish_rule = timed  # type: ignore[method-assign]  # as above
+    context = neutron_context.get_admin_context()
+    group = next(each["id"] for each in plugin.get_security_groups(context, default_sg=True) if each["name"] == "g")
+    rule = {"security_group_id": group, "direction": "ingress", "ethertype": "IPv4", "protocol": "udp"}
+    none = {"tenant_id": PROJECT, "project_id": PROJECT, "remote_ip_prefix": None, "remote_group_id": None, "remote_address_group_id": None}
+    for port in range(1, count + 1):
+        ports = {"port_range_min": port, "port_range_max": port}
+        plugin.create_security_group_rule(context, {"security_group_rule": rule | none | ports})
+    seconds, cpu, statements = map(statistics.median, zip(*inside, strict=True))
+    return {
+        "rule_create_of_that_driver_ms": round(seconds * 1000, 1),
+        "rule_create_of_that_driver_cpu_ms": round(cpu * 1000, 1),
+        "rule_create_of_that_driver_statements": statements,
     }
 
 

@@ -1,6 +1,6 @@
-"""Runs in Neutron's Python: every port of a database, as Neutron's own plugin reads it and as the driver does.
+"""Runs in Neutron's Python: every port and security group of a database, as Neutron's own plugin reads it and as the driver does.
 
-``neutron_reads.py CONFIG_FILE...`` prints JSON: how many ports there are, and those that were not read alike, each with both readings.
+``neutron_reads.py CONFIG_FILE...`` prints JSON: how many ports there are, and what was not read alike, each with both readings.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from neutron_lib.plugins import directory
 from tabinet.attach.openstack import neutron
 from tabinet.attach.openstack.ml2.ports import read_ports
 from tabinet.attach.openstack.ml2.resync import load_neutron
+from tabinet.attach.openstack.ml2.rules import read_groups
 from tabinet.attach.openstack.neutron import parse_fact
 from tabinet.attach.openstack.publisher import PORT
 
-UNORDERED = ("security_groups", "allowed_address_pairs", "extra_dhcp_opts")
+UNORDERED = ("security_groups", "security_group_rules", "allowed_address_pairs", "extra_dhcp_opts")
 """Neutron says these as its database has them."""
 
 SAID = {
@@ -40,7 +41,12 @@ def main() -> None:
         subnets = {document["id"]: document for document in plugin.get_subnets(context)}
         groups = {document["id"]: document for document in plugin.get_security_groups(context, default_sg=True)}
         rows = read_ports(context, [*theirs, "none"])
-    unlike = []
+        ours = {group.id: group for group in read_groups(context, [*groups, "none"])}
+    unlike = [
+        [as_text(wanted), as_text(ours[each])]
+        for each, document in groups.items()
+        if as_text(wanted := parse_fact(neutron.SecurityGroup, document)) != as_text(ours[each])
+    ]
     for row in rows:
         wanted = {
             PORT: as_text(parse_fact(neutron.Port, theirs[row.port.id])),

@@ -12,7 +12,7 @@ from openstack_world import World
 READS = Path(__file__).with_name("neutron_reads.py")
 
 
-def test_ports_are_read_as_neutron_reads_them(world: World) -> None:
+def test_ports_and_groups_are_read_as_neutron_reads_them(world: World) -> None:
     """Those made here, and all that other tests have made before."""
     neutron = world.neutron
     limits = [neutron.create("policy", "/qos/policies", name=name)["id"] for name in ("own", "network's")]
@@ -26,6 +26,14 @@ def test_ports_are_read_as_neutron_reads_them(world: World) -> None:
     down = world.network("10.83.0.0/24")
     neutron.update("network", down["id"], admin_state_up=False)
     many = [{"subnet_id": four, "ip_address": f"10.81.0.{number}"} for number in (9, 10, 100)]
+    addresses = neutron.create("address_group", name="a", addresses=["10.9.0.0/16"])["id"]
+    for rule in (
+        {"direction": "ingress", "protocol": "tcp", "port_range_min": 1, "port_range_max": 99, "remote_ip_prefix": "10.1.2.3/8"},
+        {"direction": "egress", "ethertype": "IPv6", "protocol": "58", "port_range_min": 128},
+        {"direction": "ingress", "remote_group_id": groups[1]},
+        {"direction": "ingress", "remote_address_group_id": addresses},
+    ):
+        neutron.create("security_group_rule", security_group_id=groups[0], **rule)
     ports = [
         world.port(
             network,

@@ -307,11 +307,12 @@ class Moving:
     async def _tell_departure(self, moved: Moved) -> None:
         """The machine is at the other end, unless that has told more already."""
         path, migration = path_of(_arrival_key(moved)), moved.migration
+        put = PutOp(path, render_arrival(Arrival(migration=migration.uid, host=migration.other, running=False)))
+        if (await self.store.txn((Compare(path, 0),), (put,))).succeeded:
+            return
         item = await self.store.get(path)
-        if item is None or _arrival_of(item) != migration.uid:
-            arrival = Arrival(migration=migration.uid, host=migration.other, running=False)
-            compare = Compare(path, 0 if item is None else item.revision)
-            await self.store.txn((compare,), (PutOp(path, render_arrival(arrival)),))
+        if item is not None and _arrival_of(item) != migration.uid:
+            await self.store.txn((Compare(path, item.revision),), (put,))
 
     async def _take_back(self, moved: Moved) -> None:
         """Nobody takes the machine to be at the other end, unless it was seen there."""

@@ -28,6 +28,7 @@ from tabinet.attach.openstack.chains import neighbours
 from tabinet.attach.openstack.forwardings import share_out
 from tabinet.attach.openstack.ml2 import finding, routing
 from tabinet.attach.openstack.ml2.ports import IDS, PortRow, execute, read_ports
+from tabinet.attach.openstack.ml2.rules import read_groups
 from tabinet.attach.openstack.names import Region
 from tabinet.attach.openstack.neutron import PortView, parse_fact
 from tabinet.attach.openstack.projects import Projects
@@ -212,8 +213,7 @@ def _policies(context: Any, ports: Sequence[neutron.Port], others: Iterable[str]
 
 
 def _security_groups(context: Any, filters: Filters) -> list[Any]:
-    found = directory.get_plugin().get_security_groups(context, filters=filters, default_sg=True)
-    return [parse_fact(neutron.SecurityGroup, document) for document in found]
+    return read_groups(context, filters["id"])
 
 
 def _address_groups(context: Any, filters: Filters) -> list[Any]:
