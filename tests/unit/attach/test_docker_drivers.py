@@ -242,6 +242,11 @@ async def test_calls_that_make_no_sense(site: Site) -> None:
     assert "start the container again" in await refused(service, "NetworkDriver.Join", EndpointID="unknown")
     assert "no call" in await refused(service, "VolumeDriver.Create")
     assert not (await service.answer("NetworkDriver.Join", b"[]"))[0]
+    for name in ("-", "a/b", "ä"):
+        assert "letters and digits" in await refused(service, "NetworkDriver.DeleteEndpoint", EndpointID=name)
+    assert "got none" in await refused(service, "NetworkDriver.CreateEndpoint", NetworkID=NETWORK)
+    for method in ("Leave", "DeleteEndpoint"):  # of an endpoint that could not be made
+        assert await ask(service, f"NetworkDriver.{method}", NetworkID=NETWORK, EndpointID="") == {}
     site.docker.away = True
     await create(service, "e1")
     assert "does not answer" in await refused(service, "NetworkDriver.Join", NetworkID=NETWORK, EndpointID="e1", SandboxKey=SANDBOX)

@@ -51,9 +51,12 @@ def parse_driver_call(body: bytes) -> DriverCall:
         AttachError: it is none.
     """
     try:
-        return msgspec.json.decode(body or b"{}", type=DriverCall)
+        call = msgspec.json.decode(body or b"{}", type=DriverCall)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise AttachError(f"this is no call of Docker's: {error}") from None
+    if call.endpoint and not (call.endpoint.isascii() and call.endpoint.isalnum()):
+        raise AttachError(f"EndpointID: got {call.endpoint[:80]!r}; letters and digits")
+    return call
 
 
 def render_failure(error: TabinetError) -> bytes:

@@ -174,7 +174,8 @@ class DockerService:
             case "NetworkDriver.Join":
                 return await self._join(call, process)
             case "NetworkDriver.Leave" | "NetworkDriver.DeleteEndpoint":
-                await self._delete(call.endpoint, forget=method.endswith("DeleteEndpoint"))
+                if call.endpoint:  # Docker speaks of endpoints that it failed to make
+                    await self._delete(call.endpoint, forget=method.endswith("DeleteEndpoint"))
                 return {}
             case "IpamDriver.GetCapabilities":
                 return {"RequiresMACAddress": False, "RequiresRequestReplay": False}
@@ -198,6 +199,8 @@ class DockerService:
     # --- endpoints
 
     def _create(self, call: DriverCall) -> dict[str, Any]:
+        if not call.endpoint:
+            raise AttachError("EndpointID: got none; letters and digits")
         given = call.interface or protocol.EndpointInterface()
         plan = translate.plan_endpoint(call.endpoint, call.network, (given.address, given.address6), given.mac)
         self._planned[call.endpoint] = _Planned(plan, self.now_s() - CLOCK_SLACK_S)
