@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -114,6 +115,17 @@ def test_nothing_leads_to_an_interface_that_is_gone_and_its_name_is_free(place: 
         assert network.on_host(lambda rtnetlink: rtnetlink.routes(protocol=84)) == []
         assert network.on_host(lambda rtnetlink: rtnetlink.link("cali1")) is None
         assert network.inside(place.namespace, lambda rtnetlink, _: rtnetlink.link("eth0")) is None
+
+
+def test_what_was_not_there_is_not_removed_later(place: Place) -> None:
+    for _ in range(20):
+        disconnect(place.network, "cali1")
+        assert connect(place.network, "cali1", place.namespace, "eth0").made
+        for thread in threading.enumerate():
+            if thread.name == "remove-interface":
+                thread.join(10)
+        assert "cali1" in place.host_links()
+        disconnect(place.network, "cali1")
 
 
 def test_an_interface_is_found_by_its_name(place: Place) -> None:

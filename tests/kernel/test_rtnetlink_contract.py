@@ -172,6 +172,7 @@ def test_refusals_name_the_reason(seat: Seat) -> None:
         AddVeth("a", "c"),
         AddVeth("c", "b"),
         DeleteLink("no"),
+        DeleteLink("a", 999),
         SetLink(999, up=True),
         SetLink(a, name="b"),
         AddAddress(InterfaceAddress(999, p("10.0.0.1"), 32)),
@@ -186,6 +187,7 @@ def test_refusals_name_the_reason(seat: Seat) -> None:
     ) == [
         errno.EEXIST,
         errno.EEXIST,
+        errno.ENODEV,
         errno.ENODEV,
         errno.ENODEV,
         errno.EEXIST,
@@ -317,6 +319,13 @@ def test_deleting_one_end_deletes_both_and_all_on_them(seat: Seat) -> None:
     event = seat.heard(lambda event: isinstance(event, LinkEvent) and event.gone and event.link.index == a)
     assert isinstance(event, LinkEvent)
     assert event.link.name == "a"
+
+
+def test_a_link_is_deleted_by_its_index_whatever_has_its_name(seat: Seat) -> None:
+    execute_all(seat.rt, [AddVeth("a", "b")])
+    a = seat.link("a").index
+    execute_all(seat.rt, [SetLink(a, name="old"), AddVeth("a", "c"), DeleteLink("a", a)])
+    assert {link.name for link in seat.rt.links()} == {"lo", "a", "c"}
 
 
 def test_a_link_that_moves_elsewhere_is_gone(seat: Seat) -> None:

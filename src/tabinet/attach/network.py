@@ -94,8 +94,13 @@ class LinuxNetwork:
     def remove_interface(self, name: str) -> None:
         # The kernel answers a deletion only when it has waited for every processor to forget the interface (some 20 ms), long after it has
         # closed it, dropped its routes and taken its name away (1 ms). So a thread waits for the answer, and we look whether it is gone.
+        # It is deleted by its index: when the thread comes late, the name may be that of another one already.
+        link = self.on_host(lambda rtnetlink: rtnetlink.link(name))
+        if link is None:
+            return
+        index = link.index
         answers: queue.SimpleQueue[KernelError | None] = queue.SimpleQueue()
-        threading.Thread(target=self._remove, args=(name, answers), name="remove-interface", daemon=True).start()
+        threading.Thread(target=self._remove, args=(DeleteLink(name, index), answers), name="remove-interface", daemon=True).start()
         pause_s = FIRST_LOOK_S
         while True:
             try:
@@ -106,12 +111,13 @@ class LinuxNetwork:
                 if outcome is not None and outcome.errno != errno.ENODEV:
                     raise outcome
                 return
-            if self.on_host(lambda rtnetlink: rtnetlink.link(name)) is None:
+            left = self.on_host(lambda rtnetlink: rtnetlink.link(name))
+            if left is None or left.index != index:
                 return
 
-    def _remove(self, name: str, answers: queue.SimpleQueue[KernelError | None]) -> None:
+    def _remove(self, deletion: DeleteLink, answers: queue.SimpleQueue[KernelError | None]) -> None:
         try:
-            (outcome,) = self.on_host(lambda rtnetlink: rtnetlink.execute([DeleteLink(name)]))
+            (outcome,) = self.on_host(lambda rtnetlink: rtnetlink.execute([deletion]))
         except KernelError as error:
             outcome = error
         answers.put(outcome)

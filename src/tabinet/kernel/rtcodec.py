@@ -148,8 +148,9 @@ def render(operation: RtOp) -> Request:
             return Request(NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, tunnelcodec.render_forwarding(entry, render_mac(entry.mac)))
         case DeleteForwarding(entry):
             return Request(DELNEIGH, 0, tunnelcodec.render_forwarding(entry, render_mac(entry.mac)))
-        case DeleteLink(name):
-            return Request(DELLINK, 0, _IFINFO.pack(0, 0, 0, 0, 0) + attribute(_IFLA_IFNAME, text(name)))
+        case DeleteLink(name, index):
+            # The kernel takes the name only where there is no index.
+            return Request(DELLINK, 0, _IFINFO.pack(0, 0, index, 0, 0) + (b"" if index else attribute(_IFLA_IFNAME, text(name))))
         case SetLink():
             return Request(NEWLINK, 0, _set_link(operation))
         case AddAddress(address):

@@ -233,8 +233,9 @@ class FakeRtnetlink:
             case SetAlias(name, alias):
                 _need(any(link.name == name for link in self._links.values()), errno.ENODEV)
                 self._set_alias(self.index_of(name), alias)
-            case DeleteLink(name):
-                self._delete_link(name)
+            case DeleteLink(name, index):
+                _need(index == 0 or index in self._links, errno.ENODEV)
+                self._delete_link(self._links[index].name if index else name)
             case SetLink():
                 self._set_link(operation)
             case AddAddress(address):

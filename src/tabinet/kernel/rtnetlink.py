@@ -235,6 +235,8 @@ class DeleteLink(RtOp, frozen=True):
     """
 
     name: str
+    index: int = 0
+    """Not 0: the interface with this index, whatever its name is now, and never another one that has got the name meanwhile."""
 
 
 class SetLink(RtOp, frozen=True):
