@@ -62,6 +62,25 @@ def test_next_hops_and_floating_addresses_of_networks_that_no_router_connects(wo
     assert "ipNATs" not in endpoint["spec"]
 
 
+def test_ports_of_routers_are_active_while_they_are_up(world: World) -> None:
+    neutron = world.neutron
+    inside = world.network("10.98.0.0/24")
+    outside = neutron.create("network", name="ext6", router_external=True, provider_network_type="flat", provider_physical_network="ext6")
+    neutron.create("subnet", network_id=outside["id"], ip_version=4, cidr="198.51.106.0/24")
+    router = neutron.create("router", name="r", external_gateway_info={"network_id": outside["id"]})
+    neutron.attach(router, inside, "10.98.0.77")
+
+    def ports() -> list[Document]:
+        found: list[Document] = neutron.get(f"/ports?device_id={router['id']}")["ports"]
+        return found
+
+    assert [port["status"] for port in ports()] == ["ACTIVE"] * 2
+    own = next(port["id"] for port in ports() if port["fixed_ips"][0]["ip_address"] == "10.98.0.77")
+    for up in (False, True):
+        neutron.update("port", own, admin_state_up=up)
+        assert neutron.show("port", own)["status"] == ("ACTIVE" if up else "DOWN")
+
+
 def test_routes_go_with_their_router(world: World) -> None:
     neutron = world.neutron
     outside = neutron.create("network", name="ext", router_external=True, provider_network_type="flat", provider_physical_network="ext4")

@@ -21,6 +21,7 @@ from neutron.db import provisioning_blocks
 from neutron_lib import constants
 from neutron_lib.api.definitions import portbindings
 from neutron_lib.callbacks import events, registry, resources
+from neutron_lib.plugins import directory
 from neutron_lib.plugins.ml2 import api
 from oslo_config import cfg
 from oslo_log import log
@@ -94,12 +95,16 @@ class TabinetDriver(api.MechanismDriver):
 
     def create_port_postcommit(self, context: Any) -> None:
         self._attach_router(context)
+        _show_router(context)
         if context.vif_type == portbindings.VIF_TYPE_TAP:
             self.publish(PORT, context.current["id"], places_of(context.current))
 
     def update_port_postcommit(self, context: Any) -> None:
+        if _only_status(context):
+            return
         self._attach_router(context)
-        if portbindings.VIF_TYPE_TAP not in (context.vif_type, context.original_vif_type) or _only_status(context):
+        _show_router(context)
+        if portbindings.VIF_TYPE_TAP not in (context.vif_type, context.original_vif_type):
             return
         self.publish(PORT, context.current["id"], places_of(context.current, context.original))
         if self._trunks is not None and context.host != context.original_host:
@@ -187,6 +192,14 @@ def _block(context: Any) -> None:
         provisioning_blocks.add_provisioning_component(
             context.plugin_context, port["id"], resources.PORT, provisioning_blocks.L2_AGENT_ENTITY
         )
+
+
+def _show_router(context: Any) -> None:
+    """A router's own port is active while it is administratively up: each host is the router, and there is nothing to wait for."""
+    port = context.current
+    wanted = constants.PORT_STATUS_ACTIVE if port["admin_state_up"] else constants.PORT_STATUS_DOWN
+    if port["device_owner"] in finding.ROUTER_OWNERS and port["status"] != wanted:
+        directory.get_plugin().update_port_status(context.plugin_context, port["id"], wanted)
 
 
 _BOOKKEEPING = ("status", "updated_at", "revision_number")
