@@ -77,7 +77,7 @@ def test_a_fabric_is_moved_to_an_empty_etcd(own_etcd: EtcdProcess, second_etcd: 
 
 def test_changes_are_told_as_they_happen(own_etcd: EtcdProcess) -> None:
     tabinet(own_etcd, "apply", "-f", "-", stdin=RESOURCES)
-    argv = [sys.executable, "-m", "tabinet.cli.main", "get", "wep", "-A", "-l", "app=web", "-w", "-o", "json"]
+    argv = [sys.executable, "-X", "faulthandler", "-m", "tabinet.cli.main", "get", "wep", "-A", "-l", "app=web", "-w", "-o", "json"]
     with subprocess.Popen(argv, env=environment(own_etcd), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         try:
@@ -91,9 +91,19 @@ def test_changes_are_told_as_they_happen(own_etcd: EtcdProcess) -> None:
             tabinet(own_etcd, "delete", "wep", "-n", "shop", "host1-lab-web1-eth0")
             assert next_line(process) == ("DELETED", "web")
             process.send_signal(signal.SIGINT)
-            assert process.wait(20) == 130
+            assert ended(process) == 130
         finally:
             process.kill()
+
+
+def ended(process: subprocess.Popen[bytes]) -> int:
+    """The exit code; a process that does not end says where it is."""
+    try:
+        return process.wait(60)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)
+        assert process.stderr is not None
+        pytest.fail(process.stderr.read().decode())
 
 
 def next_line(process: subprocess.Popen[bytes]) -> tuple[str, str]:
