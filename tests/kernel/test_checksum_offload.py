@@ -99,9 +99,15 @@ def test_offload_is_turned_off_and_on(offloads: Offloads) -> None:
     assert raised.value.errno == errno.ENODEV
 
 
+def concluded(host: str, other: Prefix) -> tuple[Verdict, Prefix | None]:
+    """What the self-test comes to; as the agent does, it is asked again when it comes to nothing, as in a busy moment."""
+    verdicts = (netns.run_in(host, lambda: suspect(ENDS[0], [other], refused)) for _ in range(5))
+    return next((found for found in verdicts if found[0] is not Verdict.UNKNOWN), (Verdict.UNKNOWN, None))
+
+
 def test_datagrams_are_refused_and_what_loses_those_with_checksums_is_found(hosts: tuple[str, str]) -> None:
-    assert netns.run_in(hosts[0], lambda: suspect(ENDS[0], [ENDS[1]], refused)) == (Verdict.GOOD, ENDS[1])
+    assert concluded(hosts[0], ENDS[1]) == (Verdict.GOOD, ENDS[1])
     rules = "table ip lossy { chain c { type filter hook input priority 0; iifname vx udp checksum != 0 drop; }; }"
     subprocess.run(["ip", "netns", "exec", hosts[1], "nft", rules], check=True, timeout=20)
-    assert netns.run_in(hosts[0], lambda: suspect(ENDS[0], [ENDS[1]], refused)) == (Verdict.BROKEN, ENDS[1])
+    assert concluded(hosts[0], ENDS[1]) == (Verdict.BROKEN, ENDS[1])
     assert netns.run_in(hosts[0], lambda: suspect(ENDS[0], [p("10.65.9.9")], refused)) == (Verdict.UNKNOWN, None)

@@ -14,6 +14,7 @@ import asyncio
 import enum
 import random
 import socket
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -24,6 +25,8 @@ from tabinet.lib.ip import Prefix
 
 ATTEMPTS = 3
 ANSWER_S = 0.3
+PAUSE_S = 1.0
+"""A host refuses six datagrams of another one at once, and then one a second (icmp(7), icmp_ratelimit)."""
 PEERS = 3
 """So many other hosts are asked before nothing is concluded."""
 AGAIN_S = 60.0
@@ -63,16 +66,22 @@ def refused(source: Prefix, destination: Prefix, checksum: bool) -> bool:
     return False
 
 
-def suspect(source: Prefix, others: list[Prefix], probe: Probe) -> tuple[Verdict, Prefix | None]:
-    """Whether packets with checksums arrive; BROKEN names the end that only those without reach."""
+def suspect(source: Prefix, others: list[Prefix], probe: Probe, pause_s: float = PAUSE_S) -> tuple[Verdict, Prefix | None]:
+    """Whether packets with checksums arrive; BROKEN names the end that only those without reach. Blocks."""
     for other in others:
         if any(probe(source, other, True) for _ in range(ATTEMPTS)):
             return Verdict.GOOD, other
         if sum(probe(source, other, False) for _ in range(ATTEMPTS)) > ATTEMPTS // 2:
             # The other host may have heard of us only just now: then those with checksums arrive as well.
-            again = any(probe(source, other, True) for _ in range(ATTEMPTS))
+            # It may also have refused so many that it refuses no more for now.
+            again = any(_later(probe, source, other, pause_s) for _ in range(ATTEMPTS))
             return (Verdict.GOOD if again else Verdict.BROKEN), other
     return Verdict.UNKNOWN, None
+
+
+def _later(probe: Probe, source: Prefix, other: Prefix, pause_s: float) -> bool:
+    time.sleep(pause_s)
+    return probe(source, other, True)
 
 
 @dataclass(slots=True)
@@ -85,6 +94,7 @@ class ChecksumTest:
     enabled: bool = True
     probe: Probe = refused
     again_s: float = AGAIN_S
+    pause_s: float = PAUSE_S
     verdict: Verdict = Verdict.UNKNOWN
     _own: Prefix | None = None
     _others: dict[str, Prefix] = field(default_factory=dict)
@@ -128,12 +138,12 @@ class ChecksumTest:
             publish()
 
     async def _test(self, own: Prefix, others: list[Prefix]) -> None:
-        found, other = await call_aside(suspect, own, others, self.probe)
+        found, other = await call_aside(suspect, own, others, self.probe, self.pause_s)
         if found is Verdict.BROKEN and other is not None:
             # Only if it is better without, worse with, and better without again is it the card, and not a busy moment.
             for on, expected in ((False, Verdict.GOOD), (True, Verdict.BROKEN), (False, Verdict.GOOD)):
                 await self.set_offload(on)
-                found, _ = await call_aside(suspect, own, [other], self.probe)
+                found, _ = await call_aside(suspect, own, [other], self.probe, self.pause_s)
                 if found is not expected:
                     await self.set_offload(True)
                     return

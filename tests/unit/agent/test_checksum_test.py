@@ -38,18 +38,18 @@ class Card:
 
 def test_one_answer_is_enough_and_silence_concludes_nothing() -> None:
     card = Card()
-    assert suspect(OWN, [ONE, TWO], card.probe) == (Verdict.GOOD, ONE)
+    assert suspect(OWN, [ONE, TWO], card.probe, 0.0) == (Verdict.GOOD, ONE)
     assert card.asked == 1
-    assert suspect(OWN, [ONE, TWO], Card(away=(ONE,)).probe) == (Verdict.GOOD, TWO)
+    assert suspect(OWN, [ONE, TWO], Card(away=(ONE,)).probe, 0.0) == (Verdict.GOOD, TWO)
     card = Card(away=(ONE, TWO))
-    assert suspect(OWN, [ONE, TWO], card.probe) == (Verdict.UNKNOWN, None)
+    assert suspect(OWN, [ONE, TWO], card.probe, 0.0) == (Verdict.UNKNOWN, None)
     assert card.asked == 4 * ATTEMPTS
-    assert suspect(OWN, [ONE, TWO], Card(broken=True, away=(ONE,)).probe) == (Verdict.BROKEN, TWO)
+    assert suspect(OWN, [ONE, TWO], Card(broken=True, away=(ONE,)).probe, 0.0) == (Verdict.BROKEN, TWO)
 
 
 async def run(card: Card, *, enabled: bool = True) -> tuple[ChecksumTest, asyncio.Task[None]]:
     log = open_log("error", "text", "h1")
-    test = ChecksumTest(card.set_offload, log, enabled=enabled, probe=card.probe, again_s=0.01)
+    test = ChecksumTest(card.set_offload, log, enabled=enabled, probe=card.probe, again_s=0.01, pause_s=0.0)
     task = asyncio.create_task(test.run(lambda: None))
     test.on_update(TunnelPeerUpdate("h1", Tunnel.VXLAN4, "h2", TunnelPeer(parse_prefix("172.16.0.2"), ONE, "66:00:00:00:00:02")))
     await asyncio.sleep(0)
@@ -79,7 +79,7 @@ async def test_a_busy_moment_is_not_taken_for_a_broken_card() -> None:
         await Card.set_offload(card, on)
         card.broken = False  # it was something else, and is over
 
-    test = ChecksumTest(set_offload, open_log("error", "text", "h1"), probe=card.probe, again_s=0.01)
+    test = ChecksumTest(set_offload, open_log("error", "text", "h1"), probe=card.probe, again_s=0.01, pause_s=0.0)
     test.on_update(TunnelPeerUpdate("h1", Tunnel.VXLAN4, "h2", TunnelPeer(parse_prefix("172.16.0.2"), ONE, "66:00:00:00:00:02")))
     test.on_update(TunnelUpdate("h1", Tunnel.VXLAN4, LocalTunnel(None, OWN, "", ())))
     await asyncio.wait_for(test.run(lambda: None), 5.0)

@@ -77,7 +77,9 @@ def test_a_fabric_is_moved_to_an_empty_etcd(own_etcd: EtcdProcess, second_etcd: 
 
 def test_changes_are_told_as_they_happen(own_etcd: EtcdProcess) -> None:
     tabinet(own_etcd, "apply", "-f", "-", stdin=RESOURCES)
-    argv = [sys.executable, "-X", "faulthandler", "-m", "tabinet.cli.main", "get", "wep", "-A", "-l", "app=web", "-w", "-o", "json"]
+    # Where tests run in the background of a shell, SIGINT is ignored, and would be here.
+    argv = ["env", "--default-signal=INT", sys.executable, "-X", "faulthandler", "-m", "tabinet.cli.main"]
+    argv += ["get", "wep", "-A", "-l", "app=web", "-w", "-o", "json"]
     with subprocess.Popen(argv, env=environment(own_etcd), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         try:
