@@ -315,7 +315,7 @@ def test_domains_that_start_and_end_at_once_leave_nothing(running: World) -> Non
             host.start()
         for process in ending:
             process.communicate(timeout=DEADLINE_S)
-        for name in host.run("virsh list --name").stdout.split():
+        for name in set(host.run("virsh list --name").stdout.split()) & set(names):
             host.run(f"virsh destroy {name}", check=False)
     host.run("rm /var/lib/libvirt/boot/l*.xml")
     eventually(
