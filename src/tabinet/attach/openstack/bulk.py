@@ -174,11 +174,12 @@ def call_each(stores: StoreThread, works: Iterable[Callable[[Datastore], Corouti
     while portion := list(islice(rest, AT_ONCE)):
 
         async def together(store: Datastore, portion: Sequence[Callable[[Datastore], Coroutine[Any, Any, _T]]] = portion) -> list[_T]:
-            answers = await asyncio.gather(*(work(store) for work in portion), return_exceptions=True)
-            for answer in answers:
+            found: list[_T] = []
+            for answer in await asyncio.gather(*(work(store) for work in portion), return_exceptions=True):
                 if isinstance(answer, BaseException):
                     raise answer
-            return answers  # type: ignore[return-value]  # none of them is an exception
+                found.append(answer)
+            return found
 
         results += stores.call(together)
     return results

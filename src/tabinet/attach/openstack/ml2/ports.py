@@ -115,7 +115,8 @@ def read_ports(context: Any, ids: Sequence[str]) -> list[PortRow]:
 
 def execute(context: Any, statement: Select[Any], ids: Sequence[str]) -> Iterable[Any]:
     """The rows of a statement about these identifiers (``IDS``), of which there is at least one."""
-    return context.session.execute(statement, {"ids": ids})  # type: ignore[no-any-return]  # Neutron's contexts have no types
+    rows: Iterable[Any] = context.session.execute(statement, {"ids": ids})
+    return rows
 
 
 @functools.cache

@@ -48,7 +48,8 @@ def _by_way_of_statement() -> Select[Any]:
 
 
 def _by_way_of(context: Any, addresses: Iterable[str]) -> Iterable[Any]:
-    return context.session.execute(_by_way_of_statement(), {"addresses": sorted(set(addresses))})  # type: ignore[no-any-return]  # untyped
+    rows: Iterable[Any] = context.session.execute(_by_way_of_statement(), {"addresses": sorted(set(addresses))})
+    return rows
 
 
 def subnet_prefixes(context: Any) -> tuple[str, ...]:
